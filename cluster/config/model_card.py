@@ -1,0 +1,172 @@
+"""`model.yaml`: what one model version in the store is.
+
+The card lies beside the artefact at `<store>/<name>/<version>/model.yaml` and says everything that
+serving needs: format, signature of the artefact, processing before and after it, provenance.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cluster.config.section import Section
+from cluster.tensors import Datatype, Signature, TensorSpec
+
+Format = Literal["onnx", "torchscript", "torch_export", "huggingface", "python", "fake"]
+
+
+class TensorCard(Section):
+    """Shapes: whole, batch dimension first when `batched`; -1 is any size."""
+
+    name: str
+    datatype: Datatype
+    shape: list[int]
+
+    def spec(self) -> TensorSpec:
+        return TensorSpec(name=self.name, datatype=self.datatype, shape=tuple(self.shape))
+
+
+class SignatureCard(Section):
+    inputs: list[TensorCard] = Field(min_length=1)
+    outputs: list[TensorCard] = Field(min_length=1)
+
+
+class ImagePreprocess(Section):
+    """JPEG, PNG, WebP, … bytes -> the artefact's float image.
+
+    `(pixel - mean) / scale` per channel on RGB 0..255, after a centre crop of side
+    `min(w, h) * size / (size + crop_padding)` and a resize to `size` × `size`.
+    """
+
+    kind: Literal["image"] = "image"
+    input: str
+    size: int = Field(gt=0)
+    crop_padding: int = Field(default=32, ge=0)
+    mean: tuple[float, float, float] = (127.0, 127.0, 127.0)
+    scale: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    colour: Literal["RGB", "BGR"] = "RGB"
+    resample: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    max_pixels: int = Field(default=50_000_000, gt=0)
+
+
+class TextPreprocess(Section):
+    """UTF-8 text -> `input_ids`, `attention_mask`, `token_type_ids` (those the artefact takes).
+
+    Padded to the longest of the batch; longer texts are cut at `max_tokens`.
+    """
+
+    kind: Literal["text"] = "text"
+    tokenizer: str = "tokenizer.json"
+    max_tokens: int = Field(default=128, gt=2)
+
+
+Preprocess = Annotated[ImagePreprocess | TextPreprocess, Field(discriminator="kind")]
+
+
+class ClassifyPostprocess(Section):
+    """Logits -> the `top_k` labels with their probabilities, best first."""
+
+    kind: Literal["classify"] = "classify"
+    input: str
+    labels: str = "labels.txt"
+    top_k: int = Field(default=5, gt=0)
+
+
+class MeanPoolPostprocess(Section):
+    """Token vectors -> one vector a text: mean over the attention mask, then L2-normalised."""
+
+    kind: Literal["mean_pool"] = "mean_pool"
+    input: str
+    normalise: bool = True
+
+
+class BinaryPostprocess(Section):
+    """A probability [batch, 1] -> `label` (negative, positive) and `score` (of the positive)."""
+
+    kind: Literal["binary"] = "binary"
+    input: str
+    labels: tuple[str, str] = ("negative", "positive")
+    threshold: float = 0.5
+
+
+Postprocess = Annotated[
+    ClassifyPostprocess | MeanPoolPostprocess | BinaryPostprocess, Field(discriminator="kind")
+]
+
+
+class Provenance(Section):
+    """Where the artefact came from and how it was made."""
+
+    package: str = ""
+    package_version: str = ""
+    package_sha256: str = ""
+    file: str = ""
+    licence: str = ""
+    recipe: str = ""
+    notes: str = ""
+
+
+class ModelCard(Section):
+    """One model version.
+
+    `artefact` is a path inside the version's folder (a file, or `.` for a directory format);
+    `sha256` is of that file, checked before it is loaded. `python_class` is `module:Class`, for
+    format `python` only. `batched`: the artefact takes a leading batch dimension of any size.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: str = Field(default="1", pattern=r"^[0-9]+$")
+    format: Format
+    artefact: str = ""
+    sha256: str = ""
+    python_class: str = ""
+    precision: Literal["fp32", "fp16", "bf16", "int8", "int8-weights", "mixed"] = "fp32"
+    batched: bool = True
+    signature: SignatureCard
+    preprocess: Preprocess | None = None
+    postprocess: Postprocess | None = None
+    provenance: Provenance = Provenance()
+
+    def raw_signature(self) -> Signature:
+        """The artefact's own tensors, without any processing."""
+        return Signature(
+            inputs=tuple(card.spec() for card in self.signature.inputs),
+            outputs=tuple(card.spec() for card in self.signature.outputs),
+        )
+
+    def public_signature(self) -> Signature:
+        """What clients see: processing replaces the artefact's own inputs and outputs."""
+        raw = self.raw_signature()
+        inputs, outputs, extra = raw.inputs, raw.outputs, ()
+        match self.preprocess:
+            case ImagePreprocess():
+                inputs = (TensorSpec(name="image", datatype="BYTES", shape=(-1,)),)
+            case TextPreprocess():
+                inputs = (TensorSpec(name="text", datatype="BYTES", shape=(-1,)),)
+            case None:
+                pass
+        match self.postprocess:
+            case ClassifyPostprocess(input=name, top_k=top_k):
+                logits = raw.output(name)
+                num_classes = logits.shape[-1] if logits else -1
+                outputs = (
+                    TensorSpec(name="labels", datatype="BYTES", shape=(-1, top_k)),
+                    TensorSpec(name="scores", datatype="FP32", shape=(-1, top_k)),
+                )
+                extra = (
+                    TensorSpec(name="probabilities", datatype="FP32", shape=(-1, num_classes)),
+                )
+            case MeanPoolPostprocess(input=name):
+                vectors = raw.output(name)
+                width = vectors.shape[-1] if vectors else -1
+                outputs = (TensorSpec(name="embedding", datatype="FP32", shape=(-1, width)),)
+            case BinaryPostprocess():
+                outputs = (
+                    TensorSpec(name="label", datatype="BYTES", shape=(-1,)),
+                    TensorSpec(name="score", datatype="FP32", shape=(-1,)),
+                )
+            case None:
+                pass
+        return Signature(inputs=inputs, outputs=outputs, extra_outputs=extra)

@@ -1,0 +1,55 @@
+"""What flows through the system: a request for a model, and its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cluster.tensors import Tensor
+
+Parameter = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestedOutput:
+    """An output the caller named. `num_classes` > 0 asks for the classification extension."""
+
+    name: str
+    is_binary: bool | None = None
+    num_classes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class InferenceRequest:
+    """One call of one model, free of any transport.
+
+    `version` is empty when the caller named none. `outputs` empty means "all of them".
+    `deadline_s` is on the receiving process's monotonic clock; None means the server's default.
+    `affinity_key` holds the sticky routing key (empty: none).
+    """
+
+    model: str
+    version: str = ""
+    request_id: str = ""
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[RequestedOutput, ...] = ()
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    deadline_s: float | None = None
+    priority: int = 0
+    tenant: str = ""
+    affinity_key: str = ""
+    trace_parent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class InferenceResponse:
+    """The answer. `variant` is the model name of the variant that computed it (its arm's name)."""
+
+    model: str
+    version: str
+    request_id: str = ""
+    variant: str = ""
+    outputs: tuple[Tensor, ...]
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+
+    def output(self, name: str) -> Tensor:
+        return next(tensor for tensor in self.outputs if tensor.name == name)
