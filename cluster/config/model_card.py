@@ -139,7 +139,8 @@ class ModelCard(Section):
     def public_signature(self) -> Signature:
         """What clients see: processing replaces the artefact's own inputs and outputs."""
         raw = self.raw_signature()
-        inputs, outputs, extra = raw.inputs, raw.outputs, ()
+        inputs, outputs = raw.inputs, raw.outputs
+        extra: tuple[TensorSpec, ...] = ()
         match self.preprocess:
             case ImagePreprocess():
                 inputs = (TensorSpec(name="image", datatype="BYTES", shape=(-1,)),)

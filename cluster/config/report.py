@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any, Union, get_args, get_origin
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -92,7 +93,7 @@ def _models(annotation: object) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         return
-    if get_origin(annotation) is not None or isinstance(annotation, type(Union[int, str])):
+    if get_origin(annotation) is not None or isinstance(annotation, UnionType):
         for part in get_args(annotation):
             yield from _models(part)
 

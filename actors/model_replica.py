@@ -1,0 +1,279 @@
+"""The Serve deployment that computes one variant: queue -> batch -> engine.
+
+The loop decides, two threads work: one prepares inputs as they come (decodes photos, tokenises),
+one runs the engine. A batch is formed when the engine is free, never earlier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from actors.node_folder import metrics_folder
+from cluster.config.model_card import ModelCard
+from cluster.config.variant import BatchingConfig
+from cluster.engines.engine import Engine, EngineSetup
+from cluster.engines.table import make_engine
+from cluster.errors import DeadlineExceeded, EngineFailed, SquadronError
+from cluster.models import EngineName
+from cluster.observability.metrics import make_metrics
+from cluster.processing.pipeline import Pipeline, Prepared
+from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
+from cluster.scheduling.batch_queue import BatchPolicy, BatchQueue, Idle, Queued, Run, Wait
+from cluster.tensors import Array, Tensor, datatype_of
+
+STALLED_S = 120.0
+"""An engine that has been at one batch for this long is taken for hung and the replica replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSetup:
+    """All that one replica needs: its own section of the config and its model card."""
+
+    variant: str
+    card: ModelCard
+    folder: Path
+    engine: EngineName
+    device: str
+    threads: int
+    is_processed: bool
+    batching: BatchingConfig
+    options: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+    def policy(self) -> BatchPolicy:
+        return BatchPolicy(
+            max_batch_size=self.batching.max_batch_size if self.card.batched else 1,
+            max_queue_delay_s=self.batching.max_queue_delay_us / 1e6,
+            preferred_batch_sizes=self.batching.preferred_batch_sizes if self.card.batched else (),
+            max_queue_size=self.batching.max_queue_size,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Work:
+    """A call in the queue: prepared inputs, and where its reply goes."""
+
+    call: Call
+    prepared: Prepared
+    future: asyncio.Future[Reply]
+
+
+class ModelReplica:
+    """Serve constructs one a replica; ready when the engine is warm."""
+
+    def __init__(self, setup: ReplicaSetup) -> None:
+        self._setup = setup
+        self._metrics = make_metrics(metrics_folder())
+        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._pipeline = Pipeline(setup.card, setup.folder, raw=not setup.is_processed)
+        # In the engine's own thread from the start: some runtimes bind a device to a thread.
+        self._engine: Engine = self._computing.submit(_ready_engine, setup).result()
+        self._queue: BatchQueue[_Work] = BatchQueue(setup.policy())
+        self._wake = asyncio.Event()
+        self._busy_since_s: float | None = None
+        self._loop_task: asyncio.Task[None] | None = None
+
+    async def infer(self, message: bytes) -> bytes:
+        """An envelope of calls in, an envelope of replies out; each call has its own outcome."""
+        self._start_once()
+        calls = decode_calls(message)
+        arrived_s = time.monotonic()
+        loop = asyncio.get_running_loop()
+        prepared = await loop.run_in_executor(self._preparing, self._prepare, calls)
+        replies = [
+            self._enqueue(call, outcome, arrived_s, loop)
+            for call, outcome in zip(calls, prepared, strict=True)
+        ]
+        self._wake.set()
+        return encode_replies(await asyncio.gather(*replies))
+
+    def check_health(self) -> None:
+        """Serve asks every health period. Raises: EngineFailed when this replica cannot answer."""
+        if self._loop_task is not None and self._loop_task.done():
+            raise EngineFailed(f"{self._setup.variant}: the batching loop has ended")
+        busy_since_s = self._busy_since_s
+        if busy_since_s is not None and time.monotonic() - busy_since_s > STALLED_S:
+            raise EngineFailed(f"{self._setup.variant}: one batch has run for over {STALLED_S} s")
+
+    async def __del__(self) -> None:
+        # Serve's only hook before it ends the process; requests have drained by then.
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+        self._engine.close()
+
+    def _start_once(self) -> None:
+        # Serve constructs replicas outside a coroutine, so the loop's task starts with its first call.
+        if self._loop_task is None:
+            self._loop_task = asyncio.get_running_loop().create_task(self._run_batches())
+
+    def _prepare(self, calls: Sequence[Call]) -> list[Prepared | SquadronError]:
+        found: list[Prepared | SquadronError] = []
+        for call in calls:
+            try:
+                found.append(self._pipeline.prepare({t.name: t.array for t in call.inputs}))
+            except SquadronError as error:
+                found.append(error)
+            except Exception as error:
+                found.append(EngineFailed(f"preparing the inputs failed: {type(error).__name__}"))
+        return found
+
+    def _enqueue(
+        self,
+        call: Call,
+        outcome: Prepared | SquadronError,
+        arrived_s: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> asyncio.Future[Reply]:
+        future: asyncio.Future[Reply] = loop.create_future()
+        if isinstance(outcome, SquadronError):
+            future.set_result(Reply(call_id=call.call_id, error=outcome))
+            return future
+        item = Queued(
+            payload=_Work(call=call, prepared=outcome, future=future),
+            rows=call.rows,
+            arrived_s=arrived_s,
+            deadline_s=arrived_s + call.left_s,
+            shape_key=outcome.shape_key,
+        )
+        try:
+            self._queue.push(item)
+        except SquadronError as error:
+            future.set_result(Reply(call_id=call.call_id, error=error))
+        return future
+
+    async def _run_batches(self) -> None:
+        loop = asyncio.get_running_loop()
+        version = (self._setup.variant, self._setup.card.version)
+        pending = self._metrics.pending.labels(*version)
+        while True:
+            self._wake.clear()
+            self._drop_the_dead(time.monotonic())
+            decision = self._queue.decide(time.monotonic())
+            pending.set(len(self._queue))
+            match decision:
+                case Idle():
+                    await self._wake.wait()
+                case Wait(until_s=until_s):
+                    timer = loop.call_later(max(0.0, until_s - time.monotonic()), self._wake.set)
+                    await self._wake.wait()
+                    timer.cancel()
+                case Run() as run:
+                    self._busy_since_s = time.monotonic()
+                    await loop.run_in_executor(self._computing, self._compute, run, loop)
+                    self._busy_since_s = None
+
+    def _drop_the_dead(self, now_s: float) -> None:
+        """Work whose deadline passed or whose caller is gone is not run."""
+        for item in self._queue.expired(now_s):
+            error = DeadlineExceeded("Request timeout expired while it was queued")
+            _answer(item, Reply(call_id=item.payload.call.call_id, error=error))
+        self._queue.take_out(lambda item: item.payload.future.cancelled())
+
+    def _compute(self, run: Run[_Work], loop: asyncio.AbstractEventLoop) -> None:
+        """In the engine's thread: run a batch, hand every reply to the loop at once."""
+        replies = self._replies(run.batch)
+        loop.call_soon_threadsafe(_answer_all, run.batch, replies)
+
+    def _replies(self, batch: tuple[Queued[_Work], ...]) -> list[Reply]:
+        started_s = time.monotonic()
+        try:
+            outputs = self._outputs(batch)
+        except Exception as error:
+            if len(batch) > 1:
+                # One bad request must not take its companions with it: run each by itself.
+                return [reply for item in batch for reply in self._replies((item,))]
+            call_id = batch[0].payload.call.call_id
+            return [Reply(call_id=call_id, error=_as_error(error))]
+        compute_s = time.monotonic() - started_s
+        self._count(batch, started_s, compute_s)
+        rows = sum(item.rows for item in batch)
+        replies: list[Reply] = []
+        start = 0
+        for item in batch:
+            stop = start + item.rows
+            call = item.payload.call
+            mine = outputs if not self._setup.card.batched else _rows(outputs, start, stop)
+            wanted = call.wanted or self._public_outputs()
+            replies.append(
+                Reply(
+                    call_id=call.call_id,
+                    outputs=tuple(_tensor(name, mine[name]) for name in wanted),
+                    queue_s=started_s - item.arrived_s,
+                    compute_s=compute_s,
+                    batch_rows=rows,
+                )
+            )
+            start = stop
+        return replies
+
+    def _outputs(self, batch: tuple[Queued[_Work], ...]) -> dict[str, Array]:
+        merged = self._pipeline.merge([item.payload.prepared for item in batch])
+        wanted = {name for item in batch for name in item.payload.call.wanted}
+        if any(not item.payload.call.wanted for item in batch):
+            wanted |= set(self._public_outputs())
+        return self._pipeline.finish(self._engine.infer(merged), merged, wanted)
+
+    def _public_outputs(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self._pipeline.signature.outputs)
+
+    def _count(
+        self, batch: tuple[Queued[_Work], ...], started_s: float, compute_s: float
+    ) -> None:
+        """Once a batch, not once a request."""
+        labels = (self._setup.variant, self._setup.card.version)
+        rows = sum(item.rows for item in batch)
+        queued_s = sum(started_s - item.arrived_s for item in batch)
+        self._metrics.inference_rows.labels(*labels).inc(rows)
+        self._metrics.executions.labels(*labels).inc()
+        self._metrics.queue_duration_us.labels(*labels).inc(queued_s * 1e6)
+        self._metrics.compute_duration_us.labels(*labels).inc(compute_s * 1e6 * len(batch))
+        self._metrics.batch_rows.labels(self._setup.variant).observe(rows)
+
+
+def _ready_engine(setup: ReplicaSetup) -> Engine:
+    engine = make_engine(
+        setup.engine,
+        EngineSetup(
+            card=setup.card,
+            folder=setup.folder,
+            device=setup.device,
+            threads=setup.threads,
+            options=setup.options,
+        ),
+    )
+    engine.load()
+    policy = setup.policy()
+    engine.warm_up(tuple(sorted({1, policy.max_batch_size})))
+    return engine
+
+
+def _as_error(error: Exception) -> SquadronError:
+    """What the caller may see. Engines raise ours; anything else is a bug, told by name only."""
+    if isinstance(error, SquadronError):
+        return error
+    return EngineFailed(f"the engine failed: {type(error).__name__}")
+
+
+def _rows(outputs: dict[str, Array], start: int, stop: int) -> dict[str, Array]:
+    return {name: array[start:stop] for name, array in outputs.items()}
+
+
+def _tensor(name: str, array: Array) -> Tensor:
+    return Tensor(name=name, datatype=datatype_of(array), array=np.asarray(array))
+
+
+def _answer(item: Queued[_Work], reply: Reply) -> None:
+    if not item.payload.future.done():
+        item.payload.future.set_result(reply)
+
+
+def _answer_all(batch: tuple[Queued[_Work], ...], replies: list[Reply]) -> None:
+    for item, reply in zip(batch, replies, strict=True):
+        _answer(item, reply)

@@ -1,0 +1,52 @@
+"""A graph of models under one name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from cluster.config.section import Section
+
+
+class ModelStep(Section):
+    """Call `model`. `inputs`: the model's input -> a value of the graph; `outputs`: the model's
+    output -> the name of a new value. Left out, names stay as they are.
+    """
+
+    model: str
+    inputs: dict[str, str] = Field(default_factory=dict)
+    outputs: dict[str, str] = Field(min_length=1)
+
+
+class CombineStep(Section):
+    """Mean of float values of one shape (`weights` in their order, default equal)."""
+
+    combine: Literal["mean"]
+    inputs: tuple[str, ...] = Field(min_length=1)
+    weights: tuple[float, ...] = ()
+    output: str
+
+
+class TopKStep(Section):
+    """Probabilities -> `labels` and `scores`, best first; the names are those of `labels_of`."""
+
+    top_k: int = Field(gt=0)
+    input: str
+    labels_of: str
+    labels: str = "labels"
+    scores: str = "scores"
+
+
+Step = ModelStep | CombineStep | TopKStep
+
+
+class EnsembleConfig(Section):
+    """Steps run as soon as what they need is there, members side by side.
+
+    `inputs` and `outputs` name the graph's own values that clients send and receive.
+    """
+
+    inputs: tuple[str, ...] = Field(min_length=1)
+    outputs: tuple[str, ...] = Field(min_length=1)
+    steps: tuple[Step, ...] = Field(min_length=1)

@@ -1,0 +1,69 @@
+"""A Serve config file: Ray Serve's own keys checked here, ours under `args:`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from cluster.config.section import Section
+from cluster.config.squadron import SquadronConfig
+from cluster.config.yaml_file import check_section, read_mapping
+from cluster.errors import ConfigError
+
+IMPORT_PATH = "actors.app:build"
+
+
+class ServeHttpOptions(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    request_timeout_s: float | None = None
+    keep_alive_timeout_s: int | None = None
+    root_path: str = ""
+
+
+class ServeLogging(Section):
+    encoding: str = "TEXT"
+    log_level: str | int = "INFO"
+    logs_dir: str | None = None
+    enable_access_log: bool = True
+
+
+class ServeApplication(Section):
+    name: str = "default"
+    route_prefix: str | None = "/"
+    import_path: str
+    runtime_env: dict[str, object] = Field(default_factory=dict)
+    args: dict[str, object] = Field(default_factory=dict)
+
+
+class ServeFile(Section):
+    """The keys of Ray Serve 2.60's schema that our files use. Serve itself accepts any typo."""
+
+    proxy_location: str | None = None
+    http_options: ServeHttpOptions = ServeHttpOptions()
+    logging_config: ServeLogging | None = None
+    applications: tuple[ServeApplication, ...] = Field(min_length=1)
+
+
+def read_serve_file(path: Path) -> tuple[ServeFile, SquadronConfig]:
+    """The file and the Squadron configuration in it.
+
+    Raises: ConfigError naming file, key, value and what is allowed.
+    """
+    serve_file = check_section(read_mapping(path), ServeFile, source=str(path))
+    ours = [
+        (index, app)
+        for index, app in enumerate(serve_file.applications)
+        if app.import_path == IMPORT_PATH
+    ]
+    if len(ours) != 1:
+        raise ConfigError(
+            f"{path}: applications: exactly one must have import_path {IMPORT_PATH!r}, "
+            f"got {[app.import_path for app in serve_file.applications]}",
+            file=str(path),
+            key="applications",
+        )
+    index, app = ours[0]
+    source = f"{path}: applications.{index}.args"
+    return serve_file, check_section(app.args, SquadronConfig, source=source)

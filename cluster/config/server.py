@@ -1,0 +1,35 @@
+"""Where the doors listen and what they accept."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from cluster.config.section import Section
+
+
+class ListenerConfig(Section):
+    """`host` is loopback unless told otherwise; pods say `0.0.0.0`. Port 0: the system chooses."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(ge=0, le=65535)
+
+
+class LimitsConfig(Section):
+    """What one request may cost. Sizes in bytes, times in seconds."""
+
+    max_body_bytes: int = Field(default=64 * 2**20, gt=0)
+    max_in_flight: int = Field(default=4096, gt=0)
+    default_timeout_s: float = Field(default=60.0, gt=0, le=3600)
+    header_timeout_s: float = Field(default=30.0, gt=0)
+    keep_alive_timeout_s: float = Field(default=90.0, gt=0)
+
+
+class ServerConfig(Section):
+    """The doors: HTTP, gRPC and metrics, as Triton numbers them."""
+
+    name: str = "squadron"
+    doors_per_node: int = Field(default=1, ge=1, le=64)
+    http: ListenerConfig = ListenerConfig(port=8000)
+    grpc: ListenerConfig = ListenerConfig(port=8001)
+    metrics: ListenerConfig = ListenerConfig(port=8002)
+    limits: LimitsConfig = LimitsConfig()

@@ -1,0 +1,77 @@
+"""The whole configuration: what stands under `args:` in a Serve config file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from cluster.config.ensemble import EnsembleConfig, ModelStep, TopKStep
+from cluster.config.experiment import ExperimentConfig
+from cluster.config.section import Section
+from cluster.config.server import ServerConfig
+from cluster.config.variant import NAME_PATTERN, VariantConfig
+
+RESERVED_NAMES = frozenset({"stats"})
+"""`GET /v2/models/stats` is a route of its own (protocol section "statistics")."""
+
+
+class StoreConfig(Section):
+    """`path`: the model store; relative paths start where Serve was started."""
+
+    path: str = "models"
+
+
+class SquadronConfig(Section):
+    """Variants, the experiments and ensembles built of them, and the doors in front.
+
+    Every key of `variants`, `experiments` and `ensembles` is a model name that clients can call.
+    """
+
+    server: ServerConfig = ServerConfig()
+    store: StoreConfig = StoreConfig()
+    variants: dict[str, VariantConfig] = Field(min_length=1)
+    experiments: dict[str, ExperimentConfig] = Field(default_factory=dict)
+    ensembles: dict[str, EnsembleConfig] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_hold_together(self) -> Self:
+        mistakes = [*self._bad_names(), *self._bad_arms(), *self._bad_members()]
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        return self
+
+    def model_names(self) -> tuple[str, ...]:
+        return (*self.variants, *self.experiments, *self.ensembles)
+
+    def _bad_names(self) -> Iterator[str]:
+        seen: dict[str, str] = {}
+        for section in ("variants", "experiments", "ensembles"):
+            for name in getattr(self, section):
+                if not re.fullmatch(NAME_PATTERN, name) or name in RESERVED_NAMES:
+                    allowed = "letters, digits, '.', '_', '-'; not 'stats'"
+                    yield f"{section}.{name}: not a model name; allowed: {allowed}"
+                if name in seen:
+                    yield f"{section}.{name}: this name is already taken in {seen[name]}"
+                seen[name] = section
+
+    def _bad_arms(self) -> Iterator[str]:
+        for name, experiment in self.experiments.items():
+            for arm in experiment.split:
+                if arm not in self.variants:
+                    known = ", ".join(self.variants)
+                    yield f"experiments.{name}.split.{arm}: no such variant; allowed: {known}"
+
+    def _bad_members(self) -> Iterator[str]:
+        callable_names = {*self.variants, *self.experiments, *self.ensembles}
+        for name, ensemble in self.ensembles.items():
+            for index, step in enumerate(ensemble.steps):
+                where = f"ensembles.{name}.steps.{index}"
+                if isinstance(step, ModelStep) and step.model not in callable_names - {name}:
+                    known = ", ".join(sorted(callable_names - {name}))
+                    yield f"{where}.model: no model {step.model!r}; allowed: {known}"
+                if isinstance(step, TopKStep) and step.labels_of not in self.variants:
+                    known = ", ".join(self.variants)
+                    yield f"{where}.labels_of: no variant {step.labels_of!r}; allowed: {known}"

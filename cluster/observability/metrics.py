@@ -1,0 +1,130 @@
+"""Every metric, declared once: Triton's names beside ours, so that its dashboards keep working.
+
+A node runs many processes; each writes its numbers into memory-mapped files of one folder, and any
+door adds them up when it is asked (prometheus_client's multiprocess mode).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import prometheus_client.values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+LATENCY_BUCKETS_S = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """Labels: `model` is what the client called, `variant` what answered, `version` its version.
+
+    Durations named `_us` count microseconds and are sums over requests, as Triton's are.
+    """
+
+    requests: Counter
+    request_seconds: Histogram
+    retries: Counter
+    inference_success: Counter
+    inference_failure: Counter
+    inference_rows: Counter
+    executions: Counter
+    request_duration_us: Counter
+    queue_duration_us: Counter
+    compute_duration_us: Counter
+    pending: Gauge
+    batch_rows: Histogram
+    in_flight: Gauge
+    table_version: Gauge
+
+
+def make_metrics(folder: Path) -> Metrics:
+    """This process's metrics, written below `folder`. Call once a process.
+
+    prometheus_client chooses its storage when it is imported, and Ray may have imported it before
+    us: so the storage class is set here as well as the variable.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    prometheus_client.values.ValueClass = prometheus_client.values.MultiProcessValue()
+    registry = CollectorRegistry()
+    by_version = ("model", "version")
+
+    def counter(name: str, text: str, labels: tuple[str, ...] = by_version) -> Counter:
+        return Counter(name, text, labels, registry=registry)
+
+    def gauge(name: str, text: str, labels: tuple[str, ...], mode: str = "livesum") -> Gauge:
+        return Gauge(name, text, labels, registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+    return Metrics(
+        requests=counter(
+            "squadron_requests_total",
+            "Requests that the doors answered.",
+            ("model", "variant", "outcome"),
+        ),
+        request_seconds=Histogram(
+            "squadron_request_seconds",
+            "Time from the whole request read to the answer handed to the transport.",
+            ("model", "variant"),
+            registry=registry,
+            buckets=LATENCY_BUCKETS_S,
+        ),
+        retries=counter(
+            "squadron_retries_total", "Requests run again because a replica died.", ("variant",)
+        ),
+        inference_success=counter("nv_inference_request_success", "Successful requests."),
+        inference_failure=counter(
+            "nv_inference_request_failure", "Failed requests.", ("model", "version", "reason")
+        ),
+        inference_rows=counter("nv_inference_count", "Inferences (rows of batches)."),
+        executions=counter("nv_inference_exec_count", "Executions (batches)."),
+        request_duration_us=counter(
+            "nv_inference_request_duration_us", "Cumulative request time, microseconds."
+        ),
+        queue_duration_us=counter(
+            "nv_inference_queue_duration_us", "Cumulative time in the queue, microseconds."
+        ),
+        compute_duration_us=counter(
+            "nv_inference_compute_infer_duration_us", "Cumulative engine time, microseconds."
+        ),
+        pending=gauge(
+            "nv_inference_pending_request_count", "Requests waiting for the engine.", by_version
+        ),
+        batch_rows=Histogram(
+            "squadron_batch_rows",
+            "Rows of each batch that an engine ran.",
+            ("variant",),
+            registry=registry,
+            buckets=BATCH_BUCKETS,
+        ),
+        in_flight=gauge("squadron_requests_in_flight", "Requests inside the doors.", ()),
+        table_version=gauge(
+            "squadron_routing_table_version", "Version of the routing table.", (), "livemax"
+        ),
+    )
+
+
+def aggregate(folder: Path) -> bytes:
+    """The node's metrics in Prometheus text format: every live and dead process of `folder`.
+
+    Gauges of processes that are gone are dropped first; their counters stay.
+    """
+    for pid in _dead_pids(folder):
+        mark_process_dead(pid, str(folder))
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(folder))
+    # The client library appends `_total` to every counter; Triton's names carry no suffix.
+    return re.sub(rb"\b(nv_\w+?)_total\b", rb"\1", generate_latest(registry))
+
+
+def _dead_pids(folder: Path) -> set[int]:
+    """Processes that left live gauges behind (files `gauge_live<mode>_<pid>.db`)."""
+    found = {int(file.stem.rsplit("_", 1)[1]) for file in folder.glob("gauge_live*_*.db")}
+    return {pid for pid in found if not Path(f"/proc/{pid}").exists() and Path("/proc").exists()}

@@ -1,0 +1,174 @@
+"""The routing table: what every door knows about every model name.
+
+The controller publishes a new one when anything changes; a door keeps its last one for as long as
+it has to. `version` grows with every change, also across restarts of the controller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from cluster.config.ensemble import EnsembleConfig, ModelStep
+from cluster.config.squadron import SquadronConfig
+from cluster.config.variant import BatchingConfig
+from cluster.errors import ConfigError
+from cluster.models import ModelState
+from cluster.routing.ensemble import EnsemblePlan, plan_ensemble
+from cluster.routing.split import Arm
+from cluster.tensors import Signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantFacts:
+    """What the store and the config say of one variant, before anything runs.
+
+    `unavailable` is the reason why it cannot be served here (empty: it can).
+    """
+
+    version: str
+    platform: str
+    backend: str
+    signature: Signature
+    is_batched: bool
+    labels: tuple[bytes, ...] = ()
+    unavailable: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantRoute:
+    name: str
+    deployment: str
+    facts: VariantFacts
+    batching: BatchingConfig
+    num_replicas: int
+    is_optional: bool
+    state: ModelState = "LOADING"
+    reason: str = ""
+
+    @property
+    def signature(self) -> Signature:
+        return self.facts.signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentRoute:
+    """The public face of an experiment is that of its first arm."""
+
+    name: str
+    arms: tuple[Arm, ...]
+    sticky_header: str
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleRoute:
+    name: str
+    plan: EnsemblePlan
+
+    @property
+    def signature(self) -> Signature:
+        return self.plan.signature
+
+
+Route = VariantRoute | ExperimentRoute | EnsembleRoute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingTable:
+    version: int
+    routes: Mapping[str, Route]
+
+    def variants_of(self, name: str) -> tuple[VariantRoute, ...]:
+        """Every variant that an answer of this model may need."""
+        match self.routes[name]:
+            case VariantRoute() as route:
+                return (route,)
+            case ExperimentRoute(arms=arms):
+                return tuple(v for arm in arms for v in self.variants_of(arm.variant))
+            case EnsembleRoute(plan=plan):
+                return tuple(v for model in plan.models for v in self.variants_of(model))
+
+    def state_of(self, name: str) -> tuple[ModelState, str]:
+        """The worst state of the variants it needs, with that one's reason."""
+        variants = self.variants_of(name)
+        for state in ("UNAVAILABLE", "LOADING"):
+            for variant in variants:
+                if variant.state == state:
+                    named = "" if variant.name == name else f"{variant.name}: "
+                    return variant.state, named + variant.reason
+        return "READY", ""
+
+    def not_ready(self) -> tuple[str, ...]:
+        """Why the server is not ready: required variants that do not serve yet."""
+        return tuple(
+            f"{route.name} is {route.state}: {route.reason}"
+            for route in self.routes.values()
+            if isinstance(route, VariantRoute) and route.state != "READY" and not route.is_optional
+            if route.num_replicas > 0
+        )
+
+    def with_states(
+        self, states: Mapping[str, tuple[ModelState, str]], *, version: int
+    ) -> RoutingTable:
+        """The same routes with the variants' states as observed."""
+        routes: dict[str, Route] = {}
+        for name, route in self.routes.items():
+            if isinstance(route, VariantRoute) and name in states:
+                state, reason = states[name]
+                route = replace(route, state=state, reason=reason)
+            routes[name] = route
+        return RoutingTable(version=version, routes=routes)
+
+
+def deployment_name(variant: str) -> str:
+    """The Serve deployment of a variant; '#' and friends of Serve's own naming are not in it."""
+    return f"variant-{variant}"
+
+
+def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> RoutingTable:
+    """Version 0: every name of the config, nothing observed yet.
+
+    Raises: ConfigError for an ensemble that does not fit its members or arms that differ.
+    """
+    routes: dict[str, Route] = {}
+    for name, variant in config.variants.items():
+        fact = facts[name]
+        routes[name] = VariantRoute(
+            name=name,
+            deployment=deployment_name(name),
+            facts=fact,
+            batching=variant.batching,
+            num_replicas=variant.replicas,
+            is_optional=variant.optional,
+            state="UNAVAILABLE" if fact.unavailable else "LOADING",
+            reason=fact.unavailable or "waiting for its first replica",
+        )
+    for name, experiment in config.experiments.items():
+        arms = tuple(Arm(variant=v, weight=w) for v, w in experiment.split.items())
+        routes[name] = ExperimentRoute(
+            name=name,
+            arms=arms,
+            sticky_header=experiment.sticky_header.lower(),
+            signature=facts[arms[0].variant].signature,
+        )
+    signatures = {name: route.signature for name, route in routes.items()}
+    labels = {name: fact.labels for name, fact in facts.items() if fact.labels}
+    waiting = dict(config.ensembles)
+    while waiting:
+        ready = [n for n, e in waiting.items() if _members(e) <= signatures.keys()]
+        if not ready:
+            raise _ensemble_cycle(waiting)
+        for name in ready:
+            plan = plan_ensemble(name, waiting.pop(name), signatures, labels)
+            routes[name] = EnsembleRoute(name=name, plan=plan)
+            signatures[name] = plan.signature
+    return RoutingTable(version=0, routes=routes)
+
+
+def _members(ensemble: EnsembleConfig) -> set[str]:
+    return {step.model for step in ensemble.steps if isinstance(step, ModelStep)}
+
+
+def _ensemble_cycle(waiting: Mapping[str, EnsembleConfig]) -> ConfigError:
+    return ConfigError(f"ensembles call each other in a circle: {', '.join(sorted(waiting))}")
