@@ -1,0 +1,68 @@
+"""What the doors say of the server and its models, for every transport the same."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+
+from actors.front_door import FrontDoor
+from cluster.protocols import v2_model
+from cluster.protocols.v2_model import ModelDescription
+from cluster.routing.table import EnsembleRoute, ExperimentRoute, VariantRoute
+
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+)
+"""Only what works (protocol section 5.3)."""
+
+
+def describe_server(door: FrontDoor) -> dict[str, object]:
+    return v2_model.server_metadata(
+        door.server.name, installed_version("squadron-serve"), EXTENSIONS
+    )
+
+
+def describe_model(door: FrontDoor, model: str, version: str = "") -> ModelDescription:
+    """Raises: ModelNotFound."""
+    route = door.route(model, version)
+    variants = door.table.variants_of(model)
+    match route:
+        case VariantRoute(facts=facts):
+            platform, backend = facts.platform, facts.backend
+        case ExperimentRoute():
+            platform, backend = "experiment", "squadron"
+        case EnsembleRoute():
+            platform, backend = "ensemble", "squadron"
+    batching = variants[0].batching
+    is_batched = all(variant.facts.is_batched for variant in variants)
+    extras = [spec.name for spec in route.signature.extra_outputs]
+    return ModelDescription(
+        name=model,
+        versions=(door.version_of(route),),
+        platform=platform,
+        backend=backend,
+        signature=route.signature,
+        max_batch_size=(
+            min(variant.batching.max_batch_size for variant in variants) if is_batched else 0
+        ),
+        preferred_batch_sizes=batching.preferred_batch_sizes,
+        max_queue_delay_us=batching.max_queue_delay_us,
+        num_instances=sum(variant.num_replicas for variant in variants),
+        parameters={
+            "squadron_variants": ",".join(variant.name for variant in variants),
+            **({"outputs_on_request": ",".join(extras)} if extras else {}),
+        },
+    )
+
+
+def repository_index(door: FrontDoor, *, only_ready: bool) -> list[dict[str, str]]:
+    index: list[dict[str, str]] = []
+    for name in sorted(door.table.routes):
+        state, reason = door.table.state_of(name)
+        if state == "READY" or not only_ready:
+            version = door.version_of(door.table.routes[name])
+            index.append({"name": name, "version": version, "state": state, "reason": reason})
+    return index

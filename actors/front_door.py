@@ -1,0 +1,319 @@
+"""The transport-free core of a door: a request in, a response or an error out.
+
+Knows no HTTP, gRPC or ASGI. Listeners turn bytes into `InferenceRequest` and back; everything that
+is decided about a request is decided here: which model, which variant, deadline, limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from actors.dispatch import Dispatcher, DispatchLimits
+from actors.transport import Transport
+from cluster.config.ensemble import CombineStep, ModelStep, TopKStep
+from cluster.config.server import ServerConfig
+from cluster.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    NoReadyReplica,
+    Overloaded,
+    SquadronError,
+)
+from cluster.observability.metrics import Metrics
+from cluster.protocols.envelope import Call
+from cluster.protocols.v2_check import check_request
+from cluster.requests import InferenceRequest, InferenceResponse, RequestedOutput
+from cluster.routing.combine import mean, top_k
+from cluster.routing.ensemble import PlannedStep, input_map
+from cluster.routing.split import choose_arm
+from cluster.routing.table import (
+    EnsembleRoute,
+    ExperimentRoute,
+    Route,
+    RoutingTable,
+    VariantRoute,
+)
+from cluster.tensors import Tensor, tensor
+
+MakeTransport = Callable[[str], Transport]
+"""Deployment name -> the way to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Answer:
+    """Outputs, and the variant that computed them."""
+
+    variant: str
+    version: str
+    outputs: tuple[Tensor, ...]
+
+
+class FrontDoor:
+    """One a door process, on one event loop."""
+
+    def __init__(
+        self,
+        server: ServerConfig,
+        table: RoutingTable,
+        make_transport: MakeTransport,
+        metrics: Metrics,
+        *,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.server = server
+        self.table = table
+        self.is_draining = False
+        self._make_transport = make_transport
+        self._metrics = metrics
+        self._draw = draw
+        self._dispatchers: dict[str, Dispatcher] = {}
+        self._num_in_flight = 0
+        self._loop = asyncio.get_running_loop()
+
+    def adopt(self, table: RoutingTable) -> None:
+        """Use this table from the next request on."""
+        self.table = table
+        self._metrics.table_version.set(table.version)
+        for route in table.routes.values():
+            if isinstance(route, VariantRoute) and route.deployment in self._dispatchers:
+                self._dispatchers[route.deployment].limits = _limits(route)
+
+    def route(self, model: str, version: str = "") -> Route:
+        """Raises: ModelNotFound for an unknown name, or a version that is not served."""
+        route = self.table.routes.get(model)
+        if route is None:
+            raise ModelNotFound(f"Request for unknown model: '{model}' is not found")
+        if version and version != self.version_of(route):
+            raise ModelNotFound(
+                f"Request for unknown model: '{model}' version {version} is not found"
+            )
+        return route
+
+    def version_of(self, route: Route) -> str:
+        return route.facts.version if isinstance(route, VariantRoute) else "1"
+
+    def not_ready(self) -> tuple[str, ...]:
+        """Why the server is not ready; empty when it is."""
+        if self.is_draining:
+            return ("the server is draining",)
+        return self.table.not_ready()
+
+    def sticky_header(self, model: str) -> str:
+        """The header whose value binds a caller to an arm; empty when the model has none."""
+        route = self.table.routes.get(model)
+        return route.sticky_header if isinstance(route, ExperimentRoute) else ""
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """Raises: RequestError, CapacityError or ReplicaError, each with its protocol's status."""
+        if self._num_in_flight >= self.server.limits.max_in_flight:
+            raise Overloaded("too many requests are in flight", retry_after_s=1)
+        started_s = self._loop.time()
+        self._num_in_flight += 1
+        answered_by = ""
+        outcome = "cancelled"
+        try:
+            route = self.route(request.model, request.version)
+            deadline_s = started_s + self._timeout_s(request)
+            answer = await self._ask(route, request, deadline_s)
+            answered_by, outcome = answer.variant, "success"
+        except SquadronError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._num_in_flight -= 1
+            self._count(request, answered_by, outcome, self._loop.time() - started_s)
+        return InferenceResponse(
+            model=request.model,
+            version=self.version_of(route),
+            request_id=request.request_id,
+            variant=answer.variant,
+            outputs=answer.outputs,
+            parameters={"squadron_variant": answer.variant},
+        )
+
+    def _timeout_s(self, request: InferenceRequest) -> float:
+        """The caller's `timeout` (microseconds) can shorten the server's limit, not lengthen it."""
+        limit_s = self.server.limits.default_timeout_s
+        asked = request.parameters.get("timeout")
+        if asked is None or asked == 0:
+            return limit_s
+        if isinstance(asked, bool) or not isinstance(asked, int | str) or not str(asked).isdigit():
+            raise InvalidRequest(
+                f"parameter 'timeout' must be a whole number of microseconds, got {asked!r}"
+            )
+        return min(limit_s, int(asked) / 1e6)
+
+    async def _ask(self, route: Route, request: InferenceRequest, deadline_s: float) -> _Answer:
+        match route:
+            case VariantRoute():
+                return await self._ask_variant(route, request, deadline_s)
+            case ExperimentRoute(name=name, arms=arms):
+                chosen = choose_arm(
+                    arms, experiment=name, key=request.affinity_key, draw=self._draw()
+                )
+                arm = self.table.routes[chosen.variant]
+                return await self._ask(arm, request, deadline_s)
+            case EnsembleRoute():
+                return await self._ask_ensemble(route, request, deadline_s)
+
+    async def _ask_variant(
+        self, route: VariantRoute, request: InferenceRequest, deadline_s: float
+    ) -> _Answer:
+        if route.state == "UNAVAILABLE":
+            raise NoReadyReplica(
+                f"model '{route.name}' is not at ready state: {route.reason}", retry_after_s=1
+            )
+        rows = check_request(
+            request,
+            route.signature,
+            max_batch_size=route.batching.max_batch_size,
+            is_batched=route.facts.is_batched,
+        )
+        call = Call(
+            call_id=0,
+            rows=rows,
+            left_s=0.0,
+            inputs=request.inputs,
+            wanted=tuple(output.name for output in request.outputs),
+            request_id=request.request_id,
+            priority=request.priority,
+            tenant=request.tenant,
+            trace_parent=request.trace_parent,
+        )
+        reply = await self._dispatcher(route).run(call, deadline_s=deadline_s)
+        return _Answer(variant=route.name, version=route.facts.version, outputs=reply.outputs)
+
+    async def _ask_ensemble(
+        self, route: EnsembleRoute, request: InferenceRequest, deadline_s: float
+    ) -> _Answer:
+        check_request(request, route.signature, max_batch_size=65536, is_batched=True)
+        values: dict[str, Tensor] = {tensor.name: tensor for tensor in request.inputs}
+        started: set[int] = set()
+        running: set[asyncio.Task[dict[str, Tensor]]] = set()
+        try:
+            while True:
+                for index in route.plan.runnable(frozenset(values), frozenset(started)):
+                    started.add(index)
+                    step = route.plan.steps[index]
+                    work = self._run_step(route, step, dict(values), request, deadline_s)
+                    running.add(self._loop.create_task(work))
+                if not running:
+                    break
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    values |= task.result()
+        finally:
+            for task in running:
+                task.cancel()
+        names = tuple(output.name for output in request.outputs) or tuple(
+            spec.name for spec in route.signature.outputs
+        )
+        return _Answer(
+            variant=route.name, version="1", outputs=tuple(values[name] for name in names)
+        )
+
+    async def _run_step(
+        self,
+        route: EnsembleRoute,
+        planned: PlannedStep,
+        values: Mapping[str, Tensor],
+        request: InferenceRequest,
+        deadline_s: float,
+    ) -> dict[str, Tensor]:
+        match planned.step:
+            case ModelStep() as step:
+                return await self._ask_member(step, values, request, deadline_s)
+            case CombineStep() as step:
+                combined = mean([values[name].array for name in step.inputs], step.weights)
+                return {step.output: tensor(step.output, combined)}
+            case TopKStep() as step:
+                labels, scores = top_k(
+                    values[step.input].array, route.plan.labels[step.labels_of], step.top_k
+                )
+                return {
+                    step.labels: tensor(step.labels, labels),
+                    step.scores: tensor(step.scores, scores),
+                }
+
+    async def _ask_member(
+        self,
+        step: ModelStep,
+        values: Mapping[str, Tensor],
+        request: InferenceRequest,
+        deadline_s: float,
+    ) -> dict[str, Tensor]:
+        member = self.table.routes[step.model]
+        inputs = tuple(
+            Tensor(name=name, datatype=values[value].datatype, array=values[value].array)
+            for name, value in input_map(step, member.signature).items()
+        )
+        asked = InferenceRequest(
+            model=step.model,
+            request_id=request.request_id,
+            inputs=inputs,
+            outputs=tuple(RequestedOutput(name=name) for name in step.outputs),
+            priority=request.priority,
+            tenant=request.tenant,
+            affinity_key=request.affinity_key,
+            trace_parent=request.trace_parent,
+        )
+        answer = await self._ask(member, asked, deadline_s)
+        return {
+            step.outputs[output.name]: Tensor(
+                name=step.outputs[output.name], datatype=output.datatype, array=output.array
+            )
+            for output in answer.outputs
+        }
+
+    def _dispatcher(self, route: VariantRoute) -> Dispatcher:
+        found = self._dispatchers.get(route.deployment)
+        if found is None:
+            retries = self._metrics.retries.labels(route.name)
+            found = Dispatcher(
+                self._make_transport(route.deployment), _limits(route), on_retry=retries.inc
+            )
+            self._dispatchers[route.deployment] = found
+        return found
+
+    def _count(
+        self, request: InferenceRequest, variant: str, outcome: str, seconds: float
+    ) -> None:
+        known = self.table.routes.get(request.model)
+        # A name that nobody configured must not become a label: callers could fill the memory.
+        model = request.model if known is not None else "(unknown)"
+        version = self.version_of(known) if known is not None else ""
+        metrics = self._metrics
+        metrics.requests.labels(model, variant, outcome).inc()
+        metrics.request_seconds.labels(model, variant).observe(seconds)
+        metrics.in_flight.set(self._num_in_flight)
+        if outcome == "success":
+            metrics.inference_success.labels(model, version).inc()
+            metrics.request_duration_us.labels(model, version).inc(seconds * 1e6)
+        else:
+            metrics.inference_failure.labels(model, version, _failure_reason(outcome)).inc()
+
+
+def _failure_reason(outcome: str) -> str:
+    """Triton's four reasons (`nv_inference_request_failure`)."""
+    match outcome:
+        case "cancelled":
+            return "CANCELED"
+        case "overloaded" | "rate_limited" | "deadline_exceeded" | "no_ready_replica":
+            return "REJECTED"
+        case "engine_failed" | "shard_lost":
+            return "BACKEND"
+        case _:
+            return "OTHER"
+
+
+def _limits(route: VariantRoute) -> DispatchLimits:
+    """Two batches a replica: one computing, one ready behind it."""
+    batch_rows = route.batching.max_batch_size
+    return DispatchLimits(
+        window_rows=max(1, route.num_replicas) * 2 * batch_rows,
+        batch_rows=batch_rows,
+        max_waiting=route.batching.max_queue_size,
+    )

@@ -1,0 +1,252 @@
+"""The door's own HTTP/1.1 listener: a socket, a C parser, the routes. No framework.
+
+Requests of one connection are answered in order (pipelined ones wait their turn); sizes and times
+are bounded before anything is buffered without limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from http import HTTPStatus
+
+import httptools
+
+from actors.listeners.http_routes import HttpReply, HttpRequest, HttpRoutes, error_reply
+from actors.listeners.port_claim import PortClaim, listening_socket
+from cluster.config.server import LimitsConfig
+from cluster.errors import InvalidRequest, PayloadTooLarge, SquadronError
+
+MAX_HEADER_BYTES = 64 * 1024
+MAX_PIPELINED = 16
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class HttpListener:
+    """Accepts on one claimed port until it is closed."""
+
+    def __init__(self, routes: HttpRoutes, limits: LimitsConfig) -> None:
+        self._routes = routes
+        self._limits = limits
+        self._connections: set[HttpConnection] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, claim: PortClaim) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: HttpConnection(self._routes, self._limits, self._connections),
+            sock=listening_socket(claim),
+            backlog=2048,
+        )
+
+    @property
+    def is_listening(self) -> bool:
+        return self._server is not None and self._server.is_serving()
+
+    async def drain(self, patience_s: float) -> None:
+        """Stop accepting, let the requests in flight finish, then close what is left."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.close_when_idle()
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + patience_s
+        while self._connections and loop.time() < until_s:
+            await asyncio.sleep(0.02)
+        for connection in list(self._connections):
+            connection.abort()
+
+
+class HttpConnection(asyncio.Protocol):
+    """One client connection. Parser callbacks collect a request; a task answers it."""
+
+    def __init__(
+        self, routes: HttpRoutes, limits: LimitsConfig, siblings: set[HttpConnection]
+    ) -> None:
+        self._routes = routes
+        self._limits = limits
+        self._siblings = siblings
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ready: deque[tuple[HttpRequest, bool]] = deque()
+        self._is_broken = False
+        self._closes_when_idle = False
+        self._can_write = asyncio.Event()
+        self._can_write.set()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._header_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._is_reading = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._siblings.add(self)
+        self._watch(self._limits.header_timeout_s)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._siblings.discard(self)
+        self._watch(None)
+        self._can_write.set()
+        if self._task is not None:
+            # The caller is gone: what it asked for is not computed if that can be helped.
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_broken:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(InvalidRequest("protocol upgrades are not supported"))
+        except httptools.HttpParserCallbackError as error:
+            known = error.__context__
+            self._refuse(
+                known if isinstance(known, SquadronError) else InvalidRequest("malformed request")
+            )
+        except httptools.HttpParserError as error:
+            self._refuse(InvalidRequest(f"malformed HTTP request: {error}"))
+
+    def eof_received(self) -> bool:
+        # Half-closed callers still get their answers; the connection ends after them.
+        self._closes_when_idle = True
+        return self._task is not None
+
+    def pause_writing(self) -> None:
+        self._can_write.clear()
+
+    def resume_writing(self) -> None:
+        self._can_write.set()
+
+    # Callbacks of the parser, in their order.
+
+    def on_message_begin(self) -> None:
+        self._reset()
+        self._is_reading = True
+        self._watch(self._limits.header_timeout_s)
+
+    def on_url(self, url: bytes) -> None:
+        self._count_header(len(url))
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_header(len(name) + len(value))
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        size = self._headers.get("content-length", "")
+        if size.isdigit() and int(size) > self._limits.max_body_bytes:
+            raise self._too_large(int(size))
+        if self._headers.get("expect", "").lower() == "100-continue":
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, part: bytes) -> None:
+        self._body_bytes += len(part)
+        if self._body_bytes > self._limits.max_body_bytes:
+            raise self._too_large(self._body_bytes)
+        self._body.append(part)
+        self._watch(self._limits.header_timeout_s)
+
+    def on_message_complete(self) -> None:
+        self._is_reading = False
+        self._watch(None)
+        if len(self._ready) >= MAX_PIPELINED:
+            raise InvalidRequest(f"more than {MAX_PIPELINED} requests were sent without waiting")
+        path = self._url.partition(b"?")[0].decode("latin-1")
+        request = HttpRequest(
+            method=self._parser.get_method().decode("latin-1"),
+            path=path,
+            headers=self._headers,
+            body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
+        )
+        self._ready.append((request, self._parser.should_keep_alive()))
+        if self._task is None:
+            self._task = self._loop.create_task(self._answer_all())
+
+    async def _answer_all(self) -> None:
+        try:
+            while self._ready:
+                request, keeps_alive = self._ready.popleft()
+                reply = await self._routes.answer(request)
+                keeps_alive = keeps_alive and not self._closes_when_idle
+                self._send(reply, keeps_alive=keeps_alive, has_body=request.method != "HEAD")
+                await self._can_write.wait()
+                if not keeps_alive:
+                    self._close()
+                    return
+        finally:
+            self._task = None
+        if self._closes_when_idle:
+            self._close()
+        elif not self._is_reading:
+            self._watch(self._limits.keep_alive_timeout_s)
+
+    def close_when_idle(self) -> None:
+        self._closes_when_idle = True
+        if self._task is None and not self._is_reading:
+            self._close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _send(self, reply: HttpReply, *, keeps_alive: bool, has_body: bool = True) -> None:
+        lines = [
+            b"HTTP/1.1 %d %s" % (reply.status, _REASONS.get(reply.status, b"")),
+            b"content-type: " + reply.content_type.encode(),
+            b"content-length: %d" % reply.num_bytes,
+        ]
+        lines += [f"{name}: {value}".encode("latin-1") for name, value in reply.headers]
+        if not keeps_alive:
+            lines.append(b"connection: close")
+        head = b"\r\n".join(lines) + b"\r\n\r\n"
+        self._write(head, *(reply.chunks if has_body else ()))
+
+    def _write(self, *parts: bytes | memoryview) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(parts)
+
+    def _refuse(self, error: SquadronError) -> None:
+        """Answer and hang up: after a parse error the stream has no meaning any more."""
+        self._is_broken = True
+        self._watch(None)
+        if self._task is None:
+            self._send(error_reply(error), keeps_alive=False)
+            self._close()
+        else:
+            self._closes_when_idle = True
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _watch(self, patience_s: float | None) -> None:
+        """One timer a connection: for the rest of a request, or for the next one."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if patience_s is not None:
+            self._timer = self._loop.call_later(patience_s, self._out_of_patience)
+
+    def _out_of_patience(self) -> None:
+        if self._is_reading:
+            self._refuse(InvalidRequest("the request did not arrive in time"))
+        else:
+            self._close()
+
+    def _count_header(self, num_bytes: int) -> None:
+        self._header_bytes += num_bytes
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise PayloadTooLarge(f"headers are larger than {MAX_HEADER_BYTES} bytes")
+
+    def _too_large(self, num_bytes: int) -> PayloadTooLarge:
+        limit = self._limits.max_body_bytes
+        return PayloadTooLarge(f"the body has {num_bytes} bytes, at most {limit} are allowed")
