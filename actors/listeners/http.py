@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 import httptools
 
-from actors.listeners.http_routes import HttpReply, HttpRequest, HttpRoutes, error_reply
+from actors.listeners.http_routes import Answers, HttpReply, HttpRequest, error_reply
 from actors.listeners.port_claim import PortClaim, listening_socket
 from cluster.config.server import LimitsConfig
 from cluster.errors import InvalidRequest, PayloadTooLarge, SquadronError
@@ -25,7 +25,7 @@ _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 class HttpListener:
     """Accepts on one claimed port until it is closed."""
 
-    def __init__(self, routes: HttpRoutes, limits: LimitsConfig) -> None:
+    def __init__(self, routes: Answers, limits: LimitsConfig) -> None:
         self._routes = routes
         self._limits = limits
         self._connections: set[HttpConnection] = set()
@@ -61,7 +61,7 @@ class HttpConnection(asyncio.Protocol):
     """One client connection. Parser callbacks collect a request; a task answers it."""
 
     def __init__(
-        self, routes: HttpRoutes, limits: LimitsConfig, siblings: set[HttpConnection]
+        self, routes: Answers, limits: LimitsConfig, siblings: set[HttpConnection]
     ) -> None:
         self._routes = routes
         self._limits = limits

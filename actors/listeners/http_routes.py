@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote
 
 import orjson
@@ -54,6 +55,12 @@ class HttpReply:
     @property
     def num_bytes(self) -> int:
         return sum(len(chunk) for chunk in self.chunks)
+
+
+class Answers(Protocol):
+    """What a listener needs: an answer for every request."""
+
+    async def answer(self, request: HttpRequest) -> HttpReply: ...
 
 
 Handler = Callable[[HttpRequest, "_Place"], Awaitable[HttpReply]]

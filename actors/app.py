@@ -1,0 +1,94 @@
+"""The composition root: a configuration in, bound Serve deployments out.
+
+`serve run FILE` calls `build` with what stands under `args:`.
+"""
+
+from __future__ import annotations
+
+import actors.own_package  # isort: skip  (before the first import of `cluster`)
+
+import os
+import time
+from pathlib import Path
+
+from ray import serve
+from ray.serve import Application
+
+from actors.gateway import Gateway, GatewaySetup
+from actors.model_replica import ModelReplica, ReplicaSetup
+from actors.variant_facts import Origin, facts_of, origin_of
+from cluster.config.squadron import SquadronConfig
+from cluster.config.store import ModelStore
+from cluster.config.variant import VariantConfig
+from cluster.config.yaml_file import check_section
+from cluster.routing.table import build_table, deployment_name
+
+assert actors.own_package
+
+HEALTH_PERIOD_S = 1.0
+STORE_VARIABLE = "SQUADRON_MODEL_STORE"
+
+
+def build(args: dict[str, object]) -> Application:
+    """Raises: ConfigError naming key, value and what is allowed."""
+    config = check_section(args, SquadronConfig, source="the application's args")
+    store = ModelStore(store_path(config))
+    origins: dict[str, Origin] = {}
+    facts = {}
+    for name, variant in config.variants.items():
+        origin = origin_of(name, variant, store)
+        facts[name] = facts_of(name, variant, origin)
+        if isinstance(origin, Origin) and not facts[name].unavailable:
+            origins[name] = origin
+    table = build_table(config, facts)
+    replicas = [
+        _replica(name, config.variants[name], origin) for name, origin in origins.items()
+    ]
+    limits = config.server.limits
+    gateway = serve.deployment(Gateway).options(
+        name="gateway",
+        num_replicas=config.server.doors_per_node,
+        max_ongoing_requests=limits.max_in_flight,
+        health_check_period_s=HEALTH_PERIOD_S,
+        graceful_shutdown_timeout_s=10,
+        ray_actor_options={"num_cpus": 0.1},
+    )
+    setup = GatewaySetup(server=config.server, table=table, generation=time.time_ns())
+    # The models are arguments only so that Serve deploys them with the door: it finds them by name.
+    return gateway.bind(setup, *replicas)
+
+
+def store_path(config: SquadronConfig) -> Path:
+    """The environment's store goes before the file's, so that one file serves everywhere."""
+    return Path(os.environ.get(STORE_VARIABLE) or config.store.path).resolve()
+
+
+def _replica(name: str, variant: VariantConfig, origin: Origin) -> Application:
+    setup = ReplicaSetup(
+        variant=name,
+        card=origin.card,
+        folder=origin.folder,
+        engine=origin.engine,
+        device=variant.device,
+        threads=variant.threads,
+        is_processed=variant.processed,
+        batching=variant.batching,
+        options=dict(variant.options),
+    )
+    resources = variant.resources
+    options: dict[str, object] = {"num_cpus": resources.num_cpus}
+    if resources.num_gpus is not None:
+        options["num_gpus"] = resources.num_gpus
+    if resources.memory_bytes is not None:
+        options["memory"] = resources.memory_bytes
+    deployment = serve.deployment(ModelReplica).options(
+        name=deployment_name(name),
+        num_replicas=variant.replicas,
+        # Our doors decide admission; Serve's own limits stay looser.
+        max_ongoing_requests=4096,
+        health_check_period_s=HEALTH_PERIOD_S,
+        graceful_shutdown_timeout_s=65,
+        graceful_shutdown_wait_loop_s=0.5,
+        ray_actor_options=options,
+    )
+    return deployment.bind(setup)

@@ -1,0 +1,107 @@
+"""The Serve deployment that hosts a door: Serve starts, checks, replaces and drains it; the door
+owns its listeners. Serve's own ingress reaches the same routes through `__call__`, a second door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from ray import serve
+from starlette.requests import Request
+from starlette.responses import Response
+
+from actors.controller import get_or_start_controller
+from actors.front_door import FrontDoor
+from actors.listeners import asgi
+from actors.listeners.grpc import GrpcListener
+from actors.listeners.http import HttpListener
+from actors.listeners.http_routes import HttpRoutes
+from actors.listeners.metrics import MetricsListener
+from actors.listeners.port_claim import PortClaim, claim_port
+from actors.node_folder import metrics_folder, node_folder
+from actors.transport import HandleTransport
+from cluster.config.server import ServerConfig
+from cluster.errors import EngineFailed
+from cluster.observability.metrics import make_metrics
+from cluster.routing.table import RoutingTable
+
+DRAIN_S = 4.0
+"""Serve ends a replica `graceful_shutdown_timeout_s` after it asked; this stays below what is left."""
+
+logger = logging.getLogger("squadron.gateway")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySetup:
+    """`generation` orders configurations: a door of a newer one brings a newer table."""
+
+    server: ServerConfig
+    table: RoutingTable
+    generation: int
+
+
+class Gateway:
+    """Ready when its ports listen."""
+
+    async def __init__(self, setup: GatewaySetup) -> None:
+        app = serve.get_replica_context().app_name
+        self._setup = setup
+        self._app = app
+        server = setup.server
+        folder = node_folder()
+        self._door = FrontDoor(
+            server,
+            setup.table,
+            make_transport=lambda deployment: HandleTransport(deployment, app),
+            metrics=make_metrics(metrics_folder()),
+        )
+        self._routes = HttpRoutes(self._door, app=app, metrics_folder=metrics_folder())
+        self._claims: list[PortClaim] = []
+        self._http = HttpListener(self._routes, server.limits)
+        self._grpc = GrpcListener(self._door)
+        self._metrics = MetricsListener(self._routes, server.metrics, server.limits, folder)
+        for key, listener in (("http", server.http), ("grpc", server.grpc)):
+            claim = await asyncio.to_thread(
+                claim_port, listener.host, listener.port, key=f"server.{key}.port", folder=folder
+            )
+            self._claims.append(claim)
+        await self._http.start(self._claims[0])
+        await self._grpc.start(self._claims[1])
+        await self._metrics.start()
+        self._following = asyncio.get_running_loop().create_task(self._follow())
+
+    async def __call__(self, request: Request) -> Response:
+        return await asgi.answer(self._routes, request)
+
+    def check_health(self) -> None:
+        """Raises: EngineFailed when a listener has stopped; Serve then replaces this door."""
+        if not self._http.is_listening or self._following.done():
+            raise EngineFailed("the door no longer listens or follows the routing table")
+
+    async def __del__(self) -> None:
+        # Serve's only hook: it has waited `graceful_shutdown_wait_loop_s`, then kills on its timeout.
+        self._door.is_draining = True
+        self._following.cancel()
+        await asyncio.gather(self._http.drain(DRAIN_S), self._grpc.drain(DRAIN_S))
+        await self._metrics.close()
+        for claim in self._claims:
+            claim.release()
+
+    async def _follow(self) -> None:
+        """Keep the newest table. Without a controller the last one stays good."""
+        while True:
+            try:
+                controller = await asyncio.to_thread(get_or_start_controller, self._app)
+                await controller.adopt.remote(self._setup.table, self._setup.generation)
+                while True:
+                    table = await controller.next_table.remote(self._door.table.version)
+                    if table is not None:
+                        self._door.adopt(table)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                # The controller died or is restarting: requests go on, we ask again soon.
+                logger.warning("no controller (%s); the last table stays", type(error).__name__)
+            await asyncio.sleep(0.5)

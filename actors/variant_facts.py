@@ -1,0 +1,71 @@
+"""What the store says of a configured variant on this machine, and whether it can be served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.config.model_card import ClassifyPostprocess, ModelCard
+from cluster.config.store import ModelStore
+from cluster.config.variant import VariantConfig
+from cluster.engines.table import check_installed, default_engine
+from cluster.errors import ConfigError
+from cluster.models import EngineName
+from cluster.routing.table import VariantFacts
+from cluster.tensors import Signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The model card of a variant, the folder of its artefact and the engine that will run it."""
+
+    card: ModelCard
+    folder: Path
+    engine: EngineName
+
+
+def origin_of(name: str, variant: VariantConfig, store: ModelStore) -> Origin | ConfigError:
+    """The error instead of an origin only for an optional variant, which then is unavailable."""
+    try:
+        if variant.card is not None:
+            card, folder = variant.card, Path.cwd()
+        else:
+            source, _, version = (variant.source or "").partition("/")
+            card = store.card(source, version)
+            folder = store.folder(source, card.version)
+        engine = variant.engine or default_engine(card.format)
+        check_installed(engine)
+    except ConfigError as error:
+        if variant.optional:
+            return error
+        raise ConfigError(f"variants.{name}: {error.message}", **error.details) from None
+    return Origin(card=card, folder=folder, engine=engine)
+
+
+def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) -> VariantFacts:
+    if isinstance(origin, ConfigError):
+        return VariantFacts(
+            version="1",
+            platform="unavailable",
+            backend="",
+            signature=Signature(inputs=(), outputs=()),
+            is_batched=False,
+            unavailable=origin.message,
+        )
+    card = origin.card
+    processed = variant.processed
+    return VariantFacts(
+        version=card.version,
+        platform=f"{origin.engine}_{card.format}",
+        backend=origin.engine,
+        signature=card.public_signature() if processed else card.raw_signature(),
+        is_batched=card.batched,
+        labels=_labels(card, origin.folder) if processed else (),
+    )
+
+
+def _labels(card: ModelCard, folder: Path) -> tuple[bytes, ...]:
+    if not isinstance(card.postprocess, ClassifyPostprocess):
+        return ()
+    text = (folder / card.postprocess.labels).read_text(encoding="utf-8")
+    return tuple(line.encode() for line in text.splitlines())
