@@ -1,0 +1,78 @@
+# One word each. Everything is made in .venv; nothing else on the machine is touched.
+#   make serve                                  set up, fetch the models, serve prod.yaml
+#   make serve CONFIG=serve_configs/dev.yaml    serve another file
+#   make test                                   set up what the tests need and run them all
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+CONFIG ?= serve_configs/prod.yaml
+PYTHON ?= python3
+
+# A plain `torch` from PyPI brings gigabytes of CUDA on Linux. Without a GPU only the CPU build will
+# do; it is found in this index or in whatever indices and folders pip already knows.
+HAS_GPU   := $(shell nvidia-smi -L 2>/dev/null | grep -q '^GPU' && echo yes)
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+ifeq ($(HAS_GPU),yes)
+TORCH   ?= torch==2.13.0
+RUNTIME := gpu
+else ifeq ($(shell uname -s),Linux)
+TORCH   ?= torch==2.13.0+cpu
+RUNTIME := cpu
+else
+TORCH   ?= torch==2.13.0
+RUNTIME := cpu
+endif
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help setup setup-dev models serve test check bench clean
+
+help:
+	@sed -n '2,5p' Makefile | sed 's/^# \?//'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
+	  f"Squadron needs Python 3.11 to 3.13; {sys.executable} is {v[0]}.{v[1]}. Try: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.torch: | $(BIN)/python
+	@echo "== torch ($(RUNTIME))"
+	@$(PIP) install --retries 1 --extra-index-url $(CPU_INDEX) '$(TORCH)' || { \
+	  echo "No CPU build of torch was found. With 'make TORCH=torch==2.13.0 $(MAKECMDGOALS)' the CUDA"; \
+	  echo "build is installed instead (several GB)."; exit 1; }
+	@touch $@
+
+$(VENV)/.setup: pyproject.toml $(VENV)/.torch
+	@echo "== Squadron and what it needs ($(RUNTIME))"
+	@$(PIP) install -e '.[$(RUNTIME),export]'
+	@touch $@
+
+$(VENV)/.setup-dev: pyproject.toml $(VENV)/.setup
+	@echo "== what the tests need"
+	@$(PIP) install -e '.[$(RUNTIME),export,dev]'
+	@touch $@
+
+setup: $(VENV)/.setup
+setup-dev: $(VENV)/.setup-dev
+
+models: setup
+	@$(BIN)/squadron models fetch
+
+serve: models
+	@$(BIN)/squadron serve $(CONFIG)
+
+test: setup-dev models
+	$(BIN)/python -m pytest
+
+check: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup-dev models
+	$(BIN)/python -m loadtests.soak
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

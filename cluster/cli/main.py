@@ -1,0 +1,40 @@
+"""`squadron`: every command group under one name."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cluster.cli import check, models, serve
+from cluster.errors import ConfigError
+
+app = typer.Typer(
+    name="squadron",
+    no_args_is_help=True,
+    add_completion=False,
+    help="""Serve trained models over HTTP and gRPC on a Ray cluster.
+
+    Examples:
+
+      squadron serve serve_configs/prod.yaml      start everything and say what is ready
+
+      squadron serve my_model.onnx                serve one model, no YAML
+
+      squadron models fetch                       download and prepare the example models
+
+      squadron check serve_configs/prod.yaml      is this file right?
+    """,
+)
+app.add_typer(models.app, name="models")
+app.command(name="serve")(serve.serve)
+app.command(name="check")(check.check)
+
+
+def run() -> None:
+    """The console script: errors an operator can mend are one message and exit code 2."""
+    try:
+        app()
+    except ConfigError as error:
+        print(f"squadron: {error.message}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,288 @@
+"""`squadron serve`: start Ray Serve with the environment it needs, and say when all is ready."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Annotated
+
+import httpx
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cluster.config.model_card import ModelCard
+from cluster.config.serve_file import IMPORT_PATH, ServeFile, read_serve_file
+from cluster.config.squadron import SquadronConfig
+from cluster.config.store import ModelStore
+from cluster.errors import ConfigError
+from cluster.units import human_seconds
+
+SERVE_ENVIRONMENT = {
+    # Ray's workers run at nice 15 otherwise and lose to anything else on the machine.
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # One engine thread a replica; without it every replica starts a pool as wide as the machine.
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Nothing reaches for a model hub at run time.
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}
+STOP_PATIENCE_S = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Doors:
+    http: str
+    grpc: str
+    metrics: str
+
+
+def serve(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A Serve config file (.yaml), or one model: .onnx, TorchScript .pt, "
+            "torch.export .pt2, a Hugging Face folder, or file.py:Class."
+        ),
+    ] = "serve_configs/prod.yaml",
+    name: Annotated[
+        str | None, typer.Option(help="The model's name (one model only).")
+    ] = None,
+    http_port: Annotated[int, typer.Option(help="HTTP port (one model only).")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="gRPC port (one model only).")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Metrics port (one model only).")] = 8002,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="NAME:DATATYPE:DIMS for formats that do not say."),
+    ] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option("--output", help="NAME:DATATYPE:DIMS for formats that do not say."),
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(help="Give up waiting for ready after this.")] = 600,
+    verbose: Annotated[bool, typer.Option(help="Show Ray's own output.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout when ready.")
+    ] = False,
+) -> None:
+    """Start Squadron and keep it running until Ctrl-C.
+
+    Examples:
+
+      squadron serve serve_configs/prod.yaml
+
+      squadron serve my_model.onnx --name my-model
+
+      squadron serve my_code.py:MyModel --input x:FP32:-1,4 --output y:FP32:-1,4
+    """
+    console = Console(stderr=True, highlight=False)
+    with tempfile.TemporaryDirectory(prefix="squadron-") as scratch:
+        if target.endswith((".yaml", ".yml")):
+            file = Path(target)
+        else:
+            ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+            file = _one_model_file(target, name, inputs, outputs, ports, Path(scratch))
+        serve_file, config = read_serve_file(file)
+        _check_models(config)
+        _check_ports(serve_file, config)
+        log = Path(scratch) / "serve.log"
+        with log.open("w") as sink:
+            child = _start(file, None if verbose else sink)
+            try:
+                started_s = time.monotonic()
+                doors = _wait_until_ready(child, config, console, log, started_s + timeout_s)
+                took_s = time.monotonic() - started_s
+                _report(doors, config, took_s, console, as_json=as_json)
+                code = child.wait()
+                raise SystemExit(code)
+            except KeyboardInterrupt:
+                console.print("stopping: requests in flight are finished first …")
+            finally:
+                _stop(child)
+
+
+def _one_model_file(
+    target: str,
+    name: str | None,
+    inputs: list[str] | None,
+    outputs: list[str] | None,
+    ports: dict[str, int],
+    scratch: Path,
+) -> Path:
+    """A config for a single model, its artefact in a store of its own."""
+    from cluster.optimization.add import add_model
+
+    card: ModelCard = add_model(
+        target, ModelStore(scratch / "models"), name=name, inputs=inputs, outputs=outputs
+    )
+    args = {
+        "server": {door: {"port": port} for door, port in ports.items()},
+        "store": {"path": str(scratch / "models")},
+        "variants": {card.name: {"source": f"{card.name}/{card.version}"}},
+    }
+    content = {
+        "http_options": {"host": "127.0.0.1", "port": _free_port()},
+        "logging_config": {"enable_access_log": False},
+        "applications": [
+            {"name": "squadron", "route_prefix": "/", "import_path": IMPORT_PATH, "args": args}
+        ],
+    }
+    file = scratch / f"{card.name}.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return file
+
+
+def _check_models(config: SquadronConfig) -> None:
+    """Every required artefact is there, before Ray is started for nothing."""
+    store = ModelStore(Path(os.environ.get("SQUADRON_MODEL_STORE") or config.store.path))
+    for variant in config.variants.values():
+        if variant.source is not None and not variant.optional:
+            source, _, version = variant.source.partition("/")
+            store.card(source, version)
+
+
+def _check_ports(serve_file: ServeFile, config: SquadronConfig) -> None:
+    server = config.server
+    wanted = {
+        "server.http.port": (server.http.host, server.http.port),
+        "server.grpc.port": (server.grpc.host, server.grpc.port),
+        "server.metrics.port": (server.metrics.host, server.metrics.port),
+        "http_options.port": (serve_file.http_options.host, serve_file.http_options.port),
+    }
+    for key, (host, port) in wanted.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise ConfigError(
+                    f"{key}: cannot listen on {host}:{port}: {error.strerror}. "
+                    f"Stop the program that uses the port, or choose another",
+                    key=key,
+                    value=port,
+                ) from None
+
+
+def _start(file: Path, sink: IO[str] | None) -> subprocess.Popen[bytes]:
+    """`serve run` in a process group of its own, so that Ctrl-C reaches it once, from us."""
+    program = Path(sys.executable).with_name("serve")
+    environment = {**SERVE_ENVIRONMENT, **os.environ}
+    return subprocess.Popen(
+        [str(program), "run", str(file)],
+        env=environment,
+        stdout=sink or sys.stderr,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _wait_until_ready(
+    child: subprocess.Popen[bytes],
+    config: SquadronConfig,
+    console: Console,
+    log: Path,
+    until_s: float,
+) -> _Doors:
+    server = config.server
+    doors = _Doors(
+        http=f"http://{_reachable(server.http.host)}:{server.http.port}",
+        grpc=f"{_reachable(server.grpc.host)}:{server.grpc.port}",
+        metrics=f"http://{_reachable(server.metrics.host)}:{server.metrics.port}/metrics",
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} models ready"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress, httpx.Client(timeout=2) as client:
+        task = progress.add_task("starting Ray", total=len(config.model_names()))
+        while time.monotonic() < until_s:
+            if child.poll() is not None:
+                raise ConfigError(f"`serve run` ended with code {child.returncode}:\n{_tail(log)}")
+            try:
+                index = client.post(f"{doors.http}/v2/repository/index").json()
+                num_ready = sum(model["state"] == "READY" for model in index)
+                progress.update(task, completed=num_ready, description="loading models")
+                if client.get(f"{doors.http}/v2/health/ready").status_code == 200:
+                    return doors
+            except (httpx.HTTPError, ValueError):
+                pass  # not listening yet
+            time.sleep(0.2)
+    raise ConfigError(f"not ready in time; the end of the log:\n{_tail(log)}")
+
+
+def _report(
+    doors: _Doors, config: SquadronConfig, took_s: float, console: Console, *, as_json: bool
+) -> None:
+    index = httpx.post(f"{doors.http}/v2/repository/index").json()
+    example = _example(doors, config)
+    if as_json:
+        content = {
+            "ready": True,
+            "seconds": round(took_s, 1),
+            "http": doors.http,
+            "grpc": doors.grpc,
+            "metrics": doors.metrics,
+            "models": index,
+            "try": example,
+        }
+        print(json.dumps(content), flush=True)
+        return
+    table = Table(title=f"ready in {human_seconds(took_s)}", title_justify="left")
+    for column in ("model", "state", ""):
+        table.add_column(column)
+    for model in index:
+        table.add_row(model["name"], model["state"], model["reason"])
+    console.print(table)
+    console.print(f"HTTP {doors.http}   gRPC {doors.grpc}   metrics {doors.metrics}")
+    console.print(f"\nTry it:\n  {example}\n", soft_wrap=True)
+    console.print("Ctrl-C stops it.")
+
+
+def _example(doors: _Doors, config: SquadronConfig) -> str:
+    """One line that works as it stands."""
+    photo = Path(config.store.path) / ".samples" / "scikit-image" / "chelsea.png"
+    base = f"{doors.http}/v2/models"
+    if "photo-classifier" in config.experiments and photo.exists():
+        return f"curl --data-binary @{photo} {base}/photo-classifier/infer"
+    return f"curl {base}/{config.model_names()[0]}"
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Ctrl-C to `serve run` (it shuts Serve and Ray down), then harder."""
+    for sign, patience_s in ((signal.SIGINT, STOP_PATIENCE_S), (signal.SIGTERM, 10.0)):
+        if child.poll() is not None:
+            return
+        child.send_signal(sign)
+        try:
+            child.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            continue
+    child.kill()
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _tail(log: Path, num_lines: int = 25) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-num_lines:])
