@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.config.squadron import SquadronConfig
+from cluster.routing.table import RoutingTable, VariantFacts, VariantRoute, build_table
+from cluster.tensors import Signature, TensorSpec
+
+X = TensorSpec(name="x", datatype="FP32", shape=(-1, 4))
+CARD = {
+    "name": "m",
+    "format": "fake",
+    "signature": {
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
+    },
+}
+
+
+def config(**changes: Any) -> SquadronConfig:
+    content: dict[str, Any] = {
+        "variants": {"a": {"card": CARD}, "b": {"card": CARD, "optional": True}},
+        "experiments": {"e": {"split": {"a": 9, "b": 1}}},
+        "ensembles": {
+            "outer": {
+                "inputs": ["x"],
+                "outputs": ["y"],
+                "steps": [{"model": "inner", "outputs": {"z": "y"}}],
+            },
+            "inner": {
+                "inputs": ["x"],
+                "outputs": ["z"],
+                "steps": [{"model": "e", "outputs": {"y": "z"}}],
+            },
+        },
+    }
+    return SquadronConfig.model_validate(content | changes)
+
+
+def facts(unavailable: str = "") -> VariantFacts:
+    return VariantFacts(
+        version="1",
+        platform="fake",
+        backend="fake",
+        signature=Signature(
+            inputs=(X,), outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 4)),)
+        ),
+        is_batched=True,
+        unavailable=unavailable,
+    )
+
+
+def table(b_unavailable: str = "") -> RoutingTable:
+    return build_table(config(), {"a": facts(), "b": facts(b_unavailable)})
+
+
+def test_ensembles_of_ensembles_and_experiments_are_resolved_whatever_their_order() -> None:
+    made = table()
+
+    assert [variant.name for variant in made.variants_of("outer")] == ["a", "b"]
+
+
+def test_a_required_variant_that_loads_keeps_the_server_from_being_ready() -> None:
+    made = table()
+
+    assert made.not_ready() == ("a is LOADING: waiting for its first replica",)
+    assert made.with_states({"a": ("READY", "")}, version=2).not_ready() == ()
+
+
+def test_an_optional_variant_is_listed_with_its_reason_and_holds_nothing_up() -> None:
+    made = table(b_unavailable="engine x is not installed").with_states(
+        {"a": ("READY", "")}, version=2
+    )
+
+    assert made.not_ready() == ()
+    assert made.state_of("b") == ("UNAVAILABLE", "engine x is not installed")
+    assert made.state_of("e") == ("UNAVAILABLE", "b: engine x is not installed")
+
+
+def test_new_states_make_a_new_table_and_leave_the_old_one() -> None:
+    old = table()
+
+    new = old.with_states({"a": ("READY", "")}, version=5)
+
+    assert (old.version, new.version) == (0, 5)
+    assert isinstance(old.routes["a"], VariantRoute)
+    assert old.routes["a"].state == "LOADING"
