@@ -41,9 +41,7 @@ def build(args: dict[str, object]) -> Application:
         if isinstance(origin, Origin) and not facts[name].unavailable:
             origins[name] = origin
     table = build_table(config, facts)
-    replicas = [
-        _replica(name, config.variants[name], origin) for name, origin in origins.items()
-    ]
+    replicas = [_replica(name, config.variants[name], origin) for name, origin in origins.items()]
     limits = config.server.limits
     gateway = serve.deployment(Gateway).options(
         name="gateway",

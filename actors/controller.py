@@ -106,7 +106,9 @@ class Controller:
 
 def _count(states: object, wanted: str) -> int:
     assert isinstance(states, dict)
-    return sum(count for state, count in states.items() if str(getattr(state, "value", state)) == wanted)
+    return sum(
+        count for state, count in states.items() if str(getattr(state, "value", state)) == wanted
+    )
 
 
 def controller_name(app: str) -> str:

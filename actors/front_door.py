@@ -278,9 +278,7 @@ class FrontDoor:
             self._dispatchers[route.deployment] = found
         return found
 
-    def _count(
-        self, request: InferenceRequest, variant: str, outcome: str, seconds: float
-    ) -> None:
+    def _count(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
         known = self.table.routes.get(request.model)
         # A name that nobody configured must not become a label: callers could fill the memory.
         model = request.model if known is not None else "(unknown)"

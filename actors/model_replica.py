@@ -223,9 +223,7 @@ class ModelReplica:
     def _public_outputs(self) -> tuple[str, ...]:
         return tuple(spec.name for spec in self._pipeline.signature.outputs)
 
-    def _count(
-        self, batch: tuple[Queued[_Work], ...], started_s: float, compute_s: float
-    ) -> None:
+    def _count(self, batch: tuple[Queued[_Work], ...], started_s: float, compute_s: float) -> None:
         """Once a batch, not once a request."""
         labels = (self._setup.variant, self._setup.card.version)
         rows = sum(item.rows for item in batch)

@@ -280,4 +280,3 @@ def _wants_ready(body: bytes) -> bool:
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"failed to parse the request JSON: {error}") from None
     return isinstance(content, dict) and content.get("ready") is True
-

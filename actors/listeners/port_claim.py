@@ -50,25 +50,33 @@ def claim_port(
     Raises: ConfigError when another program listens there.
     """
     lock = (folder / f"port-{port}.lock").open("a+")
+    try:
+        return PortClaim(host=host, port=_claimed(lock, host, port, key, patience_s), lock=lock)
+    except ConfigError:
+        lock.close()
+        raise
+
+
+def _claimed(lock: IO[str], host: str, port: int, key: str, patience_s: float) -> int:
     deadline_s = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
-        else:
-            free = _bind_plainly(host, port, key)
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            return PortClaim(host=host, port=free, lock=lock)
-        try:
-            # Somebody holds the lock: a sister that listens (shared) or is still trying (exclusive).
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline_s:
-                raise ConfigError(f"{key}: another door has been opening port {port} for too long")
-            time.sleep(0.05)
-        else:
-            return PortClaim(host=host, port=port, lock=lock)
+    while not _is_locked(lock, fcntl.LOCK_EX):
+        # Somebody holds the lock: a sister that listens (shared) or is still trying (exclusive).
+        if _is_locked(lock, fcntl.LOCK_SH):
+            return port
+        if time.monotonic() > deadline_s:
+            raise ConfigError(f"{key}: another door has been opening port {port} for too long")
+        time.sleep(0.05)
+    free = _bind_plainly(host, port, key)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return free
+
+
+def _is_locked(lock: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _bind_plainly(host: str, port: int, key: str) -> int:

@@ -57,9 +57,7 @@ def serve(
             "torch.export .pt2, a Hugging Face folder, or file.py:Class."
         ),
     ] = "serve_configs/prod.yaml",
-    name: Annotated[
-        str | None, typer.Option(help="The model's name (one model only).")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name (one model only).")] = None,
     http_port: Annotated[int, typer.Option(help="HTTP port (one model only).")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC port (one model only).")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Metrics port (one model only).")] = 8002,

@@ -62,7 +62,10 @@ def test_tensors_of_a_message_are_views_on_it() -> None:
 def test_empty_and_scalar_shapes_survive() -> None:
     sent = Reply(
         call_id=1,
-        outputs=(tensor("none", np.zeros((0, 5), np.float32)), tensor("one", np.array(3, np.int64))),
+        outputs=(
+            tensor("none", np.zeros((0, 5), np.float32)),
+            tensor("one", np.array(3, np.int64)),
+        ),
     )
 
     (got,) = decode_replies(encode_replies([sent]))

@@ -39,7 +39,12 @@ def plan(**changes: object) -> EnsemblePlan:
 def test_steps_are_put_in_an_order_that_can_run() -> None:
     made = plan()
 
-    assert [sorted(step.gives) for step in made.steps] == [["p"], ["q"], ["m"], ["labels", "scores"]]
+    assert [sorted(step.gives) for step in made.steps] == [
+        ["p"],
+        ["q"],
+        ["m"],
+        ["labels", "scores"],
+    ]
 
 
 def test_the_signature_is_that_of_the_graph() -> None:

@@ -1,0 +1,186 @@
+"""The dispatcher against a transport that is a Python object: exact, no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from actors.dispatch import MAX_ATTEMPTS, Dispatcher, DispatchLimits
+from cluster.errors import DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded, ShardLost
+from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
+from cluster.tensors import tensor
+
+
+class Doubling:
+    """Answers y = 2 * x. `dies` says for each envelope whether the replica dies first."""
+
+    def __init__(self, dies: Callable[[list[Call]], bool] = lambda calls: False) -> None:
+        self.seen: list[list[Call]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self._dies = dies
+
+    async def send(self, message: bytes) -> bytes:
+        calls = decode_calls(message)
+        self.seen.append(calls)
+        await self.open.wait()
+        if self._dies(calls):
+            raise ShardLost("a replica died")
+        return encode_replies(
+            Reply(call_id=c.call_id, outputs=(tensor("y", 2 * c.inputs[0].array),)) for c in calls
+        )
+
+
+def call(value: float, rows: int = 1) -> Call:
+    x = tensor("x", np.full((rows, 1), value, np.float32))
+    return Call(call_id=0, rows=rows, left_s=0.0, inputs=(x,))
+
+
+def dispatcher(
+    transport: Doubling, *, window: int = 8, batch: int = 4, max_waiting: int = 100
+) -> tuple[Dispatcher, list[int]]:
+    retries: list[int] = []
+    limits = DispatchLimits(window_rows=window, batch_rows=batch, max_waiting=max_waiting)
+    return Dispatcher(transport, limits, on_retry=retries.append), retries
+
+
+async def ask(to: Dispatcher, value: float, patience_s: float = 5.0) -> float:
+    reply = await to.run(call(value), deadline_s=asyncio.get_running_loop().time() + patience_s)
+    return float(reply.outputs[0].array[0, 0])
+
+
+async def test_requests_of_one_turn_of_the_loop_share_an_envelope() -> None:
+    transport = Doubling()
+    to, _ = dispatcher(transport)
+
+    answers = await asyncio.gather(*(ask(to, v) for v in (1, 2, 3)))
+
+    assert answers == [2, 4, 6]
+    assert [len(calls) for calls in transport.seen] == [3]
+
+
+async def test_an_envelope_holds_at_most_one_batch_and_the_window_bounds_what_is_under_way() -> (
+    None
+):
+    transport = Doubling()
+    transport.open.clear()
+    to, _ = dispatcher(transport, window=8, batch=4)
+
+    asked = asyncio.gather(*(ask(to, v) for v in range(20)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    assert [len(calls) for calls in transport.seen] == [4, 4]
+    transport.open.set()
+    assert await asked == [2 * v for v in range(20)]
+
+
+async def test_a_dead_replica_costs_a_retry_and_no_request() -> None:
+    first_dies = iter([True])
+    transport = Doubling(lambda calls: next(first_dies, False))
+    to, retries = dispatcher(transport)
+
+    answers = await asyncio.gather(*(ask(to, v) for v in (1, 2, 3)))
+
+    assert answers == [2, 4, 6]
+    assert sum(retries) == 3
+
+
+async def test_a_request_that_kills_what_computes_it_travels_alone_and_is_given_up() -> None:
+    def poisoned(calls: list[Call]) -> bool:
+        return any(float(c.inputs[0].array[0, 0]) == 13 for c in calls)
+
+    transport = Doubling(poisoned)
+    to, _ = dispatcher(transport)
+
+    results = await asyncio.gather(
+        *(ask(to, v, patience_s=30) for v in (1, 13, 3)), return_exceptions=True
+    )
+
+    assert results[0] == 2
+    assert results[2] == 6
+    assert isinstance(results[1], ShardLost)
+    sends = [calls for calls in transport.seen if poisoned(calls)]
+    assert len(sends) == MAX_ATTEMPTS
+    assert all(len(calls) == 1 for calls in sends[1:])
+
+
+async def test_a_deadline_ends_the_wait_whatever_the_replica_does() -> None:
+    transport = Doubling()
+    transport.open.clear()
+    to, _ = dispatcher(transport)
+
+    with pytest.raises(DeadlineExceeded):
+        await ask(to, 1, patience_s=0.01)
+    transport.open.set()
+    assert await ask(to, 2) == 4
+
+
+async def test_requests_whose_caller_is_gone_are_not_sent() -> None:
+    transport = Doubling()
+    transport.open.clear()
+    to, _ = dispatcher(transport, window=1, batch=1)
+    first = asyncio.create_task(ask(to, 1))
+    await asyncio.sleep(0.01)
+    gone = asyncio.create_task(ask(to, 2))
+    await asyncio.sleep(0.01)
+
+    gone.cancel()
+    transport.open.set()
+    await first
+    await ask(to, 3)
+
+    assert [float(c.inputs[0].array[0, 0]) for calls in transport.seen for c in calls] == [1, 3]
+
+
+async def test_too_many_waiting_are_refused_with_when_to_come_back() -> None:
+    transport = Doubling()
+    transport.open.clear()
+    to, _ = dispatcher(transport, window=1, batch=1, max_waiting=2)
+    waiting = [asyncio.create_task(ask(to, 0))]
+    await asyncio.sleep(0.01)
+    waiting += [asyncio.create_task(ask(to, v)) for v in (1, 2)]
+    await asyncio.sleep(0.01)
+
+    with pytest.raises(Overloaded) as caught:
+        await asyncio.gather(*(ask(to, v) for v in (8, 9)))
+
+    assert caught.value.retry_after_s == 1
+    transport.open.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_the_replicas_own_error_reaches_only_its_caller() -> None:
+    class Picky(Doubling):
+        async def send(self, message: bytes) -> bytes:
+            return encode_replies(
+                Reply(call_id=c.call_id, error=InvalidRequest("not an image"))
+                if c.inputs[0].array[0, 0] == 2
+                else Reply(call_id=c.call_id, outputs=(tensor("y", c.inputs[0].array),))
+                for c in decode_calls(message)
+            )
+
+    to, _ = dispatcher(Picky())
+
+    results = await asyncio.gather(*(ask(to, v) for v in (1, 2, 3)), return_exceptions=True)
+
+    assert results[0] == 1
+    assert isinstance(results[1], InvalidRequest)
+    assert results[2] == 3
+
+
+async def test_a_reply_that_is_no_envelope_fails_its_requests_and_not_the_dispatcher() -> None:
+    class Broken(Doubling):
+        async def send(self, message: bytes) -> bytes:
+            await super().send(message)
+            return b"nonsense" if len(self.seen) == 1 else await super().send(message)
+
+    to, _ = dispatcher(Broken())
+
+    with pytest.raises(EngineFailed, match="answer was lost"):
+        await ask(to, 1)
+    assert await ask(to, 2) == 4
