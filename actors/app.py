@@ -41,14 +41,18 @@ def build(args: dict[str, object]) -> Application:
         if isinstance(origin, Origin) and not facts[name].unavailable:
             origins[name] = origin
     table = build_table(config, facts)
-    replicas = [_replica(name, config.variants[name], origin) for name, origin in origins.items()]
     limits = config.server.limits
+    replicas = [
+        _replica(name, config.variants[name], origin, limits.default_timeout_s)
+        for name, origin in origins.items()
+    ]
     gateway = serve.deployment(Gateway).options(
         name="gateway",
         num_replicas=config.server.doors_per_node,
         max_ongoing_requests=limits.max_in_flight,
         health_check_period_s=HEALTH_PERIOD_S,
-        graceful_shutdown_timeout_s=10,
+        graceful_shutdown_timeout_s=limits.default_timeout_s + 5,
+        graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options={"num_cpus": 0.1},
     )
     setup = GatewaySetup(server=config.server, table=table, generation=time.time_ns())
@@ -61,7 +65,7 @@ def store_path(config: SquadronConfig) -> Path:
     return Path(os.environ.get(STORE_VARIABLE) or config.store.path).resolve()
 
 
-def _replica(name: str, variant: VariantConfig, origin: Origin) -> Application:
+def _replica(name: str, variant: VariantConfig, origin: Origin, timeout_s: float) -> Application:
     setup = ReplicaSetup(
         variant=name,
         card=origin.card,
@@ -82,10 +86,10 @@ def _replica(name: str, variant: VariantConfig, origin: Origin) -> Application:
     deployment = serve.deployment(ModelReplica).options(
         name=deployment_name(name),
         num_replicas=variant.replicas,
-        # Our doors decide admission; Serve's own limits stay looser.
+        # Our doors decide admission and deadlines; Serve's own limits stay looser.
         max_ongoing_requests=4096,
         health_check_period_s=HEALTH_PERIOD_S,
-        graceful_shutdown_timeout_s=65,
+        graceful_shutdown_timeout_s=timeout_s + 5,
         graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options=options,
     )

@@ -104,11 +104,9 @@ class Controller:
             self._changed.notify_all()
 
 
-def _count(states: object, wanted: str) -> int:
-    assert isinstance(states, dict)
-    return sum(
-        count for state, count in states.items() if str(getattr(state, "value", state)) == wanted
-    )
+def _count(states: dict[object, int], wanted: str) -> int:
+    """Serve keys its replica counts by an enum whose values are the names."""
+    return sum(n for state, n in states.items() if getattr(state, "value", state) == wanted)
 
 
 def controller_name(app: str) -> str:

@@ -1,4 +1,4 @@
-"""One variant's requests at one door: gathered, handed over in batches, run again if a replica dies.
+"""One variant's requests at one door: gathered, sent in batches, run again if a replica dies.
 
 Requests of one turn of the event loop share an envelope. At most two batches' worth of rows a
 replica is under way (one computing, one ready behind it); what comes meanwhile gathers here, so

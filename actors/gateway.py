@@ -27,9 +27,6 @@ from cluster.errors import EngineFailed
 from cluster.observability.metrics import make_metrics
 from cluster.routing.table import RoutingTable
 
-DRAIN_S = 4.0
-"""Serve ends a replica `graceful_shutdown_timeout_s` after it asked; this stays below what is left."""
-
 logger = logging.getLogger("squadron.gateway")
 
 
@@ -81,10 +78,12 @@ class Gateway:
             raise EngineFailed("the door no longer listens or follows the routing table")
 
     async def __del__(self) -> None:
-        # Serve's only hook: it has waited `graceful_shutdown_wait_loop_s`, then kills on its timeout.
+        # Serve's only hook. The process is killed `graceful_shutdown_timeout_s` after Serve asked,
+        # which is longer than any deadline (see `actors.app`).
         self._door.is_draining = True
         self._following.cancel()
-        await asyncio.gather(self._http.drain(DRAIN_S), self._grpc.drain(DRAIN_S))
+        patience_s = self._setup.server.limits.default_timeout_s
+        await asyncio.gather(self._http.drain(patience_s), self._grpc.drain(patience_s))
         await self._metrics.close()
         for claim in self._claims:
             claim.release()

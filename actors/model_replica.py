@@ -109,7 +109,7 @@ class ModelReplica:
         self._engine.close()
 
     def _start_once(self) -> None:
-        # Serve constructs replicas outside a coroutine, so the loop's task starts with its first call.
+        # Serve constructs replicas outside a coroutine: the loop's task starts with a call.
         if self._loop_task is None:
             self._loop_task = asyncio.get_running_loop().create_task(self._run_batches())
 

@@ -7,6 +7,7 @@ are bounded before anything is buffered without limit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from http import HTTPStatus
 
@@ -29,12 +30,14 @@ class HttpListener:
         self._routes = routes
         self._limits = limits
         self._connections: set[HttpConnection] = set()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
         self._server: asyncio.Server | None = None
 
     async def start(self, claim: PortClaim) -> None:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: HttpConnection(self._routes, self._limits, self._connections),
+            lambda: HttpConnection(self._routes, self._limits, self),
             sock=listening_socket(claim),
             backlog=2048,
         )
@@ -43,16 +46,24 @@ class HttpListener:
     def is_listening(self) -> bool:
         return self._server is not None and self._server.is_serving()
 
+    def joined(self, connection: HttpConnection) -> None:
+        self._connections.add(connection)
+        self._is_empty.clear()
+
+    def left(self, connection: HttpConnection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._is_empty.set()
+
     async def drain(self, patience_s: float) -> None:
         """Stop accepting, let the requests in flight finish, then close what is left."""
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
             connection.close_when_idle()
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + patience_s
-        while self._connections and loop.time() < until_s:
-            await asyncio.sleep(0.02)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._is_empty.wait()
         for connection in list(self._connections):
             connection.abort()
 
@@ -60,12 +71,10 @@ class HttpListener:
 class HttpConnection(asyncio.Protocol):
     """One client connection. Parser callbacks collect a request; a task answers it."""
 
-    def __init__(
-        self, routes: Answers, limits: LimitsConfig, siblings: set[HttpConnection]
-    ) -> None:
+    def __init__(self, routes: Answers, limits: LimitsConfig, listener: HttpListener) -> None:
         self._routes = routes
         self._limits = limits
-        self._siblings = siblings
+        self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -89,11 +98,11 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._siblings.add(self)
+        self._listener.joined(self)
         self._watch(self._limits.header_timeout_s)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._siblings.discard(self)
+        self._listener.left(self)
         self._watch(None)
         self._can_write.set()
         if self._task is not None:

@@ -1,4 +1,4 @@
-"""`/metrics` on a port of its own, as Triton has it: one door of the node answers for all of them."""
+"""`/metrics` on a port of its own, as Triton has it: one door answers for its whole node."""
 
 from __future__ import annotations
 

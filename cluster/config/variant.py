@@ -71,7 +71,5 @@ class VariantConfig(Section):
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.source is None) == (self.card is None):
-            raise ValueError(
-                "needs exactly one of `source` (in the store) and `card` (written here)"
-            )
+            raise ValueError("needs exactly one of `source` (a stored model) and `card` (inline)")
         return self

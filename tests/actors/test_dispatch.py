@@ -62,9 +62,7 @@ async def test_requests_of_one_turn_of_the_loop_share_an_envelope() -> None:
     assert [len(calls) for calls in transport.seen] == [3]
 
 
-async def test_an_envelope_holds_at_most_one_batch_and_the_window_bounds_what_is_under_way() -> (
-    None
-):
+async def test_an_envelope_holds_one_batch_and_the_window_bounds_what_is_under_way() -> None:
     transport = Doubling()
     transport.open.clear()
     to, _ = dispatcher(transport, window=8, batch=4)
