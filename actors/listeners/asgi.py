@@ -5,7 +5,8 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from actors.listeners.http_routes import HttpRequest, HttpRoutes
+from actors.listeners.http_messages import HttpRequest
+from actors.listeners.http_routes import HttpRoutes
 
 
 async def answer(routes: HttpRoutes, request: Request) -> Response:

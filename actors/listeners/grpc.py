@@ -119,7 +119,7 @@ class GrpcListener:
                 yield v2_grpc.encode_stream_error(error)
 
     def _with_metadata(self, asked: InferenceRequest, context: Any) -> InferenceRequest:
-        metadata = {key: value for key, value in context.invocation_metadata() or ()}
+        metadata = dict(context.invocation_metadata() or ())
         sticky = self._door.sticky_header(asked.model) or "x-squadron-user"
         left_s = context.time_remaining()
         parameters = dict(asked.parameters)

@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 import httptools
 
-from actors.listeners.http_routes import Answers, HttpReply, HttpRequest, error_reply
+from actors.listeners.http_messages import Answers, HttpReply, HttpRequest, error_reply
 from actors.listeners.port_claim import PortClaim, listening_socket
 from cluster.config.server import LimitsConfig
 from cluster.errors import InvalidRequest, PayloadTooLarge, SquadronError
@@ -125,9 +125,10 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(InvalidRequest(f"malformed HTTP request: {error}"))
 
     def eof_received(self) -> bool:
-        # Half-closed callers still get their answers; the connection ends after them.
-        self._closes_when_idle = True
-        return self._task is not None
+        # A caller that is gone and one that only closed its half look the same until we write. As
+        # nginx and uvicorn do, both count as gone: their work is cancelled, nothing is computed
+        # for nobody.
+        return False
 
     def pause_writing(self) -> None:
         self._can_write.clear()

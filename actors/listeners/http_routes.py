@@ -10,13 +10,13 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote
 
 import orjson
 
 from actors.descriptions import describe_model, describe_server, repository_index
 from actors.front_door import FrontDoor
+from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, error_reply
 from cluster.errors import (
     InvalidRequest,
     MethodNotAllowed,
@@ -29,39 +29,6 @@ from cluster.protocols import v2_json, v2_model
 from cluster.requests import InferenceRequest
 
 logger = logging.getLogger("squadron.http")
-
-JSON = "application/json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRequest:
-    """Header names are lower case. `path` is without the query."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes = b""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpReply:
-    """`chunks` are sent one after the other; together they are the whole body."""
-
-    status: int
-    chunks: tuple[bytes | memoryview, ...] = ()
-    content_type: str = JSON
-    headers: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(len(chunk) for chunk in self.chunks)
-
-
-class Answers(Protocol):
-    """What a listener needs: an answer for every request."""
-
-    async def answer(self, request: HttpRequest) -> HttpReply: ...
-
 
 Handler = Callable[[HttpRequest, "_Place"], Awaitable[HttpReply]]
 
@@ -226,20 +193,6 @@ class HttpRoutes:
 
     async def _routes(self, request: HttpRequest, place: _Place) -> HttpReply:
         return _json({"/": self._app})
-
-
-def error_reply(error: SquadronError) -> HttpReply:
-    """`{"error": text}` with the error's status, `Allow` and `Retry-After` where they apply."""
-    headers: list[tuple[str, str]] = []
-    if isinstance(error, MethodNotAllowed):
-        headers.append(("Allow", str(error.details.get("allow", ""))))
-    if error.retry_after_s is not None:
-        headers.append(("Retry-After", str(max(1, round(error.retry_after_s)))))
-    return HttpReply(
-        status=error.http_status,
-        chunks=(v2_json.error_body(error),),
-        headers=tuple(headers),
-    )
 
 
 def _json(content: object) -> HttpReply:

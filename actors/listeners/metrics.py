@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from actors.listeners.http import HttpListener
-from actors.listeners.http_routes import Answers, HttpReply, HttpRequest
+from actors.listeners.http_messages import Answers, HttpReply, HttpRequest
 from actors.listeners.port_claim import PortClaim, claim_port
 from cluster.config.server import LimitsConfig, ListenerConfig
 

@@ -1,0 +1,187 @@
+"""The listener over real sockets, with routes that answer at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from actors.listeners.http import MAX_HEADER_BYTES, HttpListener
+from actors.listeners.http_messages import HttpReply, HttpRequest
+from actors.listeners.port_claim import claim_port
+from cluster.config.server import LimitsConfig
+
+
+class Echo:
+    """Answers `METHOD path body`; `/slow` answers when `go` is set."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.num_cancelled = 0
+
+    async def answer(self, request: HttpRequest) -> HttpReply:
+        if request.path == "/slow":
+            try:
+                await self.go.wait()
+            except asyncio.CancelledError:
+                self.num_cancelled += 1
+                raise
+        text = f"{request.method} {request.path} ".encode() + request.body
+        return HttpReply(status=200, chunks=(text[:4], text[4:]), content_type="text/plain")
+
+
+@asynccontextmanager
+async def listening(folder: Path, **limits: float) -> AsyncIterator[tuple[HttpListener, Echo, int]]:
+    echo = Echo()
+    with claim_port("127.0.0.1", 0, key="k", folder=folder) as claim:
+        listener = HttpListener(echo, LimitsConfig.model_validate(limits))
+        await listener.start(claim)
+        try:
+            yield listener, echo, claim.port
+        finally:
+            echo.go.set()
+            await listener.drain(1.0)
+
+
+async def say(port: int, *parts: bytes, pause_s: float = 0.0) -> bytes:
+    """Everything the server answers until it hangs up."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+        await asyncio.sleep(pause_s)
+    answer = await asyncio.wait_for(reader.read(-1), 5)
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+CLOSE = b"connection: close\r\n\r\n"
+
+
+async def test_a_request_is_answered(tmp_path: Path) -> None:
+    async with listening(tmp_path) as (_, _, port):
+        answer = await say(port, b"GET /a?x=1 HTTP/1.1\r\nhost: h\r\n" + CLOSE)
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.splitlines()[0] == b"HTTP/1.1 200 OK"
+    assert body == b"GET /a "
+
+
+async def test_a_body_may_come_in_pieces_and_in_chunks(tmp_path: Path) -> None:
+    async with listening(tmp_path) as (_, _, port):
+        pieces = await say(
+            port, b"POST / HTTP/1.1\r\ncontent-length: 6\r\n" + CLOSE, b"abc", b"def", pause_s=0.01
+        )
+        chunks = await say(
+            port,
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n" + CLOSE,
+            b"3\r\nabc\r\n",
+            b"3\r\ndef\r\n0\r\n\r\n",
+        )
+
+    assert pieces.endswith(b"POST / abcdef")
+    assert chunks.endswith(b"POST / abcdef")
+
+
+async def test_a_connection_is_kept_and_pipelined_requests_keep_their_order(
+    tmp_path: Path,
+) -> None:
+    async with listening(tmp_path) as (_, _, port):
+        answer = await say(
+            port,
+            b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n",
+            b"GET /3 HTTP/1.1\r\n" + CLOSE,
+            pause_s=0.01,
+        )
+
+    assert [part[:6] for part in answer.split(b"\r\n\r\n")[1:]] == [b"GET /1", b"GET /2", b"GET /3"]
+
+
+async def test_expect_100_continue_is_answered_before_the_body(tmp_path: Path) -> None:
+    async with listening(tmp_path) as (_, _, port):
+        answer = await say(
+            port,
+            b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n" + CLOSE,
+            b"ok",
+            pause_s=0.05,
+        )
+
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"\x00\x01\x02 nonsense\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\ncontent-length: abc\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\ncontent-length: 101\r\n\r\n", b"413"),
+        (
+            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n65\r\n" + b"x" * 101 + b"\r\n",
+            b"413",
+        ),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * (MAX_HEADER_BYTES + 1) + b"\r\n\r\n", b"413"),
+        (
+            b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"400",
+        ),
+    ],
+)
+async def test_what_is_malformed_or_too_large_is_refused_and_hung_up(
+    tmp_path: Path, request_bytes: bytes, status: bytes
+) -> None:
+    async with listening(tmp_path, max_body_bytes=100) as (_, _, port):
+        answer = await say(port, request_bytes)
+        after = await say(port, b"GET /ok HTTP/1.1\r\n" + CLOSE)
+
+    assert answer.split(b" ")[1] == status
+    assert b'{"error":"' in answer
+    assert after.endswith(b"GET /ok ")
+
+
+async def test_a_request_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    async with listening(tmp_path, header_timeout_s=0.1) as (_, _, port):
+        answer = await say(port, b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nab")
+
+    assert b"did not arrive in time" in answer
+
+
+async def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
+    async with listening(tmp_path, keep_alive_timeout_s=0.1) as (_, _, port):
+        answer = await say(port, b"GET / HTTP/1.1\r\n\r\n")
+
+    assert answer.endswith(b"GET / ")
+
+
+async def test_a_caller_that_vanishes_cancels_its_work(tmp_path: Path) -> None:
+    async with listening(tmp_path) as (_, echo, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+
+        assert echo.num_cancelled == 1
+
+
+async def test_draining_finishes_what_is_in_flight_and_accepts_nothing_new(
+    tmp_path: Path,
+) -> None:
+    async with listening(tmp_path) as (listener, echo, port):
+        inside = asyncio.create_task(say(port, b"GET /slow HTTP/1.1\r\n\r\n"))
+        await asyncio.sleep(0.05)
+
+        draining = asyncio.create_task(listener.drain(5.0))
+        await asyncio.sleep(0.05)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        echo.go.set()
+
+        answer = await inside
+        await draining
+        assert answer.endswith(b"GET /slow ")
+        assert b"connection: close" in answer
