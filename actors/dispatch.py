@@ -16,9 +16,10 @@ from actors.transport import Transport
 from cluster.errors import DeadlineExceeded, EngineFailed, Overloaded, ShardLost, SquadronError
 from cluster.protocols.envelope import Call, Reply, decode_replies, encode_calls
 
-MAX_ATTEMPTS = 6
+MAX_ATTEMPTS = 4
 """Sends of one request before it is given up: a request that kills what computes it must not go
-round for ever. With the pauses below this spans about 3 s, three health periods."""
+round for ever, and each round costs a replica. Serve drops a dead replica from its choice as soon
+as one send met it, so the second send finds another one or waits for the replacement."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

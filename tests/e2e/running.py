@@ -17,7 +17,6 @@ from typing import Any
 import psutil
 import yaml
 
-START_PATIENCE_S = 240
 STOP_PATIENCE_S = 100
 
 
@@ -66,6 +65,23 @@ def running(file: Path, folder: Path, *, store: Path | None = None) -> Iterator[
     content["http_options"]["port"] = ports[3]
     copy = folder / file.name
     copy.write_text(yaml.safe_dump(content))
+    with started([str(copy)], folder, second_door_port=ports[3], store=store) as found:
+        yield found
+
+
+@contextmanager
+def running_model(target: str, folder: Path, *options: str) -> Iterator[Running]:
+    """`squadron serve TARGET` for one model without a YAML, on ports given by the system."""
+    http, grpc, metrics = free_ports(3)
+    ports = ["--http-port", str(http), "--grpc-port", str(grpc), "--metrics-port", str(metrics)]
+    with started([target, *ports, *options], folder) as found:
+        yield found
+
+
+@contextmanager
+def started(
+    arguments: list[str], folder: Path, *, second_door_port: int = 0, store: Path | None = None
+) -> Iterator[Running]:
     environment = dict(os.environ)
     if store is not None:
         environment["SQUADRON_MODEL_STORE"] = str(store)
@@ -73,7 +89,7 @@ def running(file: Path, folder: Path, *, store: Path | None = None) -> Iterator[
     program = Path(sys.executable).with_name("squadron")
     with (folder / "serve.stderr").open("w") as errors:
         process = subprocess.Popen(
-            [str(program), "serve", str(copy), "--json", "--verbose"],
+            [str(program), "serve", *arguments, "--json", "--verbose"],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -90,7 +106,7 @@ def running(file: Path, folder: Path, *, store: Path | None = None) -> Iterator[
                 http=ready["http"],
                 grpc=ready["grpc"],
                 metrics=ready["metrics"],
-                second_door=f"http://127.0.0.1:{ports[3]}",
+                second_door=f"http://127.0.0.1:{second_door_port}",
                 process=process,
                 ready=ready,
             )
