@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from cluster.config.model_card import ModelCard
-from cluster.config.yaml_file import read_section, write_section
+from cluster.config.yaml_file import read_section
 from cluster.errors import ConfigError
 
 CARD_FILE = "model.yaml"
@@ -171,7 +173,9 @@ def seal(folder: Path, card: ModelCard) -> ModelCard:
     artefact = folder / card.artefact
     digest = sha256_of(artefact) if card.artefact and artefact.is_file() else ""
     sealed = card.model_copy(update={"sha256": digest})
-    write_section(folder / CARD_FILE, sealed)
+    # With the defaults: a card must mean the same when a later Squadron has other defaults.
+    content = yaml.safe_dump(sealed.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    (folder / CARD_FILE).write_text(content, encoding="utf-8")
     return sealed
 
 
