@@ -1,0 +1,96 @@
+"""The engines by name. To add one: its line here, its name in `cluster.models.EngineName`."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from cluster.config.model_card import Format
+from cluster.engines.engine import Engine, EngineSetup
+from cluster.errors import ConfigError
+from cluster.models import EngineName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEntry:
+    """Where the class is (imported only when used) and what it needs.
+
+    `formats`: those it runs; of two engines for a format the first in the table is the default.
+    `requires`: the package it imports; `install`: how to get it.
+    """
+
+    module: str
+    class_name: str
+    formats: tuple[Format, ...]
+    requires: str = "numpy"
+    install: str = ""
+
+
+ENGINES: dict[EngineName, EngineEntry] = {
+    "onnxruntime": EngineEntry(
+        module="cluster.engines.onnxruntime",
+        class_name="OnnxRuntimeEngine",
+        formats=("onnx",),
+        requires="onnxruntime",
+        install='pip install "squadron-serve[cpu]", or [gpu] with an NVIDIA GPU',
+    ),
+    "torch": EngineEntry(
+        module="cluster.engines.torch",
+        class_name="TorchEngine",
+        formats=("torchscript", "torch_export", "huggingface"),
+        requires="torch",
+        install='pip install "torch>=2.13,<2.14"',
+    ),
+    "python": EngineEntry(
+        module="cluster.engines.python", class_name="PythonEngine", formats=("python",)
+    ),
+    "fake": EngineEntry(module="cluster.engines.fake", class_name="FakeEngine", formats=("fake",)),
+}
+
+
+def default_engine(model_format: Format) -> EngineName:
+    """The engine that runs this format when the config names none."""
+    for name, entry in ENGINES.items():
+        if model_format in entry.formats:
+            return name
+    raise ConfigError(f"no engine runs format {model_format!r}", key="format", value=model_format)
+
+
+def check_installed(name: EngineName) -> None:
+    """Raises: ConfigError saying what to install. Imports nothing."""
+    entry = _entry(name)
+    if find_spec(entry.requires) is None:
+        raise ConfigError(
+            f"engine {name!r} is not installed: {entry.install}", key="engine", value=name
+        )
+
+
+def make_engine(name: EngineName, setup: EngineSetup) -> Engine:
+    """The engine, not yet loaded.
+
+    Raises: ConfigError when it is not installed or does not run the card's format.
+    """
+    entry = _entry(name)
+    check_installed(name)
+    if setup.card.format not in entry.formats:
+        allowed = ", ".join(entry.formats)
+        raise ConfigError(
+            f"engine {name!r} runs format {allowed}; model {setup.card.name!r} is "
+            f"{setup.card.format} (engine {default_engine(setup.card.format)!r})",
+            key="engine",
+            value=name,
+            allowed=allowed,
+        )
+    made: type[Engine] = getattr(importlib.import_module(entry.module), entry.class_name)
+    return made(setup)
+
+
+def _entry(name: EngineName) -> EngineEntry:
+    entry = ENGINES.get(name)
+    if entry is None:
+        allowed = ", ".join(ENGINES)
+        raise ConfigError(
+            f"no engine {name!r}; allowed: {allowed}", key="engine", value=name, allowed=allowed
+        )
+    return entry

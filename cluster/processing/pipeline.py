@@ -1,0 +1,162 @@
+"""What happens before and after the engine: a request's tensors -> the artefact's, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cluster.config.model_card import (
+    BinaryPostprocess,
+    ClassifyPostprocess,
+    ImagePreprocess,
+    MeanPoolPostprocess,
+    ModelCard,
+    TextPreprocess,
+)
+from cluster.errors import ConfigError
+from cluster.processing.binary import decide
+from cluster.processing.classify import Classifier
+from cluster.processing.image import ImageReader
+from cluster.processing.pool import mean_pool
+from cluster.processing.signature_check import check_inputs
+from cluster.processing.text import MASK, TextReader, pad_together
+from cluster.tensors import Array, Signature, TensorSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """One request's rows as the artefact takes them; those of equal `shape_key` share a batch."""
+
+    arrays: dict[str, Array]
+    rows: int
+    shape_key: Hashable = None
+
+
+class Pipeline:
+    """The processing of one model: `prepare` a request, `merge` requests, `finish` the batch.
+
+    `prepare` may run in any number of threads while another computes. With `raw` the artefact's
+    own tensors are served and the card's processing is left out.
+
+    Raises: ConfigError for processing that does not fit the artefact, or whose files are missing.
+    """
+
+    def __init__(self, card: ModelCard, folder: Path, raw: bool = False) -> None:
+        self._is_batched = card.batched
+        self._artefact = card.raw_signature()
+        self.signature: Signature = self._artefact if raw else card.public_signature()
+        self._image: ImageReader | None = None
+        self._text: TextReader | None = None
+        self._classifier: Classifier | None = None
+        self._pre = None if raw else card.preprocess
+        self._post = None if raw else card.postprocess
+        if (self._pre is not None or self._post is not None) and not card.batched:
+            raise ConfigError(
+                "preprocess and postprocess need an artefact with a batch dimension; "
+                "the card says batched: false",
+                key="batched",
+            )
+        self._set_up_preprocess(folder)
+        self._set_up_postprocess(folder)
+
+    def prepare(self, inputs: dict[str, Array]) -> Prepared:
+        """One request, of one or many rows.
+
+        Raises: InvalidRequest for what does not fit the public signature or cannot be decoded.
+        """
+        rows = check_inputs(inputs, self.signature, is_batched=self._is_batched)
+        if self._image is not None and isinstance(self._pre, ImagePreprocess):
+            pictures = self._image.read(inputs["image"].tolist())
+            return Prepared(arrays={self._pre.input: pictures}, rows=rows)
+        if self._text is not None:
+            return Prepared(arrays=self._text.read(inputs["text"].tolist()), rows=rows)
+        free = 1 if self._is_batched else 0
+        shapes = tuple(inputs[spec.name].shape[free:] for spec in self.signature.inputs)
+        return Prepared(arrays=inputs, rows=rows, shape_key=shapes)
+
+    def merge(self, batch: Sequence[Prepared]) -> dict[str, Array]:
+        """The requests' rows under each other, in order; texts padded to the longest.
+
+        All of `batch` have one `shape_key`. A batch of one is passed on without a copy.
+        """
+        if len(batch) == 1:
+            return dict(batch[0].arrays)
+        if not self._is_batched:
+            raise ValueError("requests to a model without a batch dimension cannot be merged")
+        merged: dict[str, Array] = {}
+        for name in batch[0].arrays:
+            arrays = [prepared.arrays[name] for prepared in batch]
+            if self._text is not None:
+                merged[name] = pad_together(arrays, self._text.pad_values[name])
+            else:
+                merged[name] = np.concatenate(arrays)
+        return merged
+
+    def finish(
+        self, outputs: dict[str, Array], merged_inputs: dict[str, Array], wanted: set[str]
+    ) -> dict[str, Array]:
+        """The public outputs among `wanted`, for all rows of the batch. `merged_inputs`: what
+        the engine was given."""
+        match self._post:
+            case ClassifyPostprocess():
+                assert self._classifier is not None
+                found = self._classifier.finish(outputs, wanted)
+            case MeanPoolPostprocess(input=name, normalise=is_normalised):
+                mask = merged_inputs[MASK]
+                pooled = mean_pool(outputs[name], mask, is_normalised=is_normalised)
+                found = {"embedding": pooled}
+            case BinaryPostprocess(input=name) as spec:
+                label, score = decide(outputs[name], spec)
+                found = {"label": label, "score": score}
+            case None:
+                found = outputs
+        return {name: array for name, array in found.items() if name in wanted}
+
+    def _set_up_preprocess(self, folder: Path) -> None:
+        takes = self._artefact.inputs
+        match self._pre:
+            case ImagePreprocess(input=name) as spec:
+                if [tensor.name for tensor in takes] != [name]:
+                    said = ", ".join(tensor.name for tensor in takes)
+                    raise ConfigError(
+                        f"preprocess.input is {name!r}; the artefact takes {said}",
+                        key="preprocess.input",
+                        value=name,
+                        allowed=said,
+                    )
+                self._image = ImageReader(spec, takes[0])
+            case TextPreprocess() as spec:
+                self._text = TextReader(spec, folder, self._artefact)
+            case None:
+                pass
+
+    def _set_up_postprocess(self, folder: Path) -> None:
+        if self._post is None:
+            return
+        source = self._source_of(self._post.input)
+        match self._post:
+            case ClassifyPostprocess() as spec:
+                self._classifier = Classifier(spec, folder, source)
+            case MeanPoolPostprocess():
+                if self._artefact.input(MASK) is None:
+                    raise ConfigError(
+                        f"postprocess mean_pool needs an artefact that takes {MASK}",
+                        key="postprocess",
+                    )
+            case BinaryPostprocess():
+                pass
+
+    def _source_of(self, name: str) -> TensorSpec:
+        source = self._artefact.output(name)
+        if source is None:
+            said = ", ".join(spec.name for spec in self._artefact.outputs)
+            raise ConfigError(
+                f"postprocess.input is {name!r}; the artefact gives {said}",
+                key="postprocess.input",
+                value=name,
+                allowed=said,
+            )
+        return source
