@@ -44,6 +44,10 @@ class ModelStore:
             self._read(name, version) for name in self._names() for version in self._versions(name)
         )
 
+    def versions(self, name: str) -> tuple[ModelCard, ...]:
+        """The cards of one model by number; none when it is not in the store."""
+        return tuple(self._read(name, version) for version in self._versions(name))
+
     def has(self, name: str, version: str) -> bool:
         return (self.root / name / version / CARD_FILE).is_file()
 

@@ -96,7 +96,13 @@ def build_packaged(
 
 
 def export_encoder(
-    directory: Path, folder: Path, *, name: str, version: str, max_tokens: int = 128, opset: int = 17
+    directory: Path,
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    max_tokens: int = 128,
+    opset: int = 17,
 ) -> ModelCard:
     """Export the encoder in a Hugging Face directory to `folder/model.onnx`.
 
@@ -169,6 +175,10 @@ def encoder_inputs(directory: Path) -> tuple[str, ...]:
 def _load(directory: Path, inputs: tuple[str, ...]) -> tuple[torch.nn.Module, int]:
     import torch
     from transformers import AutoModel
+    from transformers.utils import logging
+
+    # Its bar for 100 tensors would break into ours.
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
     class Encoder(torch.nn.Module):
         """Positional inputs and one output: what the tracing exporter wants."""

@@ -74,6 +74,8 @@ def _run(path: Path, inputs: dict[str, torch.Tensor]) -> Array:
 
 def _silence_known_warnings() -> None:
     """Only what is known and meant; anything new is shown."""
+    from torch.jit._trace import TracerWarning
+
     # The tracing exporter is chosen: the newer one needs onnxscript, and gives the same numbers.
     warnings.filterwarnings("ignore", r"You are using the legacy TorchScript-based ONNX export")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.(onnx|jit)")
@@ -81,11 +83,5 @@ def _silence_known_warnings() -> None:
     warnings.filterwarnings("ignore", r"Exporting aten::index operator of advanced indexing")
     # A padding that the exporter leaves to the runtime to fold; the numbers are the same.
     warnings.filterwarnings("ignore", r"Constant folding - Only steps=1 can be constant folded")
-    # Traced shape checks of the attention mask are constant for every batch and length.
-    warnings.filterwarnings("ignore", category=torch_tracer_warning())
-
-
-def torch_tracer_warning() -> type[Warning]:
-    import torch
-
-    return torch.jit.TracerWarning
+    # Traced shape checks of the attention mask; that no size became a constant is checked after.
+    warnings.filterwarnings("ignore", category=TracerWarning)

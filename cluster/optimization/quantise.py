@@ -36,6 +36,7 @@ def build_static(
     preprocess = source.preprocess
     if not isinstance(preprocess, ImagePreprocess):
         raise ConfigError(f"{name}: {recipe.source} takes no images, so it cannot be calibrated")
+    tensor_name = preprocess.input
     reader = ImageReader(preprocess, source.raw_signature().inputs[0])
     images = list(calibration_images(recipe, workshop.store.root, reader))
 
@@ -45,7 +46,7 @@ def build_static(
 
         def get_next(self) -> dict[str, Array] | None:
             image = next(self.remaining, None)
-            return None if image is None else {preprocess.input: image}
+            return None if image is None else {tensor_name: image}
 
     with workshop.progress.step(f"{name}: int8, calibrated on {len(images)} crops"):
         fp32 = workshop.store.folder(recipe.source) / source.artefact
@@ -172,5 +173,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         root.setLevel(before)
-
-

