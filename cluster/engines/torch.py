@@ -199,15 +199,7 @@ def _load_export(
     except Exception as error:
         raise _unloadable(file, "a torch.export program", error) from None
     check_graph_inputs(card.inputs, _graph_inputs(program), file)
-    if program.call_spec.in_spec is not None and program.call_spec.in_spec.children_specs[1:]:
-        keywords = program.call_spec.in_spec.children_specs[1].num_leaves
-        if keywords:
-            raise ConfigError(
-                f"{file}: {keywords} inputs were exported as keyword arguments; export them as "
-                "positional ones",
-                file=str(file),
-                key="artefact",
-            )
+    _refuse_keywords(program, file)
     order = [str(name) for name in program.graph_signature.user_inputs]
     names = [spec.name for spec in card.inputs]
 
@@ -217,6 +209,18 @@ def _load_export(
 
     tensors = program.state_dict.values()
     return call, sum(item.numel() * item.element_size() for item in tensors)
+
+
+def _refuse_keywords(program: torch.export.ExportedProgram, file: Path) -> None:
+    spec = program.call_spec.in_spec
+    count = spec.child(1).num_leaves if spec is not None else 0
+    if count:
+        raise ConfigError(
+            f"{file}: {count} inputs were exported as keyword arguments; export them as "
+            "positional ones",
+            file=str(file),
+            key="artefact",
+        )
 
 
 def _graph_inputs(program: torch.export.ExportedProgram) -> list[GraphTensor]:
