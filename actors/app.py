@@ -10,9 +10,10 @@ import actors.own_package  # isort: skip  (before the first import of `cluster`)
 import os
 import time
 from pathlib import Path
+from typing import cast
 
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
 
 from actors.gateway import Gateway, GatewaySetup
 from actors.model_replica import ModelReplica, ReplicaSetup
@@ -46,7 +47,7 @@ def build(args: dict[str, object]) -> Application:
         _replica(name, config.variants[name], origin, limits.default_timeout_s)
         for name, origin in origins.items()
     ]
-    gateway = serve.deployment(Gateway).options(
+    gateway = _deployment(Gateway).options(
         name="gateway",
         num_replicas=config.server.doors_per_node,
         max_ongoing_requests=limits.max_in_flight,
@@ -83,7 +84,7 @@ def _replica(name: str, variant: VariantConfig, origin: Origin, timeout_s: float
         options["num_gpus"] = resources.num_gpus
     if resources.memory_bytes is not None:
         options["memory"] = resources.memory_bytes
-    deployment = serve.deployment(ModelReplica).options(
+    deployment = _deployment(ModelReplica).options(
         name=deployment_name(name),
         num_replicas=variant.replicas,
         # Our doors decide admission and deadlines; Serve's own limits stay looser.
@@ -94,3 +95,8 @@ def _replica(name: str, variant: VariantConfig, origin: Origin, timeout_s: float
         ray_actor_options=options,
     )
     return deployment.bind(setup)
+
+
+def _deployment(kind: type) -> Deployment:
+    """`serve.deployment` of a class, with the type that it has."""
+    return cast(Deployment, serve.deployment(kind))

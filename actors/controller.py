@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
+from typing import Any, cast
 
 import ray
 from ray import serve
@@ -104,8 +106,8 @@ class Controller:
             self._changed.notify_all()
 
 
-def _count(states: dict[object, int], wanted: str) -> int:
-    """Serve keys its replica counts by an enum whose values are the names."""
+def _count(states: Mapping[Any, int], wanted: str) -> int:
+    # Typed as an enum, delivered as its values (Ray 2.60).
     return sum(n for state, n in states.items() if getattr(state, "value", state) == wanted)
 
 
@@ -113,11 +115,12 @@ def controller_name(app: str) -> str:
     return f"squadron-controller:{app}"
 
 
-def get_or_start_controller(app: str) -> ActorHandle:
+def get_or_start_controller(app: str) -> ActorHandle[Controller]:
     """The application's controller; started here when there is none. Ray restarts it for ever."""
-    return (
-        ray.remote(Controller)
-        .options(
+    actor = ray.remote(Controller)
+    return cast(
+        "ActorHandle[Controller]",
+        actor.options(
             name=controller_name(app),
             namespace=NAMESPACE,
             lifetime="detached",
@@ -125,6 +128,5 @@ def get_or_start_controller(app: str) -> ActorHandle:
             max_restarts=-1,
             max_concurrency=1000,
             num_cpus=0,
-        )
-        .remote(app)
+        ).remote(app),
     )

@@ -7,8 +7,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -42,7 +44,10 @@ class GatewaySetup:
 class Gateway:
     """Ready when its ports listen."""
 
-    async def __init__(self, setup: GatewaySetup) -> None:
+    # Serve awaits an asynchronous constructor, on the loop that the door will live on.
+    # `models` are handles that Serve makes of the deployments bound beside the door; the door finds
+    # its models by name in the routing table instead, so that it need not restart for a new one.
+    async def __init__(self, setup: GatewaySetup, *models: DeploymentHandle) -> None:  # type: ignore[misc]
         app = serve.get_replica_context().app_name
         self._setup = setup
         self._app = app
@@ -92,15 +97,17 @@ class Gateway:
         """Keep the newest table. Without a controller the last one stays good."""
         while True:
             try:
-                controller = await asyncio.to_thread(get_or_start_controller, self._app)
-                await controller.adopt.remote(self._setup.table, self._setup.generation)
-                while True:
-                    table = await controller.next_table.remote(self._door.table.version)
-                    if table is not None:
-                        self._door.adopt(table)
-            except asyncio.CancelledError:
-                raise
+                await self._listen_to_controller()
             except Exception as error:
                 # The controller died or is restarting: requests go on, we ask again soon.
                 logger.warning("no controller (%s); the last table stays", type(error).__name__)
             await asyncio.sleep(0.5)
+
+    async def _listen_to_controller(self) -> None:
+        # Ray types the result of an async method as never; the calls below do return.
+        controller: Any = await asyncio.to_thread(get_or_start_controller, self._app)
+        await controller.adopt.remote(self._setup.table, self._setup.generation)
+        while True:
+            table = await controller.next_table.remote(self._door.table.version)
+            if table is not None:
+                self._door.adopt(table)

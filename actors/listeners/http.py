@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections import deque
 from http import HTTPStatus
+from typing import cast
 
 import httptools
 
@@ -96,8 +97,8 @@ class HttpConnection(asyncio.Protocol):
         self._is_reading = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports offer all of `asyncio.Transport` without inheriting from it.
+        self._transport = cast(asyncio.Transport, transport)
         self._listener.joined(self)
         self._watch(self._limits.header_timeout_s)
 
