@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cluster.config.model_card import ModelCard, TensorCard
 from cluster.config.store import ModelStore, default_root
@@ -105,7 +105,10 @@ def list_models(store: Store = None, as_json: AsJson = False) -> None:
     if not cards:
         Console(highlight=False).print(f"nothing in {models.root}; run: squadron models fetch")
         return
-    table = Table("model", "version", "format", "precision", "size", "takes", "gives")
+    longest = max(len(card.name) for card in cards)
+    # Names are what one copies from here: everything else gives way first.
+    name_column = Column("model", no_wrap=True, min_width=longest)
+    table = Table(name_column, "version", "format", "precision", "size", "takes", "gives", box=None)
     for card in cards:
         public = card.public_signature()
         table.add_row(
@@ -114,8 +117,8 @@ def list_models(store: Store = None, as_json: AsJson = False) -> None:
             card.format,
             card.precision,
             f"{_num_bytes(card, models) / 1e6:.1f} MB",
-            ", ".join(f"{s.name} {s.datatype}{list(s.shape)}" for s in public.inputs),
-            ", ".join(f"{s.name} {s.datatype}{list(s.shape)}" for s in public.outputs),
+            ", ".join(spec.name for spec in public.inputs),
+            ", ".join(spec.name for spec in public.outputs),
         )
     Console(highlight=False).print(table)
 

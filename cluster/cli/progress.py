@@ -67,7 +67,7 @@ class RichProgress:
         )
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        # Drawn from the first report on: a fetch with nothing to do leaves no empty line.
         return self
 
     def __exit__(
@@ -76,15 +76,18 @@ class RichProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bars.stop()
+        if self._bars.live.is_started:
+            self._bars.stop()
 
     def download(self, file: str, total_bytes: int | None) -> _Bar:
+        self._bars.start()
         # A wheel's tags would push the bar off the screen.
         short = file if len(file) <= MAX_NAME else file[: MAX_NAME - 1] + "…"
         return _Bar(self._bars, self._bars.add_task(short, total=total_bytes, is_download=True))
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
+        self._bars.start()
         started_s = time.perf_counter()
         task = self._bars.add_task(what, total=None)
         try:

@@ -6,6 +6,7 @@ Nothing is installed and no `setup.py` runs: the files are only ever read.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,8 +75,8 @@ class PackageIndex:
     def _unavailable(self, archive: Archive, why: str) -> ConfigError:
         return ConfigError(
             f"cannot download {archive.file} ({archive.package} {archive.version}) from "
-            f"{_without_credentials(self.url)}: {why}. Set PIP_INDEX_URL to an index that has it, "
-            "or put the file into the store's .archives folder by hand (its hash is checked)",
+            f"{_without_credentials(self.url)}: {_without_credentials(why)}. "
+            "Set PIP_INDEX_URL to an index that has it, or put the file into the store's .archives folder by hand (its hash is checked)",
             file=archive.file,
         )
 
@@ -129,6 +130,6 @@ def check_sha256(path: Path, expected: str, *, name: str = "") -> None:
         )
 
 
-def _without_credentials(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
+def _without_credentials(text: str) -> str:
+    """`https://user:token@host` loses user and token, wherever in the text it stands."""
+    return re.sub(r"://[^/@\s]+@", "://", text)

@@ -60,15 +60,27 @@ def test_the_bull_mastiff_is_one(store: ModelStore) -> None:
     scores = probabilities(store, "efficientnet-lite0", (photo,))[0]
     labels = (store.folder("efficientnet-lite0") / "labels.txt").read_text().splitlines()
     assert labels[int(scores.argmax())] == "bull mastiff"
-    assert scores.max() == pytest.approx(0.84, abs=0.02)
+    assert scores.max() == pytest.approx(0.70, abs=0.02)
 
 
-def test_int8_image_model_agrees_with_fp32_on_nearly_every_photo(store: ModelStore) -> None:
-    photos = imagenet_photos(store.root) + demo_photos(store.root)
+def test_int8_image_model_agrees_with_fp32(store: ModelStore) -> None:
+    # Not the demo photos: the int8 model was calibrated on crops of some of them.
+    photos = imagenet_photos(store.root)
     fp32 = probabilities(store, "efficientnet-lite0", photos)
     int8 = probabilities(store, "efficientnet-lite0-int8", photos)
-    assert (fp32.argmax(axis=1) == int8.argmax(axis=1)).sum() >= 24
+    assert (fp32.argmax(axis=1) == int8.argmax(axis=1)).sum() >= 19
     assert np.abs(fp32 - int8).max(axis=1).mean() < 0.06
+
+
+@pytest.mark.parametrize(
+    ("name", "least_right"),
+    [("efficientnet-lite0", 5), ("efficientnet-lite1", 5), ("efficientnet-lite2", 4)],
+)
+def test_fp32_image_models_know_the_demo_photos(
+    store: ModelStore, name: str, least_right: int
+) -> None:
+    photos = demo_photos(store.root)
+    assert num_right(probabilities(store, name, photos), photos) >= least_right
 
 
 @pytest.mark.parametrize(
@@ -109,7 +121,7 @@ def test_sentiment_of_held_out_reviews(store: ModelStore, encoder: str) -> None:
     (probability,) = session.run(None, {"embedding": embeddings})
     positive = np.asarray(probability)[:, 0] > 0.5
     right = positive == np.array([review.is_positive for review in reviews])
-    # 76.2 % of all held-out reviews; one standard error of 500 is 1.9 points.
+    # 75.6 % of all 8,572 held-out reviews; one standard error of 500 is 1.9 points.
     assert right.mean() >= 0.72
 
 

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cluster.cli.models import app
+from tests.cluster.optimization.artefacts import write_onnx
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def test_add_then_list_then_verify(tmp_path: Path, store: Path) -> None:
+    source = write_onnx(tmp_path / "double.onnx")
+    added = run("add", source, "--store", store, "--json")
+    assert added.exit_code == 0, added.output
+    facts = json.loads(added.stdout)
+    assert facts["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
+    listed = json.loads(run("list", "--store", store, "--json").stdout)
+    assert listed == {"store": str(store), "models": [facts]}
+    verified = json.loads(run("verify", "double/1", "--store", store, "--json").stdout)
+    assert verified == {"verified": [{"name": "double", "version": "1"}], "problems": []}
+
+
+def test_list_shows_a_table(tmp_path: Path, store: Path) -> None:
+    run("add", write_onnx(tmp_path / "double.onnx"), "--store", store)
+    shown = run("list", "--store", store)
+    assert shown.exit_code == 0
+    assert "double" in shown.stdout
+
+
+def test_empty_store_says_what_to_run(store: Path) -> None:
+    shown = run("list", "--store", store)
+    assert shown.exit_code == 0
+    assert "squadron models fetch" in shown.stdout.replace("\n", " ")
+
+
+def test_verify_names_every_artefact_that_was_changed(tmp_path: Path, store: Path) -> None:
+    for name in ("a", "b", "c"):
+        run("add", write_onnx(tmp_path / f"{name}.onnx"), "--store", store)
+    for name in ("a", "b"):
+        (store / name / "1" / f"{name}.onnx").write_bytes(b"tampered")
+    result = run("verify", "--store", store)
+    assert result.exit_code == 2
+    assert "a.onnx: not the file" in result.stderr
+    assert "b.onnx: not the file" in result.stderr
+    assert "c 1:" in result.stdout
+
+
+def test_mistakes_of_the_operator_are_one_message_and_exit_code_2(store: Path) -> None:
+    for arguments in (
+        ("add", "absent.onnx"),
+        ("fetch", "no-such-model"),
+        ("verify", "no-such-model"),
+    ):
+        result = run(*arguments, "--store", store)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("squadron: ")
+        assert result.stdout == ""
+
+
+def test_store_comes_from_the_environment(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQUADRON_MODEL_STORE", str(store))
+    run("add", write_onnx(tmp_path / "double.onnx"))
+    assert (store / "double" / "1" / "model.yaml").is_file()
+
+
+def test_help_has_examples() -> None:
+    assert "squadron models fetch efficientnet-lite0" in run("fetch", "--help").stdout
