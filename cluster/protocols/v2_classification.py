@@ -41,7 +41,9 @@ def classes_of(tensor: Tensor, num_classes: int, labels: Sequence[str] = ()) -> 
 def _ranked(rows: Array) -> Array:
     """Class indices of each row, highest value first."""
     if rows.dtype.kind not in "iu":
-        rows = np.nan_to_num(rows.astype(np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+        with np.errstate(invalid="ignore"):  # casting a signalling NaN warns
+            rows = rows.astype(np.float64)
+        rows = np.where(np.isnan(rows), -np.inf, rows)
     # Sorting the reversed row and reading it backwards keeps the lower index first among equals.
     backwards = np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1]
     ranked: Array = rows.shape[1] - 1 - backwards

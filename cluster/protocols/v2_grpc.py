@@ -67,6 +67,11 @@ _CONTENTS_OF: dict[Datatype, str] = {
 }
 
 
+def contents_field(datatype: Datatype) -> str:
+    """The field of `InferTensorContents` for a datatype; empty for those that travel raw only."""
+    return _CONTENTS_OF.get(datatype, "")
+
+
 def _parsed(kind: Any, data: bytes) -> Any:
     try:
         return kind.FromString(data)

@@ -147,10 +147,12 @@ def json_from_tensor(tensor: Tensor) -> Array | list[Any]:
                 'JSON; ask for it in binary: outputs[].parameters {"binary_data": true}'
             ) from None
     dtype = NUMPY_DTYPES["FP32" if tensor.datatype == "BF16" else tensor.datatype]
-    # orjson reads the buffer itself: it must be contiguous, aligned and of native byte order.
-    array: Array = np.require(tensor.array, dtype, ("C_CONTIGUOUS", "ALIGNED")).reshape(-1)
-    if tensor.datatype in _FLOATS and not np.isfinite(array).all():
-        return [x if -inf < x < inf else _token(x) for x in array.astype(np.float64).tolist()]
+    # A signalling NaN warns when it is cast; it is a NaN like any other here.
+    with np.errstate(invalid="ignore"):
+        # orjson reads the buffer itself: it must be contiguous, aligned and of native byte order.
+        array: Array = np.require(tensor.array, dtype, ("C_CONTIGUOUS", "ALIGNED")).reshape(-1)
+        if tensor.datatype in _FLOATS and not np.isfinite(array).all():
+            return [x if -inf < x < inf else _token(x) for x in array.astype(np.float64).tolist()]
     return array
 
 
