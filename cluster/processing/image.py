@@ -99,6 +99,8 @@ class ImageReader:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
     if image.mode.startswith("I"):
         # 16 bits a pixel (PNG, TIFF): Pillow's own conversion would clip at 255, not scale.
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
