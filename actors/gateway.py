@@ -47,7 +47,7 @@ class Gateway:
     # Serve awaits an asynchronous constructor, on the loop that the door will live on.
     # `models` are handles that Serve makes of the deployments bound beside the door; the door finds
     # its models by name in the routing table instead, so that it need not restart for a new one.
-    async def __init__(self, setup: GatewaySetup, *models: DeploymentHandle) -> None:  # type: ignore[misc]
+    async def __init__(self, setup: GatewaySetup, *models: DeploymentHandle[Any]) -> None:  # type: ignore[misc]
         app = serve.get_replica_context().app_name
         self._setup = setup
         self._app = app

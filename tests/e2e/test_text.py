@@ -66,7 +66,7 @@ def test_served_embeddings_are_minilms_own(prod: Running, store: ModelStore) -> 
 
 
 def test_the_int8_embedder_stays_close_to_fp32(prod: Running, store: ModelStore) -> None:
-    from cluster.optimization.reviews import held_out_reviews
+    from cluster.optimization.samples import held_out_reviews
 
     texts = [review.text for review in held_out_reviews(store.root, limit=200)]
     vectors: dict[str, list[Array]] = {"text-embedder": [], "text-embedder-int8": []}
@@ -80,7 +80,7 @@ def test_the_int8_embedder_stays_close_to_fp32(prod: Running, store: ModelStore)
 
 
 def test_sentiment_is_as_right_as_the_direct_pipeline(prod: Running, store: ModelStore) -> None:
-    from cluster.optimization.reviews import held_out_reviews
+    from cluster.optimization.samples import held_out_reviews
 
     reviews = held_out_reviews(store.root, limit=500)
     labels: list[bytes] = []
