@@ -105,10 +105,11 @@ def list_models(store: Store = None, as_json: AsJson = False) -> None:
     if not cards:
         Console(highlight=False).print(f"nothing in {models.root}; run: squadron models fetch")
         return
-    longest = max(len(card.name) for card in cards)
-    # Names are what one copies from here: everything else gives way first.
-    name_column = Column("model", no_wrap=True, min_width=longest)
-    table = Table(name_column, "version", "format", "precision", "size", "takes", "gives", box=None)
+    # Names and numbers are read off or copied from here: the last column gives way first.
+    firm = ("model", "version", "format", "precision", "size")
+    table = Table(*(Column(title, no_wrap=True) for title in firm), "gives", box=None)
+    widths = [len(card.name) for card in cards]
+    table.columns[0].min_width = max(widths)
     for card in cards:
         public = card.public_signature()
         table.add_row(
@@ -117,7 +118,6 @@ def list_models(store: Store = None, as_json: AsJson = False) -> None:
             card.format,
             card.precision,
             f"{_num_bytes(card, models) / 1e6:.1f} MB",
-            ", ".join(spec.name for spec in public.inputs),
             ", ".join(spec.name for spec in public.outputs),
         )
     Console(highlight=False).print(table)

@@ -76,7 +76,8 @@ class PackageIndex:
         return ConfigError(
             f"cannot download {archive.file} ({archive.package} {archive.version}) from "
             f"{_without_credentials(self.url)}: {_without_credentials(why)}. "
-            "Set PIP_INDEX_URL to an index that has it, or put the file into the store's .archives folder by hand (its hash is checked)",
+            "Set PIP_INDEX_URL to an index that has it, or put the file into the store's "
+            ".archives folder by hand (its hash is checked)",
             file=archive.file,
         )
 

@@ -9,7 +9,7 @@ from cluster.config.model_card import SignatureCard, TensorCard
 from cluster.config.store import ModelStore, sha256_of
 from cluster.errors import ConfigError
 from cluster.optimization.add import add_model
-from tests.cluster.optimization.artefacts import write_onnx, write_pt2
+from tests.cluster.optimization.artefacts import Double, write_onnx, write_pt2
 
 FLAGS: dict[str, list[str]] = {"inputs": ["x:FP32:-1,4"], "outputs": ["y:FP32:-1,4"]}
 X_TO_Y = SignatureCard(
@@ -73,6 +73,18 @@ def test_exported_program_says_its_own_signature(tmp_path: Path, store: ModelSto
 def test_outputs_of_an_exported_program_can_be_named(tmp_path: Path, store: ModelStore) -> None:
     source = write_pt2(tmp_path / "double.pt2")
     assert add_model(source, store, outputs=["y:FP32:-1,4"]).signature == X_TO_Y
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_takes_its_signature_from_the_flags(tmp_path: Path, store: ModelStore) -> None:
+    import torch
+
+    # Made here with deprecated calls; what reads it must not warn on its own.
+    traced = torch.jit.trace(Double(), torch.zeros(2, 4))
+    torch.jit.save(traced, tmp_path / "double.pt")
+    card = add_model(tmp_path / "double.pt", store, **FLAGS)
+    assert (card.format, card.artefact) == ("torchscript", "double.pt")
+    assert card.signature == X_TO_Y
 
 
 def test_pickle_is_no_torchscript(tmp_path: Path, store: ModelStore) -> None:
