@@ -69,13 +69,13 @@ def shape_field(value: object, what: str) -> tuple[int, ...]:
         raise InvalidRequest(
             f"shape of {what} must be an array of whole numbers >= 0, got {shown(value)}"
         )
+    if len(value) > MAX_DIMS:
+        raise InvalidRequest(f"shape of {what} has {len(value)} dimensions, at most {MAX_DIMS}")
     for dim in value:
         if type(dim) is not int or dim < 0:
             raise InvalidRequest(
                 f"shape of {what} must hold whole numbers >= 0 only, got {shown(dim)}"
             )
-    if len(value) > MAX_DIMS:
-        raise InvalidRequest(f"shape of {what} has {len(value)} dimensions, at most {MAX_DIMS}")
     if prod(value) > MAX_ELEMENTS or (0 in value and prod(map(_at_least_1, value)) > MAX_ELEMENTS):
         raise InvalidRequest(f"shape of {what} has too many elements, at most {MAX_ELEMENTS}")
     return tuple(value)

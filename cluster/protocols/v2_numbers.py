@@ -114,7 +114,7 @@ def _bfloat16(array: Array) -> Array:
 
 
 def _largest(datatype: Datatype) -> float:
-    """The largest finite value (with what still rounds down to it left out)."""
+    """The largest finite value; only what is above it can overflow."""
     if datatype == "BF16":
         return 3.3895313892515355e38
     return float(np.finfo(NUMPY_DTYPES[datatype]).max)
@@ -150,7 +150,10 @@ def json_from_tensor(tensor: Tensor) -> Array | list[Any]:
     # A signalling NaN warns when it is cast; it is a NaN like any other here.
     with np.errstate(invalid="ignore"):
         # orjson reads the buffer itself: it must be contiguous, aligned and of native byte order.
-        array: Array = np.require(tensor.array, dtype, ("C_CONTIGUOUS", "ALIGNED")).reshape(-1)
+        array = tensor.array
+        if array.dtype != dtype or not (array.flags.c_contiguous and array.flags.aligned):
+            array = np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
+        array = array.reshape(-1)
         if tensor.datatype in _FLOATS and not np.isfinite(array).all():
             return [x if -inf < x < inf else _token(x) for x in array.astype(np.float64).tolist()]
     return array
