@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.dispatch import Dispatcher, DispatchLimits
@@ -101,6 +101,11 @@ class FrontDoor:
         if self.is_draining:
             return ("the server is draining",)
         return self.table.not_ready()
+
+    def class_labels(self, model: str) -> Mapping[str, Sequence[str]]:
+        """Output -> class names, as the model's variants know them."""
+        variants = self.table.variants_of(model)
+        return variants[0].class_labels if len(variants) > 0 else {}
 
     def sticky_header(self, model: str) -> str:
         """The header whose value binds a caller to an arm; empty when the model has none."""

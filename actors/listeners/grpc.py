@@ -104,19 +104,23 @@ class GrpcListener:
         asked = self._with_metadata(v2_grpc.decode_infer(data), context)
         answer = await self._door.infer(asked)
         context.set_trailing_metadata((("x-squadron-variant", answer.variant),))
-        return v2_grpc.encode_infer(answer, asked)
+        has_classes = any(output.num_classes for output in asked.outputs)
+        labels = self._door.class_labels(asked.model) if has_classes else {}
+        return v2_grpc.encode_infer(answer, asked, class_labels=labels)
 
     async def _stream_infer(
         self, requests: AsyncIterator[bytes], context: Any
     ) -> AsyncIterator[bytes]:
         """One answer a request, in order; an error of one request leaves the stream open."""
         async for data in requests:
+            request_id = ""
             try:
                 asked = self._with_metadata(v2_grpc.decode_infer(data), context)
+                request_id = asked.request_id
                 answer = await self._door.infer(asked)
                 yield v2_grpc.encode_stream_infer(answer, asked)
             except SquadronError as error:
-                yield v2_grpc.encode_stream_error(error)
+                yield v2_grpc.encode_stream_error(error, request_id)
 
     def _with_metadata(self, asked: InferenceRequest, context: Any) -> InferenceRequest:
         metadata = dict(context.invocation_metadata() or ())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -116,7 +116,12 @@ class HttpRoutes:
         asked = self._with_headers(asked, request.headers)
         answer = await self._door.infer(asked)
         # A raw body with the binary header asks for Triton's raw answer; without it, for JSON.
-        encoded = v2_json.encode_infer(answer, asked, binary_default=json_length == 0)
+        encoded = v2_json.encode_infer(
+            answer,
+            asked,
+            binary_default=json_length == 0,
+            class_labels=self._labels(asked),
+        )
         headers = [("x-squadron-variant", answer.variant)]
         if encoded.json_length is not None:
             headers.append(("Inference-Header-Content-Length", str(encoded.json_length)))
@@ -126,6 +131,11 @@ class HttpRoutes:
             content_type=encoded.content_type,
             headers=tuple(headers),
         )
+
+    def _labels(self, asked: InferenceRequest) -> Mapping[str, Sequence[str]]:
+        if not any(output.num_classes for output in asked.outputs):
+            return {}
+        return self._door.class_labels(asked.model)
 
     def _with_headers(
         self, asked: InferenceRequest, headers: Mapping[str, str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -245,7 +246,9 @@ def _report(
     for model in index:
         table.add_row(model["name"], model["state"], model["reason"])
     console.print(table)
-    console.print(f"HTTP {doors.http}   gRPC {doors.grpc}   metrics {doors.metrics}")
+    console.print(
+        f"HTTP {doors.http}   gRPC {doors.grpc}   metrics {doors.metrics}", soft_wrap=True
+    )
     console.print(f"\nTry it:\n  {example}\n", soft_wrap=True)
     console.print("Ctrl-C stops it.")
 
@@ -256,7 +259,22 @@ def _example(doors: _Doors, config: SquadronConfig) -> str:
     base = f"{doors.http}/v2/models"
     if "photo-classifier" in config.experiments and photo.exists():
         return f"curl --data-binary @{photo} {base}/photo-classifier/infer"
-    return f"curl {base}/{config.model_names()[0]}"
+    return _zeros_example(base, config.model_names()[0])
+
+
+def _zeros_example(base: str, model: str) -> str:
+    """An `infer` call with zeros, or the model's metadata when its inputs are too large to type."""
+    inputs = []
+    for tensor in httpx.get(f"{base}/{model}").json()["inputs"]:
+        shape = [1 if size < 0 else size for size in tensor["shape"]]
+        zero: str | int = "hello" if tensor["datatype"] == "BYTES" else 0
+        values = [zero] * math.prod(shape)
+        if len(values) > 32:
+            return f"curl {base}/{model}"
+        named = {"name": tensor["name"], "datatype": tensor["datatype"]}
+        inputs.append(named | {"shape": shape, "data": values})
+    body = json.dumps({"inputs": inputs})
+    return f"curl -H 'content-type: application/json' -d '{body}' {base}/{model}/infer"
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

@@ -46,12 +46,6 @@ def check_section(mapping: object, schema: type[S], *, source: str) -> S:
         raise explain(error, schema, source) from None
 
 
-def write_section(path: Path, section: BaseModel) -> None:
-    """Write without defaults, so that a file says only what is particular to it."""
-    content = section.model_dump(mode="json", exclude_defaults=True)
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
 class _NoDuplicates(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys in silence; a config must not."""
 

@@ -60,6 +60,9 @@ def judge(route: VariantRoute, seen: DeploymentSeen | None) -> tuple[ModelState,
         return "READY", ""
     if route.num_replicas == 0:
         return "UNAVAILABLE", "scaled to zero"
-    if seen.status in ("UNHEALTHY", "DEPLOY_FAILED"):
+    if seen.status == "DEPLOY_FAILED":
         return "UNAVAILABLE", seen.message or seen.status
+    if seen.status == "UNHEALTHY":
+        # Serve is replacing what died: doors hold requests instead of refusing them.
+        return "LOADING", "its replicas died; replacements are on their way"
     return "LOADING", f"{seen.num_starting} replicas are starting"

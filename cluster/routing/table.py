@@ -50,6 +50,12 @@ class VariantRoute:
     def signature(self) -> Signature:
         return self.facts.signature
 
+    @property
+    def class_labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Output -> the names of its classes, for the classification extension."""
+        names = tuple(label.decode() for label in self.facts.labels)
+        return {spec.name: names for spec in self.signature.extra_outputs} if names else {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentRoute:

@@ -25,12 +25,13 @@ def foolbox_photos(store: ModelStore) -> list[tuple[Path, int]]:
 def pixels(photo: bytes, size: int) -> Array:
     """EfficientNet-Lite's preprocessing, written again from its description: an independent check.
 
-    Centre crop of side min(w, h) * size / (size + 32), bicubic to size, (x - 127) / 128, NCHW.
+    Centre crop of side min(w, h) * size / (size + 32) with offsets rounded up, bicubic to size,
+    (x - 127) / 128, NCHW. Source: EfficientNet, `preprocessing.py: _decode_and_center_crop`.
     """
     image = Image.open(io.BytesIO(photo)).convert("RGB")
     width, height = image.size
     side = int(size / (size + 32) * min(width, height))
-    left, top = (width - side) // 2, (height - side) // 2
+    left, top = (width - side + 1) // 2, (height - side + 1) // 2
     image = image.crop((left, top, left + side, top + side))
     image = image.resize((size, size), Image.Resampling.BICUBIC)
     return ((np.asarray(image, np.float32) - 127.0) / 128.0).transpose(2, 0, 1)[None]

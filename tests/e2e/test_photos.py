@@ -77,8 +77,7 @@ def test_curl_with_nothing_but_a_file_prints_labels(prod: Running, store: ModelS
         [*command, f"{prod.http}/v2/models/photo-classifier/infer"],
         check=True,
         capture_output=True,
-        text=True,
-    ).stdout
+    ).stdout.decode()
 
     head, _, body = printed.partition("\r\n\r\n")
     if head.startswith("HTTP/1.1 100"):

@@ -253,7 +253,7 @@ def test_the_doors_listen_on_loopback_only(prod: Running) -> None:
     ours = {int(url.rsplit(":", 1)[1].split("/")[0]) for url in (prod.http, prod.grpc)}
     ours.add(int(prod.metrics.split(":")[2].split("/")[0]))
     listening = {
-        (c.laddr.ip, c.laddr.port)
+        (c.laddr.ip.removeprefix("::ffff:"), c.laddr.port)
         for c in psutil.net_connections("tcp")
         if c.status == psutil.CONN_LISTEN and c.laddr.port in ours
     }

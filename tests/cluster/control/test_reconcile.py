@@ -17,6 +17,11 @@ def seen(running: int = 0, starting: int = 0, status: str = "HEALTHY") -> Deploy
         (seen(running=1), "READY", ""),
         (seen(running=1, status="UNHEALTHY"), "READY", ""),
         (seen(starting=2, status="UPDATING"), "LOADING", "2 replicas are starting"),
+        (
+            seen(status="UNHEALTHY"),
+            "LOADING",
+            "its replicas died; replacements are on their way",
+        ),
         (seen(status="DEPLOY_FAILED"), "UNAVAILABLE", "DEPLOY_FAILED"),
     ],
 )
