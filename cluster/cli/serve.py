@@ -87,6 +87,10 @@ def serve(
       squadron serve my_code.py:MyModel --input x:FP32:-1,4 --output y:FP32:-1,4
     """
     console = Console(stderr=True, highlight=False)
+    # Started in the background by a shell, SIGINT comes ignored; and TERM means the same to us.
+    # Handlers set here are back to their defaults in `serve run`, which then heeds them too.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="squadron-") as scratch:
         if target.endswith((".yaml", ".yml")):
             file = Path(target)
