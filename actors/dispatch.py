@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from actors.transport import Transport
 from cluster.errors import DeadlineExceeded, EngineFailed, Overloaded, ShardLost, SquadronError
-from cluster.protocols.envelope import Call, Reply, decode_replies, encode_calls
+from cluster.protocols.envelope import Call, Reply
 
 MAX_ATTEMPTS = 4
 """Sends of one request before it is given up: a request that kills what computes it must not go
@@ -126,7 +126,7 @@ class Dispatcher:
         now_s = self._loop.time()
         calls = [replace(item.call, left_s=item.deadline_s - now_s) for item in group]
         try:
-            replies = decode_replies(await self._transport.send(encode_calls(calls)))
+            replies = await self._transport.send(calls)
         except ShardLost as error:
             self._again(group, error)
         except SquadronError as error:

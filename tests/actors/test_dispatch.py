@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from actors.dispatch import MAX_ATTEMPTS, Dispatcher, DispatchLimits
 from cluster.errors import DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded, ShardLost
-from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
+from cluster.protocols.envelope import Call, Reply
 from cluster.tensors import tensor
 
 
@@ -23,15 +23,14 @@ class Doubling:
         self.open.set()
         self._dies = dies
 
-    async def send(self, message: bytes) -> bytes:
-        calls = decode_calls(message)
-        self.seen.append(calls)
+    async def send(self, calls: Sequence[Call]) -> list[Reply]:
+        self.seen.append(list(calls))
         await self.open.wait()
-        if self._dies(calls):
+        if self._dies(list(calls)):
             raise ShardLost("a replica died")
-        return encode_replies(
+        return [
             Reply(call_id=c.call_id, outputs=(tensor("y", 2 * c.inputs[0].array),)) for c in calls
-        )
+        ]
 
 
 def call(value: float, rows: int = 1) -> Call:
@@ -154,13 +153,13 @@ async def test_too_many_waiting_are_refused_with_when_to_come_back() -> None:
 
 async def test_the_replicas_own_error_reaches_only_its_caller() -> None:
     class Picky(Doubling):
-        async def send(self, message: bytes) -> bytes:
-            return encode_replies(
+        async def send(self, calls: Sequence[Call]) -> list[Reply]:
+            return [
                 Reply(call_id=c.call_id, error=InvalidRequest("not an image"))
                 if c.inputs[0].array[0, 0] == 2
                 else Reply(call_id=c.call_id, outputs=(tensor("y", c.inputs[0].array),))
-                for c in decode_calls(message)
-            )
+                for c in calls
+            ]
 
     to, _ = dispatcher(Picky())
 
@@ -173,9 +172,11 @@ async def test_the_replicas_own_error_reaches_only_its_caller() -> None:
 
 async def test_a_reply_that_is_no_envelope_fails_its_requests_and_not_the_dispatcher() -> None:
     class Broken(Doubling):
-        async def send(self, message: bytes) -> bytes:
-            await super().send(message)
-            return b"nonsense" if len(self.seen) == 1 else await super().send(message)
+        async def send(self, calls: Sequence[Call]) -> list[Reply]:
+            replies = await super().send(calls)
+            if len(self.seen) == 1:
+                raise ValueError("not an envelope")
+            return replies
 
     to, _ = dispatcher(Broken())
 

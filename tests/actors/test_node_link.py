@@ -1,0 +1,129 @@
+"""Batches over Unix sockets: between two ends of one test, no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from actors.node_link import NodeLinks, NodeListener
+from cluster.errors import ShardLost
+
+
+async def upper(frame: bytes) -> bytes:
+    return frame.upper()
+
+
+async def replica(folder: Path, name: str = "a") -> NodeListener:
+    listener = NodeListener(folder / f"{name}.sock", upper)
+    await listener.start()
+    return listener
+
+
+async def ask(links: NodeLinks, frame: bytes) -> bytes:
+    link = await links.least_busy()
+    assert link is not None
+    return await link.exchange(frame)
+
+
+async def test_without_a_replica_on_the_node_there_is_no_link(tmp_path: Path) -> None:
+    assert await NodeLinks(tmp_path / "none").least_busy() is None
+
+
+async def test_batches_are_answered_each_with_its_own_also_large_ones(tmp_path: Path) -> None:
+    listener = await replica(tmp_path)
+    links = NodeLinks(tmp_path)
+    frames = [b"%d" % n + b"x" * (n * 100_000) for n in range(12)]
+
+    answers = await asyncio.gather(*(ask(links, frame) for frame in frames))
+
+    assert answers == [frame.upper() for frame in frames]
+    links.close()
+    await listener.drain()
+
+
+async def test_the_least_busy_replica_gets_the_next_batch(tmp_path: Path) -> None:
+    seen: list[str] = []
+    go = asyncio.Event()
+
+    def answering(name: str) -> NodeListener:
+        async def answer(frame: bytes) -> bytes:
+            seen.append(name)
+            await go.wait()
+            return frame
+
+        return NodeListener(tmp_path / f"{name}.sock", answer)
+
+    listeners = [answering("a"), answering("b")]
+    for listener in listeners:
+        await listener.start()
+    links = NodeLinks(tmp_path)
+
+    asked = [asyncio.create_task(ask(links, b"x")) for _ in range(4)]
+    await asyncio.sleep(0.05)
+
+    assert sorted(seen) == ["a", "a", "b", "b"]
+    go.set()
+    await asyncio.gather(*asked)
+    links.close()
+    for listener in listeners:
+        await listener.drain()
+
+
+async def test_a_replica_that_goes_before_it_answers_is_lost_and_told(tmp_path: Path) -> None:
+    async def never(frame: bytes) -> bytes:
+        raise RuntimeError("a bug")
+
+    listener = NodeListener(tmp_path / "a.sock", never)
+    await listener.start()
+    links = NodeLinks(tmp_path)
+
+    with pytest.raises(ShardLost):
+        await ask(links, b"x")
+
+    await listener.drain()
+    links.close()
+
+
+async def test_a_draining_replica_answers_what_came_and_gets_nothing_new(tmp_path: Path) -> None:
+    go = asyncio.Event()
+
+    async def slow(frame: bytes) -> bytes:
+        await go.wait()
+        return frame
+
+    listener = NodeListener(tmp_path / "a.sock", slow)
+    await listener.start()
+    links = NodeLinks(tmp_path)
+    asked = asyncio.create_task(ask(links, b"x"))
+    await asyncio.sleep(0.05)
+
+    draining = asyncio.create_task(listener.drain())
+    await asyncio.sleep(0.05)
+    assert await links.least_busy() is None
+    go.set()
+
+    assert await asked == b"x"
+    await draining
+
+
+async def test_a_socket_left_by_a_killed_process_is_cleared_away(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead.sock"))
+
+    assert await NodeLinks(tmp_path).least_busy() is None
+    assert not (tmp_path / "dead.sock").exists()
+
+
+async def test_a_replica_that_comes_later_is_found(tmp_path: Path) -> None:
+    links = NodeLinks(tmp_path)
+    assert await links.least_busy() is None
+
+    listener = await replica(tmp_path)
+
+    assert await ask(links, b"hello") == b"HELLO"
+    links.close()
+    await listener.drain()
