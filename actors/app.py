@@ -16,7 +16,8 @@ from ray import serve
 from ray.serve import Application, Deployment
 
 from actors.gateway import Gateway, GatewaySetup
-from actors.model_replica import ModelReplica, ReplicaSetup
+from actors.model_replica import ReplicaSetup
+from actors.replica_host import ReplicaHost
 from actors.variant_facts import Origin, facts_of, origin_of
 from cluster.config.squadron import SquadronConfig
 from cluster.config.store import ModelStore
@@ -84,7 +85,7 @@ def _replica(name: str, variant: VariantConfig, origin: Origin, timeout_s: float
         options["num_gpus"] = resources.num_gpus
     if resources.memory_bytes is not None:
         options["memory"] = resources.memory_bytes
-    deployment = _deployment(ModelReplica).options(
+    deployment = _deployment(ReplicaHost).options(
         name=deployment_name(name),
         num_replicas=variant.replicas,
         # Our doors decide admission and deadlines; Serve's own limits stay looser.

@@ -23,7 +23,8 @@ from actors.listeners.http_routes import HttpRoutes
 from actors.listeners.metrics import MetricsListener
 from actors.listeners.port_claim import PortClaim, claim_port
 from actors.node_folder import metrics_folder, node_folder
-from actors.transport import HandleTransport
+from actors.node_link import NodeLinks, replica_folder
+from actors.transport import HandleTransport, NodeFirstTransport
 from cluster.config.server import ServerConfig
 from cluster.errors import EngineFailed
 from cluster.observability.metrics import make_metrics
@@ -56,7 +57,10 @@ class Gateway:
         self._door = FrontDoor(
             server,
             setup.table,
-            make_transport=lambda deployment: HandleTransport(deployment, app),
+            make_transport=lambda deployment: NodeFirstTransport(
+                NodeLinks(replica_folder(folder, app, deployment)),
+                HandleTransport(deployment, app),
+            ),
             metrics=make_metrics(metrics_folder()),
         )
         self._routes = HttpRoutes(self._door, app=app, metrics_folder=metrics_folder())

@@ -183,8 +183,9 @@ class NodeLink(_Frames):
 class NodeLinks:
     """The replicas of one variant on this node, as one door knows them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, rescan_s: float = RESCAN_S) -> None:
         self._folder = folder
+        self._rescan_s = rescan_s
         self._links: dict[Path, NodeLink] = {}
         self._scanned_s = float("-inf")
         self._scanning: asyncio.Task[None] | None = None
@@ -193,13 +194,13 @@ class NodeLinks:
         """The replica with the fewest batches under way; None when this node has none."""
         loop = asyncio.get_running_loop()
         links = self._live()
-        if loop.time() - self._scanned_s >= RESCAN_S or not links:
-            if self._scanning is None or self._scanning.done():
-                self._scanned_s = loop.time()
-                self._scanning = loop.create_task(self._scan())
-            if not links:
-                await asyncio.shield(self._scanning)
-                links = self._live()
+        if loop.time() - self._scanned_s >= self._rescan_s:
+            self._scanned_s = loop.time()
+            self._scanning = loop.create_task(self._scan())
+        if not links and self._scanning is not None and not self._scanning.done():
+            # Nothing to choose from yet: what is being looked for may be there.
+            await asyncio.shield(self._scanning)
+            links = self._live()
         return min(links, key=lambda link: link.num_open, default=None)
 
     def close(self) -> None:

@@ -119,7 +119,7 @@ async def test_a_socket_left_by_a_killed_process_is_cleared_away(tmp_path: Path)
 
 
 async def test_a_replica_that_comes_later_is_found(tmp_path: Path) -> None:
-    links = NodeLinks(tmp_path)
+    links = NodeLinks(tmp_path, rescan_s=0.0)
     assert await links.least_busy() is None
 
     listener = await replica(tmp_path)
