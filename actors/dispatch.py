@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from actors.transport import Transport
 from cluster.errors import DeadlineExceeded, EngineFailed, Overloaded, ShardLost, SquadronError
@@ -66,7 +66,7 @@ class Dispatcher:
         return len(self._waiting)
 
     async def run(self, call: Call, *, deadline_s: float) -> Reply:
-        """The replica's answer to a call (its `call_id` is set here).
+        """The replica's answer to a call (`call_id` and `left_s` are set here).
 
         Raises: the error the replica answered; DeadlineExceeded; Overloaded when too many wait;
         ShardLost when every attempt met a dying replica.
@@ -76,11 +76,8 @@ class Dispatcher:
                 f"Exceeds maximum queue size ({self.limits.max_waiting})", retry_after_s=1
             )
         self._next_id += 1
-        waiting = _Waiting(
-            call=replace(call, call_id=self._next_id),
-            deadline_s=deadline_s,
-            future=self._loop.create_future(),
-        )
+        call.call_id = self._next_id
+        waiting = _Waiting(call=call, deadline_s=deadline_s, future=self._loop.create_future())
         self._waiting.append(waiting)
         self._flush_soon()
         timer = self._loop.call_at(deadline_s, _expire, waiting)
@@ -124,9 +121,10 @@ class Dispatcher:
 
     async def _send(self, group: list[_Waiting]) -> None:
         now_s = self._loop.time()
-        calls = [replace(item.call, left_s=item.deadline_s - now_s) for item in group]
+        for item in group:
+            item.call.left_s = item.deadline_s - now_s
         try:
-            replies = await self._transport.send(calls)
+            replies = await self._transport.send([item.call for item in group])
         except ShardLost as error:
             self._again(group, error)
         except SquadronError as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.dispatch import Dispatcher, DispatchLimits
+from actors.request_tally import RequestTally
 from actors.transport import Transport
 from cluster.config.ensemble import CombineStep, ModelStep, TopKStep
 from cluster.config.server import ServerConfig
@@ -73,6 +74,7 @@ class FrontDoor:
         self._dispatchers: dict[str, Dispatcher] = {}
         self._num_in_flight = 0
         self._loop = asyncio.get_running_loop()
+        self._tally = RequestTally(metrics, lambda: self._num_in_flight)
 
     def adopt(self, table: RoutingTable) -> None:
         """Use this table from the next request on."""
@@ -288,30 +290,10 @@ class FrontDoor:
     def _count(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
         known = self.table.routes.get(request.model)
         # A name that nobody configured must not become a label: callers could fill the memory.
-        model = request.model if known is not None else "(unknown)"
-        version = self.version_of(known) if known is not None else ""
-        metrics = self._metrics
-        metrics.requests.labels(model, variant, outcome).inc()
-        metrics.request_seconds.labels(model, variant).observe(seconds)
-        metrics.in_flight.set(self._num_in_flight)
-        if outcome == "success":
-            metrics.inference_success.labels(model, version).inc()
-            metrics.request_duration_us.labels(model, version).inc(seconds * 1e6)
+        if known is None:
+            self._tally.add("(unknown)", "", variant, outcome, seconds)
         else:
-            metrics.inference_failure.labels(model, version, _failure_reason(outcome)).inc()
-
-
-def _failure_reason(outcome: str) -> str:
-    """Triton's four reasons (`nv_inference_request_failure`)."""
-    match outcome:
-        case "cancelled":
-            return "CANCELED"
-        case "overloaded" | "rate_limited" | "deadline_exceeded" | "no_ready_replica":
-            return "REJECTED"
-        case "engine_failed" | "shard_lost":
-            return "BACKEND"
-        case _:
-            return "OTHER"
+            self._tally.add(request.model, self.version_of(known), variant, outcome, seconds)
 
 
 def _limits(route: VariantRoute) -> DispatchLimits:

@@ -29,11 +29,12 @@ _LENGTH = struct.Struct("<I")
 _ALIGN = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Call:
     """One request in an envelope. `call_id` is the door's own; `rows` is its batch size.
 
-    `wanted` names the outputs to compute; empty means the public ones.
+    `wanted` names the outputs to compute; empty means the public ones. Not frozen: the dispatcher
+    fills in `call_id` and, at every send, `left_s`; copies for that cost 6 µs a request.
     """
 
     call_id: int

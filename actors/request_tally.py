@@ -1,0 +1,93 @@
+"""What the doors' requests came to, added up in memory and written to the metrics twice a second.
+
+A metric in prometheus_client's multiprocess mode asks for the process id on every increment; at
+10,000 requests/s that alone was 7 % of a door's time. Here a request costs two additions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cluster.observability.histogram import observe_many
+from cluster.observability.metrics import LATENCY_BUCKETS_S, Metrics
+
+FLUSH_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Requests that share their labels."""
+
+    model: str
+    version: str
+    variant: str
+    outcome: str
+
+
+@dataclass(slots=True)
+class _Sum:
+    count: int = 0
+    seconds: float = 0.0
+    # One more than the bounds: what is above the last of them.
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS_S) + 1))
+
+
+class RequestTally:
+    """Lives on the door's loop. `in_flight` is asked when the tally is written."""
+
+    def __init__(self, metrics: Metrics, in_flight: Callable[[], int]) -> None:
+        self._metrics = metrics
+        self._in_flight = in_flight
+        self._sums: dict[tuple[str, str, str, str], _Sum] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def add(self, model: str, version: str, variant: str, outcome: str, seconds: float) -> None:
+        key = (model, version, variant, outcome)
+        found = self._sums.get(key)
+        if found is None:
+            found = self._sums[key] = _Sum()
+        found.count += 1
+        found.seconds += seconds
+        found.buckets[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
+        if self._timer is None:
+            self._timer = self._loop.call_later(FLUSH_S, self.flush)
+
+    def flush(self) -> None:
+        """Write what came since the last time."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        sums, self._sums = self._sums, {}
+        for key, total in sums.items():
+            self._write(_Kind(*key), total)
+        self._metrics.in_flight.set(self._in_flight())
+
+    def _write(self, kind: _Kind, total: _Sum) -> None:
+        metrics = self._metrics
+        metrics.requests.labels(kind.model, kind.variant, kind.outcome).inc(total.count)
+        histogram = metrics.request_seconds.labels(kind.model, kind.variant)
+        observe_many(histogram, total.buckets, total.seconds)
+        version = (kind.model, kind.version)
+        if kind.outcome == "success":
+            metrics.inference_success.labels(*version).inc(total.count)
+            metrics.request_duration_us.labels(*version).inc(total.seconds * 1e6)
+        else:
+            reason = failure_reason(kind.outcome)
+            metrics.inference_failure.labels(*version, reason).inc(total.count)
+
+
+def failure_reason(outcome: str) -> str:
+    """Triton's four reasons (`nv_inference_request_failure`)."""
+    match outcome:
+        case "cancelled":
+            return "CANCELED"
+        case "overloaded" | "rate_limited" | "deadline_exceeded" | "no_ready_replica":
+            return "REJECTED"
+        case "engine_failed" | "shard_lost":
+            return "BACKEND"
+        case _:
+            return "OTHER"
