@@ -73,7 +73,7 @@ class Gateway:
                 claim_port, listener.host, listener.port, key=f"server.{key}.port", folder=folder
             )
             self._claims.append(claim)
-        await self._http.start(self._claims[0])
+        await self._http.start(self._claims[0], folder)
         await self._grpc.start(self._claims[1])
         await self._metrics.start()
         self._following = asyncio.get_running_loop().create_task(self._follow())

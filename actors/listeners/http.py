@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 from collections import deque
 from http import HTTPStatus
+from pathlib import Path
 from typing import cast
 
 import httptools
 
 from actors.listeners.http_messages import Answers, HttpReply, HttpRequest, error_reply
-from actors.listeners.port_claim import PortClaim, listening_socket
+from actors.listeners.port_claim import PortClaim
+from actors.listeners.socket_sharing import SharedListener
 from cluster.config.server import LimitsConfig
 from cluster.errors import InvalidRequest, PayloadTooLarge, SquadronError
 
@@ -34,12 +36,16 @@ class HttpListener:
         self._is_empty = asyncio.Event()
         self._is_empty.set()
         self._server: asyncio.Server | None = None
+        self._shared: SharedListener | None = None
 
-    async def start(self, claim: PortClaim) -> None:
+    async def start(self, claim: PortClaim, folder: Path) -> None:
+        """Listen on the claimed port, on a sister's socket where there is one in `folder`."""
         loop = asyncio.get_running_loop()
+        self._shared = await asyncio.to_thread(SharedListener, claim, folder)
+        self._shared.offer()
         self._server = await loop.create_server(
             lambda: HttpConnection(self._routes, self._limits, self),
-            sock=listening_socket(claim),
+            sock=self._shared.socket.dup(),
             backlog=2048,
         )
 
@@ -58,8 +64,9 @@ class HttpListener:
 
     async def drain(self, patience_s: float) -> None:
         """Stop accepting, let the requests in flight finish, then close what is left."""
-        if self._server is not None:
+        if self._server is not None and self._shared is not None:
             self._server.close()
+            self._shared.close()
         for connection in list(self._connections):
             connection.close_when_idle()
         with contextlib.suppress(TimeoutError):

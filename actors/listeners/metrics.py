@@ -31,7 +31,7 @@ class MetricsListener:
             key="server.metrics.port",
             folder=self._folder,
         )
-        await self._listener.start(self._claim)
+        await self._listener.start(self._claim, self._folder)
 
     async def close(self) -> None:
         await self._listener.drain(0.5)

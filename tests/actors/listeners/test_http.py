@@ -38,7 +38,7 @@ async def listening(folder: Path, **limits: float) -> AsyncIterator[tuple[HttpLi
     echo = Echo()
     with claim_port("127.0.0.1", 0, key="k", folder=folder) as claim:
         listener = HttpListener(echo, LimitsConfig.model_validate(limits))
-        await listener.start(claim)
+        await listener.start(claim, folder)
         try:
             yield listener, echo, claim.port
         finally:
