@@ -53,6 +53,8 @@ def build(args: dict[str, object]) -> Application:
         num_replicas=config.server.doors_per_node,
         max_ongoing_requests=limits.max_in_flight,
         health_check_period_s=HEALTH_PERIOD_S,
+        # A new door stands before an old one goes, also when there is only one.
+        max_surge_percent=100,
         graceful_shutdown_timeout_s=limits.default_timeout_s + 5,
         graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options={"num_cpus": 0.1},
@@ -91,6 +93,8 @@ def _replica(name: str, variant: VariantConfig, origin: Origin, timeout_s: float
         # Our doors decide admission and deadlines; Serve's own limits stay looser.
         max_ongoing_requests=4096,
         health_check_period_s=HEALTH_PERIOD_S,
+        # On a GPU there is rarely room for a second copy; elsewhere the new one starts first.
+        max_surge_percent=0 if resources.num_gpus else 100,
         graceful_shutdown_timeout_s=timeout_s + 5,
         graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options=options,

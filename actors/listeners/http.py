@@ -23,6 +23,9 @@ from cluster.errors import InvalidRequest, PayloadTooLarge, SquadronError
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PIPELINED = 16
+LINGER_S = 1.0
+"""How long a draining door waits on an idle connection for a request that is on its way."""
+
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -35,6 +38,7 @@ class HttpListener:
         self._connections: set[HttpConnection] = set()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
+        self._is_draining = False
         self._server: asyncio.Server | None = None
         self._shared: SharedListener | None = None
 
@@ -56,6 +60,8 @@ class HttpListener:
     def joined(self, connection: HttpConnection) -> None:
         self._connections.add(connection)
         self._is_empty.clear()
+        if self._is_draining:
+            connection.close_when_idle()
 
     def left(self, connection: HttpConnection) -> None:
         self._connections.discard(connection)
@@ -64,6 +70,7 @@ class HttpListener:
 
     async def drain(self, patience_s: float) -> None:
         """Stop accepting, let the requests in flight finish, then close what is left."""
+        self._is_draining = True
         if self._server is not None and self._shared is not None:
             self._server.close()
             self._shared.close()
@@ -106,8 +113,8 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports offer all of `asyncio.Transport` without inheriting from it.
         self._transport = cast(asyncio.Transport, transport)
-        self._listener.joined(self)
         self._watch(self._limits.header_timeout_s)
+        self._listener.joined(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._listener.left(self)
@@ -208,9 +215,12 @@ class HttpConnection(asyncio.Protocol):
             self._watch(self._limits.keep_alive_timeout_s)
 
     def close_when_idle(self) -> None:
+        """Answer one more request at most. One that is on its way now must not meet a closed
+        socket (the kernel would reset the connection), so an idle connection waits a while for it.
+        """
         self._closes_when_idle = True
         if self._task is None and not self._is_reading:
-            self._close()
+            self._watch(LINGER_S)
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -1,9 +1,9 @@
 """One listening socket a port and node, handed from door to door.
 
 Doors that each bind with `SO_REUSEPORT` have a queue each, and closing a listener resets the
-connections queued on it (seen: 8 of 28,500 in a rolling update). So a new door asks a sister for her
-socket over a Unix socket (`SCM_RIGHTS`); both accept from one queue, and the one that leaves takes
-nothing with it.
+connections queued on it (seen: 8 of 28,500 in a rolling update). So a new door asks a sister for
+her socket over a Unix socket (`SCM_RIGHTS`); both accept from one queue, and the one that leaves
+takes nothing with it.
 """
 
 from __future__ import annotations

@@ -43,6 +43,16 @@ class Running:
             if title in _title(child)
         ]
 
+    def dashboard(self) -> str:
+        """Ray's dashboard of this cluster: where `serve deploy` talks to."""
+        (pid,) = self.pids("dashboard/dashboard.py")
+        ports = {
+            connection.laddr.port
+            for connection in psutil.Process(pid).net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and 8265 <= connection.laddr.port < 8365
+        }
+        return f"http://127.0.0.1:{min(ports)}"
+
     def replica_pids(self, variant: str) -> list[int]:
         return self.pids(f"ServeReplica:squadron:variant-{variant}")
 
