@@ -1,6 +1,7 @@
 # One word each. Everything is made in .venv; nothing else on the machine is touched.
 #   make serve                                  set up, fetch the models, serve prod.yaml
 #   make serve CONFIG=serve_configs/dev.yaml    serve another file
+#   make bench BENCH=--quick                    measure it against its peers (loadtests/report)
 #   make test                                   set up what the tests need and run them all
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -29,7 +30,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: help setup setup-dev models serve test check bench clean
 
 help:
-	@sed -n '2,5p' Makefile | sed 's/^# \?//'
+	@sed -n '2,6p' Makefile | sed 's/^# \?//'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
@@ -72,7 +73,8 @@ check: setup-dev
 	$(BIN)/lint-imports
 
 bench: setup-dev models
-	$(BIN)/python -m loadtests.soak
+	@$(PIP) install -q -e '.[$(RUNTIME),bench]'
+	$(BIN)/python -m loadtests.bench $(BENCH)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -16,6 +16,7 @@ from cluster.optimization.sources import (
     DynamicInt8Recipe,
     EfficientNetRecipe,
     EncoderRecipe,
+    IdentityRecipe,
     PackagedEncoderRecipe,
     SentimentHeadRecipe,
     Sources,
@@ -142,3 +143,7 @@ def _build(name: str, version: str, workshop: Workshop, folder: Path) -> ModelCa
             from cluster.optimization import sentiment
 
             return sentiment.build(name, version, recipe, workshop, folder)
+        case IdentityRecipe() as recipe:
+            from cluster.optimization import identity
+
+            return identity.build(name, version, recipe, folder)

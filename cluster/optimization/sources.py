@@ -108,13 +108,21 @@ class SentimentHeadRecipe(Section):
     inverse_l2: float = Field(gt=0)
 
 
+class IdentityRecipe(Section):
+    """Nothing but an ONNX Identity of `[batch, width]` FP32: what serving costs without a model."""
+
+    kind: Literal["identity"] = "identity"
+    width: int = Field(gt=0)
+
+
 Recipe = Annotated[
     EfficientNetRecipe
     | StaticInt8Recipe
     | EncoderRecipe
     | DynamicInt8Recipe
     | PackagedEncoderRecipe
-    | SentimentHeadRecipe,
+    | SentimentHeadRecipe
+    | IdentityRecipe,
     Field(discriminator="kind"),
 ]
 
@@ -195,7 +203,7 @@ def recipe_archives(recipe: Recipe) -> list[str]:
             return [recipe.directory.archive]
         case PackagedEncoderRecipe():
             return [recipe.onnx.archive, recipe.tokenizer.archive]
-        case StaticInt8Recipe() | DynamicInt8Recipe() | SentimentHeadRecipe():
+        case StaticInt8Recipe() | DynamicInt8Recipe() | SentimentHeadRecipe() | IdentityRecipe():
             return []
 
 
