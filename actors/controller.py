@@ -93,7 +93,7 @@ class Controller:
                 status=str(seen.status.value),
                 num_running=_count(seen.replica_states, "RUNNING"),
                 num_starting=_count(seen.replica_states, "STARTING"),
-                message=seen.message.splitlines()[0] if seen.message else "",
+                message=_told(seen.message),
             )
             for name, seen in application.deployments.items()
         }
@@ -109,6 +109,14 @@ class Controller:
 def _count(states: Mapping[Any, int], wanted: str) -> int:
     # Typed as an enum, delivered as its values (Ray 2.60).
     return sum(n for state, n in states.items() if getattr(state, "value", state) == wanted)
+
+
+def _told(message: str) -> str:
+    """What a person needs of Serve's message: our own error at the end of a traceback, else the
+    first line."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith("cluster.errors.")]
+    return ours[-1].partition(": ")[2] if ours else (lines[0] if lines else "")
 
 
 def controller_name(app: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster.config.model_card import ClassifyPostprocess, ModelCard
 from cluster.config.store import ModelStore
 from cluster.config.variant import VariantConfig
-from cluster.engines.table import check_installed, default_engine
+from cluster.engines.fit import check_fit
 from cluster.errors import ConfigError
 from cluster.models import EngineName
 from cluster.routing.table import VariantFacts
@@ -33,8 +33,7 @@ def origin_of(name: str, variant: VariantConfig, store: ModelStore) -> Origin | 
             source, _, version = (variant.source or "").partition("/")
             card = store.card(source, version)
             folder = store.folder(source, card.version)
-        engine = variant.engine or default_engine(card.format)
-        check_installed(engine)
+        engine = check_fit(card, variant.engine, variant.device)
     except ConfigError as error:
         if variant.optional:
             return error

@@ -26,6 +26,7 @@ from cluster.config.model_card import ModelCard
 from cluster.config.serve_file import IMPORT_PATH, ServeFile, read_serve_file
 from cluster.config.squadron import SquadronConfig
 from cluster.config.store import ModelStore
+from cluster.engines.fit import check_fit
 from cluster.errors import ConfigError
 from cluster.units import human_seconds
 
@@ -148,12 +149,17 @@ def _one_model_file(
 
 
 def _check_models(config: SquadronConfig) -> None:
-    """Every required artefact is there, before Ray is started for nothing."""
+    """Every required model is there and can run here, before Ray is started for nothing."""
     store = ModelStore(Path(os.environ.get("SQUADRON_MODEL_STORE") or config.store.path))
-    for variant in config.variants.values():
-        if variant.source is not None and not variant.optional:
-            source, _, version = variant.source.partition("/")
-            store.card(source, version)
+    for name, variant in config.variants.items():
+        if variant.optional:
+            continue
+        try:
+            source, _, version = (variant.source or "").partition("/")
+            card = variant.card or store.card(source, version)
+            check_fit(card, variant.engine, variant.device)
+        except ConfigError as error:
+            raise ConfigError(f"variants.{name}: {error.message}", **error.details) from None
 
 
 def _check_ports(serve_file: ServeFile, config: SquadronConfig) -> None:
@@ -217,6 +223,7 @@ def _wait_until_ready(
                 raise ConfigError(f"`serve run` ended with code {child.returncode}:\n{_tail(log)}")
             try:
                 index = client.post(f"{doors.http}/v2/repository/index").json()
+                _check_none_failed(index, config)
                 num_ready = sum(model["state"] == "READY" for model in index)
                 progress.update(task, completed=num_ready, description="loading models")
                 if client.get(f"{doors.http}/v2/health/ready").status_code == 200:
@@ -225,6 +232,16 @@ def _wait_until_ready(
                 pass  # not listening yet
             time.sleep(0.2)
     raise ConfigError(f"not ready in time; the end of the log:\n{_tail(log)}")
+
+
+def _check_none_failed(index: list[dict[str, str]], config: SquadronConfig) -> None:
+    """A required variant that Serve gave up on will not come: waiting on is no use."""
+    for model in index:
+        variant = config.variants.get(model["name"])
+        if variant is None or variant.optional or variant.replicas == 0:
+            continue
+        if model["state"] == "UNAVAILABLE":
+            raise ConfigError(f"{model['name']} cannot be served: {model['reason']}")
 
 
 def _report(
