@@ -60,7 +60,8 @@ setup-dev: $(VENV)/.setup-dev
 models: setup
 	@$(BIN)/squadron models fetch
 
-serve: models
+serve: setup
+	@$(BIN)/squadron models fetch --config $(CONFIG)
 	@$(BIN)/squadron serve $(CONFIG)
 
 test: setup-dev models

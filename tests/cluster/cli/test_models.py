@@ -78,3 +78,14 @@ def test_store_comes_from_the_environment(
 
 def test_help_has_examples() -> None:
     assert "squadron models fetch efficientnet-lite0" in run("fetch", "--help").stdout
+
+
+def test_fetch_for_a_config_without_example_models_fetches_nothing(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[3]
+    command = ["fetch", "--config", str(root / "serve_configs/dev.yaml"), "--store", str(tmp_path)]
+
+    done = CliRunner().invoke(app, [*command, "--json"])
+
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["models"] == []
+    assert list(tmp_path.iterdir()) == []
