@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,12 @@ from cluster.models import EngineName
 from cluster.observability.metrics import make_metrics
 from cluster.processing.pipeline import Pipeline, Prepared
 from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
-from cluster.scheduling.batch_queue import BatchPolicy, BatchQueue, Idle, Queued, Run, Wait
+from cluster.scheduling.admission import Load, Reject, admit
+from cluster.scheduling.batch_cost import CostBook
+from cluster.scheduling.batch_limit import AdaptiveLimits
+from cluster.scheduling.batch_queue import BatchQueue
+from cluster.scheduling.decision import Dropped, Idle, Queued, Run, Wait
+from cluster.scheduling.policy import BatchPolicy, bucket_of, policy_of
 from cluster.tensors import Array, Tensor, datatype_of
 
 STALLED_S = 120.0
@@ -47,12 +52,7 @@ class ReplicaSetup:
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
 
     def policy(self) -> BatchPolicy:
-        return BatchPolicy(
-            max_batch_size=self.batching.max_batch_size if self.card.batched else 1,
-            max_queue_delay_s=self.batching.max_queue_delay_us / 1e6,
-            preferred_batch_sizes=self.batching.preferred_batch_sizes if self.card.batched else (),
-            max_queue_size=self.batching.max_queue_size,
-        )
+        return policy_of(self.batching, is_batched=self.card.batched)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,32 +67,56 @@ class _Work:
 class ModelReplica:
     """Serve constructs one a replica; ready when the engine is warm."""
 
-    def __init__(self, setup: ReplicaSetup) -> None:
+    def __init__(
+        self,
+        setup: ReplicaSetup,
+        *,
+        metrics_at: Path | None = None,
+        make_ready: Callable[[ReplicaSetup], Engine] | None = None,
+    ) -> None:
+        """`metrics_at`: where this process writes its metrics; the node's own folder if None.
+        `make_ready` gives the engine, loaded and warm; the one of the setup if None."""
         self._setup = setup
-        self._metrics = make_metrics(metrics_folder())
+        self._metrics = make_metrics(metrics_at or metrics_folder())
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._pipeline = Pipeline(setup.card, setup.folder, raw=not setup.is_processed)
         # In the engine's own thread from the start: some runtimes bind a device to a thread.
-        self._engine: Engine = self._computing.submit(_ready_engine, setup).result()
-        self._queue: BatchQueue[_Work] = BatchQueue(setup.policy())
+        self._engine: Engine = self._computing.submit(make_ready or _ready_engine, setup).result()
+        self._costs = CostBook()
+        policy = setup.policy()
+        self._queue: BatchQueue[_Work] = BatchQueue(policy, self._costs)
+        self._limits: AdaptiveLimits | None = None
+        if setup.batching.mode == "adaptive":
+            target_ms = setup.batching.latency_target_ms
+            target_s = None if target_ms is None else target_ms / 1e3
+            self._limits = AdaptiveLimits(policy.max_batch_size, target_s, self._costs)
         self._wake = asyncio.Event()
+        self._rows_preparing = 0
         self._busy_since_s: float | None = None
+        self._busy_for_s = 0.0
         self._loop_task: asyncio.Task[None] | None = None
 
     async def infer(self, message: bytes) -> bytes:
-        """An envelope of calls in, an envelope of replies out; each call has its own outcome."""
+        """An envelope of calls in, an envelope of replies out; each call has its own outcome.
+
+        When it is cancelled its caller is gone: what of it still waits is not run.
+        """
         self._start_once()
         calls = decode_calls(message)
         arrived_s = time.monotonic()
-        loop = asyncio.get_running_loop()
-        prepared = await loop.run_in_executor(self._preparing, self._prepare, calls)
-        replies = [
-            self._enqueue(call, outcome, arrived_s, loop)
-            for call, outcome in zip(calls, prepared, strict=True)
-        ]
+        replies = {call.call_id: self._refusal(call) for call in calls}
+        wanted = [call for call in calls if replies[call.call_id] is None]
+        items = await self._enqueue(wanted, replies, arrived_s)
         self._wake.set()
-        return encode_replies(await asyncio.gather(*replies))
+        try:
+            for reply in await asyncio.gather(*(item.payload.future for item in items)):
+                replies[reply.call_id] = reply
+        except asyncio.CancelledError:
+            for item in items:
+                self._queue.withdraw(item)
+            raise
+        return encode_replies(reply for reply in replies.values() if reply is not None)
 
     def check_health(self) -> None:
         """Serve asks every health period. Raises: EngineFailed when this replica cannot answer."""
@@ -124,38 +148,82 @@ class ModelReplica:
                 found.append(EngineFailed(f"preparing the inputs failed: {type(error).__name__}"))
         return found
 
-    def _enqueue(
-        self,
-        call: Call,
-        outcome: Prepared | SquadronError,
-        arrived_s: float,
-        loop: asyncio.AbstractEventLoop,
-    ) -> asyncio.Future[Reply]:
-        future: asyncio.Future[Reply] = loop.create_future()
-        if isinstance(outcome, SquadronError):
-            future.set_result(Reply(call_id=call.call_id, error=outcome))
-            return future
-        item = Queued(
-            payload=_Work(call=call, prepared=outcome, future=future),
+    def _refusal(self, call: Call) -> Reply | None:
+        """None for a call that can be answered in time; it then counts as being prepared."""
+        now_s = time.monotonic()
+        running_s = 0.0
+        if self._busy_since_s is not None:
+            running_s = max(0.0, self._busy_since_s + self._busy_for_s - now_s)
+        queue = self._queue
+        ahead = queue.rows_ahead(call.priority, call.tenant, call.rows) + self._rows_preparing
+        load = Load(
+            rows=call.rows,
+            left_s=call.left_s,
+            rows_ahead=ahead,
+            running_s=running_s,
+            max_batch_size=self._limits.rows(None) if self._limits else queue.policy.max_batch_size,
+            is_idle=ahead == 0 and self._busy_since_s is None,
+        )
+        match admit(load, self._costs.curve(None)):
+            case Reject(reason=reason, retry_after_s=retry_after_s):
+                message = f"Request timeout expired: {reason}"
+                error = DeadlineExceeded(message, retry_after_s=retry_after_s)
+                return Reply(call_id=call.call_id, error=error)
+            case _:
+                self._rows_preparing += call.rows
+                return None
+
+    async def _enqueue(
+        self, calls: Sequence[Call], replies: dict[int, Reply | None], arrived_s: float
+    ) -> list[Queued[_Work]]:
+        """Prepare the calls and queue them; what goes wrong becomes the call's reply."""
+        loop = asyncio.get_running_loop()
+        try:
+            prepared = await loop.run_in_executor(self._preparing, self._prepare, calls)
+        finally:
+            self._rows_preparing -= sum(call.rows for call in calls)
+        items: list[Queued[_Work]] = []
+        for call, outcome in zip(calls, prepared, strict=True):
+            if isinstance(outcome, SquadronError):
+                replies[call.call_id] = Reply(call_id=call.call_id, error=outcome)
+                continue
+            item = self._queued(call, outcome, arrived_s, loop.create_future())
+            try:
+                self._queue.push(item)
+            except SquadronError as error:
+                replies[call.call_id] = Reply(call_id=call.call_id, error=error)
+            else:
+                items.append(item)
+        return items
+
+    def _queued(
+        self, call: Call, prepared: Prepared, arrived_s: float, future: asyncio.Future[Reply]
+    ) -> Queued[_Work]:
+        bounds = self._setup.batching.buckets
+        shape = prepared.shape_key
+        if bounds and prepared.length:
+            shape = bucket_of(prepared.length, bounds)
+        return Queued(
+            payload=_Work(call=call, prepared=prepared, future=future),
             rows=call.rows,
             arrived_s=arrived_s,
             deadline_s=arrived_s + call.left_s,
-            shape_key=outcome.shape_key,
+            shape_key=shape,
+            priority=call.priority,
+            tenant=call.tenant,
+            weight=call.rows * prepared.length,
         )
-        try:
-            self._queue.push(item)
-        except SquadronError as error:
-            future.set_result(Reply(call_id=call.call_id, error=error))
-        return future
 
     async def _run_batches(self) -> None:
         loop = asyncio.get_running_loop()
         version = (self._setup.variant, self._setup.card.version)
         pending = self._metrics.pending.labels(*version)
+        limit_of = self._limits.rows if self._limits is not None else None
         while True:
             self._wake.clear()
-            self._drop_the_dead(time.monotonic())
-            decision = self._queue.decide(time.monotonic())
+            decision = self._queue.decide(time.monotonic(), limit_of)
+            for drop in decision.dropped:
+                _answer(drop.item, _dropped_reply(drop))
             pending.set(len(self._queue))
             match decision:
                 case Idle():
@@ -165,21 +233,28 @@ class ModelReplica:
                     await self._wake.wait()
                     timer.cancel()
                 case Run() as run:
-                    self._busy_since_s = time.monotonic()
-                    await loop.run_in_executor(self._computing, self._compute, run, loop)
-                    self._busy_since_s = None
+                    await self._run_one(run, loop)
 
-    def _drop_the_dead(self, now_s: float) -> None:
-        """Work whose deadline passed or whose caller is gone is not run."""
-        for item in self._queue.expired(now_s):
-            error = DeadlineExceeded("Request timeout expired while it was queued")
-            _answer(item, Reply(call_id=item.payload.call.call_id, error=error))
-        self._queue.take_out(lambda item: item.payload.future.cancelled())
+    async def _run_one(self, run: Run[_Work], loop: asyncio.AbstractEventLoop) -> None:
+        """Off the loop, and what it took into the curve that later decisions are made with."""
+        lane = self._queue.lane_of(run.batch[0])
+        rows = run.rows
+        started_s = time.monotonic()
+        self._busy_since_s, self._busy_for_s = started_s, self._costs.curve(lane).mean_s(rows)
+        is_whole = await loop.run_in_executor(self._computing, self._compute, run, loop)
+        self._busy_since_s = None
+        if is_whole:
+            took_s = time.monotonic() - started_s
+            self._costs.observe(lane, rows, took_s)
+            if self._limits is not None:
+                self._limits.observe(lane, rows, took_s)
 
-    def _compute(self, run: Run[_Work], loop: asyncio.AbstractEventLoop) -> None:
-        """In the engine's thread: run a batch, hand every reply to the loop at once."""
+    def _compute(self, run: Run[_Work], loop: asyncio.AbstractEventLoop) -> bool:
+        """In the engine's thread: run a batch, hand every reply to the loop at once. False when
+        any request failed: what that took says nothing of what a batch takes."""
         replies = self._replies(run.batch)
         loop.call_soon_threadsafe(_answer_all, run.batch, replies)
+        return all(reply.error is None for reply in replies)
 
     def _replies(self, batch: tuple[Queued[_Work], ...]) -> list[Reply]:
         started_s = time.monotonic()
@@ -270,6 +345,10 @@ def _tensor(name: str, array: Array) -> Tensor:
 def _answer(item: Queued[_Work], reply: Reply) -> None:
     if not item.payload.future.done():
         item.payload.future.set_result(reply)
+
+
+def _dropped_reply(drop: Dropped[_Work]) -> Reply:
+    return Reply(call_id=drop.item.payload.call.call_id, error=drop.error())
 
 
 def _answer_all(batch: tuple[Queued[_Work], ...], replies: list[Reply]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,22 +13,89 @@ from cluster.models import EngineName
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
-class BatchingConfig(Section):
-    """Dynamic batching, named as Triton names it. Sizes count rows, delays are microseconds."""
+class QueuePolicyConfig(Section):
+    """Triton's `ModelQueuePolicy`. Timeouts are microseconds in the queue; 0 is never.
 
+    `max_queue_size` counts requests of one priority level; 0 takes `batching.max_queue_size`
+    (Triton's 0 is without a limit: a queue of ours always has one). A request's own `timeout`
+    shortens its time in the queue only with `allow_timeout_override` and a default that is longer;
+    as a deadline over queue and execution it holds in any case.
+    """
+
+    max_queue_size: int = Field(default=0, ge=0)
+    default_timeout_us: int = Field(default=0, ge=0)
+    allow_timeout_override: bool = False
+    timeout_action: Literal["reject", "delay"] = "reject"
+
+
+class BatchingConfig(Section):
+    """Dynamic batching, named as Triton names it. Sizes count rows, delays are microseconds.
+
+    `mode`: `fixed` takes the sizes as they stand; `adaptive` finds the largest batch that pays and
+    that keeps `latency_target_ms` from what batches are seen to cost; `off` runs each request by
+    itself. `buckets`: bounds of text lengths in tokens; texts of one bucket batch together.
+    `separate_shapes`: each input shape queues for itself (buckets imply it); without it a request
+    of another shape closes the batch before it. `fair_tenants`: within a priority level, tenants
+    are served in turn by tokens or rows (`preserve_ordering` has only one turn: arrival).
+    """
+
+    mode: Literal["fixed", "adaptive", "off"] = "fixed"
+    latency_target_ms: float | None = Field(default=None, gt=0)
     max_batch_size: int = Field(default=8, ge=1, le=65536)
     max_queue_delay_us: int = Field(default=0, ge=0, le=60_000_000)
     preferred_batch_sizes: tuple[int, ...] = ()
     max_queue_size: int = Field(default=1024, ge=1)
+    preserve_ordering: bool = False
+    priority_levels: int = Field(default=0, ge=0, le=1024)
+    default_priority_level: int = Field(default=0, ge=0)
+    queue_policy: QueuePolicyConfig = QueuePolicyConfig()
+    priority_queue_policy: dict[int, QueuePolicyConfig] = Field(default_factory=dict)
+    buckets: tuple[int, ...] = ()
+    separate_shapes: bool = False
+    fair_tenants: bool = True
 
     @model_validator(mode="after")
-    def _preferred_fit(self) -> Self:
+    def _sizes_fit(self) -> Self:
         for size in self.preferred_batch_sizes:
             if not 1 <= size <= self.max_batch_size:
                 raise ValueError(
                     f"preferred_batch_sizes holds {size}, which is not between 1 and "
                     f"max_batch_size ({self.max_batch_size})"
                 )
+        if any(b < 1 for b in self.buckets) or list(self.buckets) != sorted(set(self.buckets)):
+            raise ValueError(f"buckets must be positive and rise, got {list(self.buckets)}")
+        if self.latency_target_ms is not None and self.mode != "adaptive":
+            raise ValueError(f"latency_target_ms needs mode: adaptive, not {self.mode}")
+        return self
+
+    @model_validator(mode="after")
+    def _levels_exist(self) -> Self:
+        last = self.priority_levels
+        if last and not 1 <= self.default_priority_level <= last:
+            raise ValueError(
+                f"default_priority_level is {self.default_priority_level}; with "
+                f"priority_levels: {last} it must lie between 1 and {last}"
+            )
+        if not last and self.default_priority_level:
+            raise ValueError("default_priority_level needs priority_levels")
+        for level in self.priority_queue_policy:
+            if not 1 <= level <= last:
+                raise ValueError(
+                    f"priority_queue_policy names level {level}; priority_levels is {last}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _order_can_be_kept(self) -> Self:
+        if not self.preserve_ordering:
+            return self
+        if self.priority_levels > 1:
+            raise ValueError("preserve_ordering excludes more than one priority level")
+        for policy in (self.queue_policy, *self.priority_queue_policy.values()):
+            if policy.timeout_action == "delay" and policy.default_timeout_us:
+                raise ValueError("preserve_ordering excludes timeout_action: delay with a timeout")
+        if self.buckets or self.separate_shapes:
+            raise ValueError("preserve_ordering excludes buckets and separate_shapes")
         return self
 
 

@@ -22,17 +22,22 @@ from cluster.processing.classify import Classifier
 from cluster.processing.image import ImageReader
 from cluster.processing.pool import mean_pool
 from cluster.processing.signature_check import check_inputs
-from cluster.processing.text import MASK, TextReader, pad_together
+from cluster.processing.text import IDS, MASK, TextReader, pad_together
 from cluster.tensors import Array, Signature, TensorSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prepared:
-    """One request's rows as the artefact takes them; those of equal `shape_key` share a batch."""
+    """One request's rows as the artefact takes them; those of equal `shape_key` share a batch.
+
+    `length`: tokens of the longest row of a text (0: not a text), which padding can bring to that
+    of others.
+    """
 
     arrays: dict[str, Array]
     rows: int
     shape_key: Hashable = None
+    length: int = 0
 
 
 class Pipeline:
@@ -72,7 +77,8 @@ class Pipeline:
             pictures = self._image.read(inputs["image"].tolist())
             return Prepared(arrays={self._pre.input: pictures}, rows=rows)
         if self._text is not None:
-            return Prepared(arrays=self._text.read(inputs["text"].tolist()), rows=rows)
+            tokens = self._text.read(inputs["text"].tolist())
+            return Prepared(arrays=tokens, rows=rows, length=tokens[IDS].shape[1])
         free = 1 if self._is_batched else 0
         shapes = tuple(inputs[spec.name].shape[free:] for spec in self.signature.inputs)
         return Prepared(arrays=inputs, rows=rows, shape_key=shapes)

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import Overloaded
-from cluster.scheduling.batch_queue import BatchPolicy, BatchQueue, Idle, Queued, Run, Wait
+from cluster.scheduling.batch_queue import BatchQueue
+from cluster.scheduling.decision import Idle, Queued, Run, Wait
+from cluster.scheduling.policy import BatchPolicy, LevelPolicy
 
 
 def queue_of(
@@ -20,7 +22,7 @@ def queue_of(
         max_batch_size=max_batch_size,
         max_queue_delay_s=delay_s,
         preferred_batch_sizes=preferred,
-        max_queue_size=64,
+        level=LevelPolicy(max_queue_size=64),
     )
     queue: BatchQueue[int] = BatchQueue(policy)
     for index, count in enumerate(rows):
@@ -90,8 +92,13 @@ def test_another_shape_closes_the_batch_and_keeps_its_place() -> None:
 def test_expired_requests_leave_the_queue_and_are_told() -> None:
     queue = queue_of(1, 1, 1)
 
-    assert [item.payload for item in queue.expired(now_s=11.0)] == [0, 1]
-    assert payloads(queue.decide(now_s=11.0)) == [2]
+    decision = queue.decide(now_s=11.0)
+
+    assert payloads(decision) == [2]
+    assert [(drop.item.payload, drop.error().message) for drop in decision.dropped] == [
+        (0, "Request timeout expired: the deadline passed while it was queued"),
+        (1, "Request timeout expired: the deadline passed while it was queued"),
+    ]
 
 
 def test_a_full_queue_refuses_with_its_size() -> None:
@@ -149,7 +156,7 @@ def test_every_request_leaves_exactly_once_and_in_order(rows: list[int]) -> None
     queue = queue_of(*rows)
     seen: list[int] = []
 
-    while isinstance(decision := queue.decide(now_s=100.0), Run):
+    while isinstance(decision := queue.decide(now_s=1.0), Run):
         assert decision.rows <= 8
         seen += [item.payload for item in decision.batch]
 

@@ -1,0 +1,121 @@
+"""What batches are seen to cost: the curve l(b), learned from every batch that ran."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import accumulate
+
+GAIN = 0.125
+DEVIATION_GAIN = 0.25
+"""Of the moving averages; the gains and the 'mean plus some deviations' are those of TCP's
+retransmission timer (RFC 6298)."""
+
+NUM_DEVIATIONS = 2.0
+MAX_CURVES = 64
+
+
+@dataclass(slots=True, kw_only=True)
+class CostPoint:
+    """Batches of `rows` rows: moving mean and mean deviation of their time, and how many."""
+
+    rows: int
+    mean_s: float
+    deviation_s: float
+    num_seen: int
+
+
+class BatchCost:
+    """One model's (or one bucket's) curve. Costs never fall with rows: noise is levelled out.
+
+    Unmeasured sizes: between two measured ones, the line between them; below the smallest, in
+    proportion (too cheap rather than too dear: nothing is refused for a guess); above the
+    largest, the last slope goes on. Nothing measured costs nothing.
+    """
+
+    def __init__(self) -> None:
+        self._points: dict[int, CostPoint] = {}
+        self._rows: list[int] = []
+        self._means: list[float] = []
+        self._safes: list[float] = []
+
+    def observe(self, rows: int, seconds: float) -> None:
+        size = _grain(rows)
+        point = self._points.get(size)
+        if point is None:
+            self._points[size] = CostPoint(rows=size, mean_s=seconds, deviation_s=0.0, num_seen=1)
+            insort(self._rows, size)
+        else:
+            error = seconds - point.mean_s
+            gain = max(GAIN, 1.0 / (point.num_seen + 1))
+            point.mean_s += gain * error
+            point.deviation_s += DEVIATION_GAIN * (abs(error) - point.deviation_s)
+            point.num_seen += 1
+        points = [self._points[rows] for rows in self._rows]
+        self._means = list(accumulate((p.mean_s for p in points), max))
+        safes = (p.mean_s + NUM_DEVIATIONS * p.deviation_s for p in points)
+        self._safes = list(accumulate(safes, max))
+
+    def points(self) -> tuple[CostPoint, ...]:
+        return tuple(self._points[rows] for rows in self._rows)
+
+    def mean_s(self, rows: int) -> float:
+        """What such a batch takes on average."""
+        return self._at(self._means, rows)
+
+    def safe_s(self, rows: int) -> float:
+        """What such a batch hardly ever exceeds: the mean and two mean deviations."""
+        return self._at(self._safes, rows)
+
+    def fit(self, seconds: float, limit: int) -> int:
+        """The largest batch of at most `limit` rows that is done in `seconds`; 0 when none is."""
+        if self.safe_s(limit) <= seconds:
+            return limit
+        return bisect_right(range(1, limit + 1), seconds, key=self.safe_s)
+
+    def _at(self, costs: list[float], rows: int) -> float:
+        if not costs:
+            return 0.0
+        known = self._rows
+        at = bisect_left(known, rows)
+        if at < len(known) and known[at] == rows:
+            return costs[at]
+        if at == 0:
+            return costs[0] * rows / known[0]
+        if at == len(known):
+            if at == 1:
+                return costs[0]
+            at -= 1
+        low, high = known[at - 1], known[at]
+        slope = (costs[at] - costs[at - 1]) / (high - low)
+        return costs[at - 1] + slope * (rows - low)
+
+
+class CostBook:
+    """A curve for each lane of the queue; lanes beyond `MAX_CURVES` share one. The curve of lane
+    None is that of all batches together."""
+
+    def __init__(self) -> None:
+        self._curves: dict[Hashable, BatchCost] = {None: BatchCost()}
+
+    def observe(self, lane: Hashable, rows: int, seconds: float) -> None:
+        """A batch of this lane took so long."""
+        self._curves[None].observe(rows, seconds)
+        if (curve := self.curve(lane)) is not self._curves[None]:
+            curve.observe(rows, seconds)
+
+    def curve(self, lane: Hashable) -> BatchCost:
+        found = self._curves.get(lane)
+        if found is None:
+            key = lane if len(self._curves) < MAX_CURVES else None
+            found = self._curves.setdefault(key, BatchCost())
+        return found
+
+
+def _grain(rows: int) -> int:
+    """Sizes above 32 are kept to an eighth: a curve has a hundred points at most."""
+    if rows <= 32:
+        return rows
+    step = 1 << (rows.bit_length() - 4)
+    return -(-rows // step) * step
