@@ -203,10 +203,18 @@ class BatchQueue(Generic[P]):
                 reason = f"the queue of level {index + 1} is left after its timeout"
                 dropped.append(Dropped(item=item, reason=reason, is_deadline=False))
             else:
-                self._remove(item)
-                self._tiers[2 * index + 1].add(item)
-                self._num_waiting += 1
+                self._put_behind(item, self._tiers[2 * index + 1])
         return dropped
+
+    def _put_behind(self, item: Queued[P], late: Tier[P]) -> None:
+        assert item.shelf is not None
+        tenant = item.shelf.tenant
+        # Its tenant waits on: counters of the level must not start anew because it moves.
+        late.shares.join(tenant, 0)
+        self._remove(item)
+        late.add(item)
+        self._num_waiting += 1
+        late.shares.leave(tenant, 0)
 
     def _is_in_time(self, item: Queued[P]) -> bool:
         """Waiting, and not yet put behind."""
