@@ -21,7 +21,7 @@ from loadtests.schedule import Arrivals, arrival_times
 from loadtests.usage import Watched, cpu_us_per_request
 
 CONNECT_ATTEMPTS = 50
-DRAIN_S = 15.0
+DRAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

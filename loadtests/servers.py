@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,12 +106,12 @@ def process_server(
     *,
     version: str,
     ports: Sequence[int],
-    probe: Target,
+    probe: Target | int,
 ) -> Iterator[Running]:
-    """Any server that is ready when it answers `probe` with 200."""
+    """Any server that is ready when it answers `probe` with 200, or accepts at the port `probe`."""
     scratch.mkdir(parents=True, exist_ok=True)
     with _own_ray() as own, _process(command, {**own, **environment}, scratch) as child:
-        _wait(child, lambda: answers_once(probe) == 200, scratch)
+        _wait(child, lambda: _accepts(probe), scratch)
         yield Running(
             name=name,
             version=version,
@@ -134,6 +134,16 @@ def answers_once(target: Target, *, timeout_s: float = 10.0) -> int:
         return 0
     words = head.split()
     return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+
+
+def _accepts(probe: Target | int) -> bool:
+    if isinstance(probe, Target):
+        return answers_once(probe) == 200
+    try:
+        socket.create_connection(("127.0.0.1", probe), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def infer_path(model: str) -> str:
@@ -201,9 +211,8 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _wait(child: subprocess.Popen[bytes], is_ready: object, scratch: Path) -> None:
+def _wait(child: subprocess.Popen[bytes], is_ready: Callable[[], bool], scratch: Path) -> None:
     until_s = time.monotonic() + START_S
-    assert callable(is_ready)
     while time.monotonic() < until_s:
         if child.poll() is not None:
             break
@@ -228,15 +237,18 @@ def _git_sha() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def model_file(work: Work) -> Path:
+    """The newest version's ONNX file in the store."""
+    folder = store_root() / work.source
+    newest = max(int(each.name) for each in folder.iterdir() if each.name.isdigit())
+    return folder / str(newest) / "model.onnx"
+
+
 def peer_work(work: Work, ports: Sequence[int], *, threads: int) -> str:
     """`PEER_WORK` for `peers/computing.py`."""
     import onnxruntime
 
-    folder = store_root() / work.source
-    newest = max(
-        (path for path in folder.iterdir() if path.name.isdigit()), key=lambda p: int(p.name)
-    )
-    path = newest / "model.onnx"
+    path = model_file(work)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     output = session.run([work.output], work.inputs())[0]
     return json.dumps(

@@ -1,0 +1,218 @@
+"""The ratios of a run by name, each with its interval and the goal it is held against."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from loadtests.intervals import MAX_AA_DEVIATION, ratio_of
+
+REFERENCES = ("bare_loop",)
+"""Measured beside the peers, but no server: never "the best peer"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """`is_met` is decided on `value`; None without a goal. `low` to `high`: 95 %, where known."""
+
+    name: str
+    what: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    kind: Literal["at least", "at most", "shown"] = "shown"
+    bound: float | None = None
+
+    @property
+    def is_met(self) -> bool | None:
+        if self.bound is None:
+            return None
+        return self.value >= self.bound if self.kind == "at least" else self.value <= self.bound
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "is_met": self.is_met}
+
+
+def goals_of(found: dict[str, Any]) -> list[Goal]:
+    """Every ratio that the run's figures allow; what was not measured is absent."""
+    goals: list[Goal] = []
+    for name, work in found["works"].items():
+        goals += _against_peers(name, work)
+        goals += _own(name, work)
+    identity = found["works"].get("identity", {})
+    goals += _identity(identity)
+    return goals
+
+
+def _against_peers(work: str, figures: dict[str, Any]) -> list[Goal]:
+    goals = []
+    for peer, each in figures["peers"].items():
+        bound = {("identity", "mosec"): 3.0, ("identity", "bare_loop"): 0.5}.get((work, peer))
+        goals.append(
+            _ratio(
+                f"{work}.rate_vs_{peer}",
+                f"{work}: requests/s at 64 connections, Squadron / {peer}",
+                each["rate_ratio"],
+                kind="at least" if bound else "shown",
+                bound=bound,
+            )
+        )
+        if "cpu_ratio" in each:
+            goals.append(
+                _ratio(
+                    f"{work}.cpu_vs_{peer}",
+                    f"{work}: server CPU a request at 64 connections, Squadron / {peer}",
+                    each["cpu_ratio"],
+                )
+            )
+    servers = {n: each for n, each in figures["peers"].items() if n not in REFERENCES}
+    if servers:
+        best = max(servers, key=lambda name: servers[name]["b_per_s"])
+        has_goal = work in ("minilm-int8", "efficientnet-lite0")
+        goals.append(
+            _ratio(
+                f"{work}.rate_vs_best_peer",
+                f"{work}: requests/s at 64 connections, Squadron / best peer ({best})",
+                servers[best]["rate_ratio"],
+                kind="at least" if has_goal else "shown",
+                bound=1.1 if has_goal else None,
+            )
+        )
+    return goals
+
+
+def _own(work: str, figures: dict[str, Any]) -> list[Goal]:
+    goals = []
+    if "control" in figures:
+        control = figures["control"]["rate_ratio"]
+        what = f"{work}: A/A control (further than {MAX_AA_DEVIATION:.0%} from 1 voids the run)"
+        goals.append(_ratio(f"{work}.control", what, control))
+    levels = figures.get("levels", {})
+    if "L3_over_L0" in levels:
+        has_goal = work == "efficientnet-lite0"
+        goals.append(
+            _ratio(
+                f"{work}.serving_vs_engine",
+                f"{work}: L3 requests/s / L0 rows/s at the batch sizes seen",
+                levels["L3_over_L0"],
+                kind="at least" if has_goal else "shown",
+                bound=0.95 if has_goal else None,
+            )
+        )
+    if "L3_against_L2" in levels:
+        has_goal = work == "identity"
+        goals.append(
+            _ratio(
+                f"{work}.other_process_vs_same",
+                f"{work}: model in another process (L3) / in the door's process (L2)",
+                levels["L3_against_L2"]["rate_ratio"],
+                kind="at least" if has_goal else "shown",
+                bound=0.5 if has_goal else None,
+            )
+        )
+    if "encodings" in figures:
+        goals.append(
+            _ratio(
+                f"{work}.binary_vs_json",
+                f"{work}: requests/s with binary tensors / with JSON",
+                figures["encodings"]["rate_ratio"],
+                kind="at least",
+                bound=1.0,
+            )
+        )
+    return goals + _latency(work, figures) + _goodput(work, figures)
+
+
+def _latency(work: str, figures: dict[str, Any]) -> list[Goal]:
+    for load in figures.get("loads", ()):
+        p99 = load["quantiles_ms"].get("p99")
+        if load["share"] == 0.7 and p99 is not None:
+            alone_ms = figures["p50_c1_ms"]
+            return [
+                Goal(
+                    name=f"{work}.p99_at_70_percent",
+                    what=f"{work}: p99 of the open loop at 70 % load / p50 of one connection",
+                    value=p99["ms"] / alone_ms,
+                    low=p99["low_ms"] / alone_ms,
+                    high=p99["high_ms"] / alone_ms,
+                    kind="at most",
+                    bound=3.0,
+                )
+            ]
+    return []
+
+
+def _goodput(work: str, figures: dict[str, Any]) -> list[Goal]:
+    points = figures.get("overloads", ())
+    most = [each for each in points if each["share"] == 3.0]
+    if not most:
+        return []
+    peak = max(each["good_per_s"] for each in points)
+    return [
+        Goal(
+            name=f"{work}.goodput_at_3x",
+            what=f"{work}: goodput (in {most[0]['slo_ms']:.0f} ms) at 3x the capacity / its peak",
+            value=most[0]["good_per_s"] / peak if peak else 0.0,
+            kind="at least",
+            bound=0.95,
+        )
+    ]
+
+
+def _identity(figures: dict[str, Any]) -> list[Goal]:
+    goals = []
+    if "p50_c1_ms" in figures:
+        goals.append(
+            Goal(
+                name="identity.p50_c1_ms",
+                what="identity: p50 at one connection, milliseconds",
+                value=figures["p50_c1_ms"],
+                kind="at most",
+                bound=0.25,
+            )
+        )
+    if "grpc" in figures:
+        blocks = figures["grpc"]["blocks"]
+        ours = [each["ok_per_s"] for each in blocks if each["label"] == "A"]
+        bare = [each["ok_per_s"] for each in blocks if each["label"] == "B"]
+        goals.append(
+            _ratio(
+                "identity.grpc_bare_vs_ours",
+                "identity: gRPC calls/s at 64 calls, a bare grpc.aio server / Squadron",
+                asdict(ratio_of(bare, ours)),
+                kind="at most",
+                bound=1.3,
+            )
+        )
+    if "soak" in figures:
+        soak = figures["soak"]
+        goals.append(
+            Goal(
+                name="identity.memory_growth",
+                what=f"resident memory after {soak['requests']} requests / after "
+                f"{soak['settled_after']}, the process that grew most",
+                value=soak["largest_growth"],
+                kind="at most",
+                bound=1.05,
+            )
+        )
+    return goals
+
+
+def _ratio(
+    name: str,
+    what: str,
+    ratio: dict[str, Any],
+    *,
+    kind: Literal["at least", "at most", "shown"] = "shown",
+    bound: float | None = None,
+) -> Goal:
+    return Goal(
+        name=name,
+        what=what,
+        value=ratio["value"],
+        low=ratio["low"],
+        high=ratio["high"],
+        kind=kind,
+        bound=bound,
+    )

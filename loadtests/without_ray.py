@@ -1,0 +1,162 @@
+"""Parts of Squadron in one process without Ray, to see what each of them costs.
+
+    python -m loadtests.without_ray replica --config FILE --work identity --seconds 2
+    python -m loadtests.without_ray door --config FILE --port 18100
+
+`replica` (level L1) calls a model replica directly, envelope in and envelope out, and prints one
+JSON object. `door` (level L2) is an HTTP door with its replicas in the same process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvloop
+import yaml
+
+import actors.model_replica
+from actors.app import build
+from actors.front_door import FrontDoor
+from actors.gateway import GatewaySetup
+from actors.listeners.http import HttpConnection, HttpListener
+from actors.listeners.http_routes import HttpRoutes
+from actors.model_replica import ModelReplica, ReplicaSetup
+from cluster.observability.metrics import make_metrics
+from cluster.protocols.envelope import Call, Reply, decode_replies, encode_calls
+from cluster.routing.table import deployment_name
+from cluster.tensors import Tensor, datatype_of
+from loadtests.works import WORKS, Work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What `actors.app.build` would deploy, by deployment name."""
+
+    gateway: GatewaySetup
+    replicas: dict[str, ReplicaSetup]
+
+
+class _Direct:
+    """A transport to a replica of this process; the envelope is made and read as on a socket."""
+
+    def __init__(self, replica: ModelReplica) -> None:
+        self._replica = replica
+
+    async def send(self, calls: Sequence[Call]) -> list[Reply]:
+        return decode_replies(await self._replica.infer(encode_calls(calls)))
+
+
+def parts_of(config: Path) -> _Parts:
+    """From the same function that Serve calls, so that nothing is configured twice."""
+    args = yaml.safe_load(config.read_text())["applications"][0]["args"]
+    gateway = _bound(build(args))
+    setup, *models = gateway.init_args
+    replicas = {}
+    for model in models:
+        bound = _bound(model)
+        replicas[bound.name] = bound.init_args[0]
+    return _Parts(gateway=setup, replicas=replicas)
+
+
+def _bound(application: Any) -> Any:
+    # Serve keeps what was bound under a private name and offers no public one.
+    return application._bound_deployment
+
+
+def _metrics_into(folder: Path) -> None:
+    """Replicas write metrics into a folder of their Ray session; here there is none."""
+    actors.model_replica.metrics_folder = lambda: folder
+
+
+async def measure_replica(
+    parts: _Parts, work: Work, *, rows: int, seconds: float
+) -> dict[str, Any]:
+    """Closed loop: two envelopes of `rows` calls under way, as a door keeps them; then one of one.
+
+    Rates are rows a second; `p50_ms` is that of a single call alone.
+    """
+    replica = ModelReplica(parts.replicas[deployment_name(work.name)])
+    inputs = tuple(
+        Tensor(name=name, datatype=datatype_of(array), array=array)
+        for name, array in work.inputs().items()
+    )
+
+    def envelope(num_calls: int) -> bytes:
+        return encode_calls(
+            Call(call_id=number, rows=1, left_s=60.0, inputs=inputs) for number in range(num_calls)
+        )
+
+    async def caller(message: bytes, until_s: float) -> list[float]:
+        latencies = []
+        while (started_s := time.perf_counter()) < until_s:
+            decode_replies(await replica.infer(message))
+            latencies.append(time.perf_counter() - started_s)
+        return latencies
+
+    await caller(envelope(rows), time.perf_counter() + seconds / 4)
+    cpu_s, started_s = time.process_time(), time.perf_counter()
+    both = await asyncio.gather(*(caller(envelope(rows), started_s + seconds) for _ in range(2)))
+    took_s, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
+    num_rows = rows * sum(len(each) for each in both)
+    alone = sorted(await caller(envelope(1), time.perf_counter() + seconds / 2))
+    return {
+        "rows_per_s": num_rows / took_s,
+        "cpu_us_per_row": cpu_s * 1e6 / num_rows,
+        "p50_ms": alone[len(alone) // 2] * 1000,
+        "rows": rows,
+    }
+
+
+async def serve_door(parts: _Parts, folder: Path, port: int) -> None:
+    """Until the process is told to end."""
+    server = parts.gateway.server
+    replicas = {name: ModelReplica(setup) for name, setup in parts.replicas.items()}
+    door = FrontDoor(
+        server,
+        parts.gateway.table,
+        make_transport=lambda deployment: _Direct(replicas[deployment]),
+        metrics=make_metrics(folder),
+    )
+    routes = HttpRoutes(door, app="without-ray", metrics_folder=folder)
+    listener = HttpListener(routes, server.limits)
+    listening = await asyncio.get_running_loop().create_server(
+        lambda: HttpConnection(routes, server.limits, listener), "127.0.0.1", port, backlog=2048
+    )
+    await listening.serve_forever()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("part", choices=("replica", "door"))
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--work", default="identity", choices=tuple(WORKS))
+    parser.add_argument("--rows", type=int, default=0, help="calls an envelope (default: a batch)")
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--port", type=int, default=0)
+    asked = parser.parse_args()
+    parts = parts_of(asked.config)
+    with tempfile.TemporaryDirectory(prefix="squadron-bench-") as scratch:
+        folder = Path(scratch)
+        _metrics_into(folder)
+        if asked.part == "door":
+            uvloop.run(serve_door(parts, folder, asked.port))
+            return
+        work = WORKS[asked.work]
+        rows = asked.rows or work.max_batch_size
+        found = uvloop.run(measure_replica(parts, work, rows=rows, seconds=asked.seconds))
+        print(json.dumps(found), flush=True)
+        # The replica's threads and runtime have nothing left to do.
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
