@@ -25,12 +25,10 @@ from cluster.models import EngineName
 from cluster.observability.metrics import make_metrics
 from cluster.processing.pipeline import Pipeline, Prepared
 from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
-from cluster.scheduling.admission import Load, Reject, admit
-from cluster.scheduling.batch_cost import CostBook
-from cluster.scheduling.batch_limit import AdaptiveLimits
-from cluster.scheduling.batch_queue import BatchQueue
+from cluster.scheduling.admission import Reject
 from cluster.scheduling.decision import Dropped, Idle, Queued, Run, Wait
-from cluster.scheduling.policy import BatchPolicy, bucket_of, policy_of
+from cluster.scheduling.policy import bucket_of, policy_of
+from cluster.scheduling.scheduler import Scheduler
 from cluster.tensors import Array, Tensor, datatype_of
 
 STALLED_S = 120.0
@@ -50,9 +48,6 @@ class ReplicaSetup:
     is_processed: bool
     batching: BatchingConfig
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
-
-    def policy(self) -> BatchPolicy:
-        return policy_of(self.batching, is_batched=self.card.batched)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,18 +78,9 @@ class ModelReplica:
         self._pipeline = Pipeline(setup.card, setup.folder, raw=not setup.is_processed)
         # In the engine's own thread from the start: some runtimes bind a device to a thread.
         self._engine: Engine = self._computing.submit(make_ready or _ready_engine, setup).result()
-        self._costs = CostBook()
-        policy = setup.policy()
-        self._queue: BatchQueue[_Work] = BatchQueue(policy, self._costs)
-        self._limits: AdaptiveLimits | None = None
-        if setup.batching.mode == "adaptive":
-            target_ms = setup.batching.latency_target_ms
-            target_s = None if target_ms is None else target_ms / 1e3
-            self._limits = AdaptiveLimits(policy.max_batch_size, target_s, self._costs)
+        self._scheduler: Scheduler[_Work] = Scheduler(setup.batching, is_batched=setup.card.batched)
         self._wake = asyncio.Event()
-        self._rows_preparing = 0
         self._busy_since_s: float | None = None
-        self._busy_for_s = 0.0
         self._loop_task: asyncio.Task[None] | None = None
 
     async def infer(self, message: bytes) -> bytes:
@@ -114,7 +100,7 @@ class ModelReplica:
                 replies[reply.call_id] = reply
         except asyncio.CancelledError:
             for item in items:
-                self._queue.withdraw(item)
+                self._scheduler.withdraw(item)
             raise
         return encode_replies(reply for reply in replies.values() if reply is not None)
 
@@ -150,28 +136,18 @@ class ModelReplica:
 
     def _refusal(self, call: Call) -> Reply | None:
         """None for a call that can be answered in time; it then counts as being prepared."""
-        now_s = time.monotonic()
-        running_s = 0.0
-        if self._busy_since_s is not None:
-            running_s = max(0.0, self._busy_since_s + self._busy_for_s - now_s)
-        queue = self._queue
-        ahead = queue.rows_ahead(call.priority, call.tenant, call.rows) + self._rows_preparing
-        load = Load(
+        verdict = self._scheduler.admit(
+            time.monotonic(),
             rows=call.rows,
             left_s=call.left_s,
-            rows_ahead=ahead,
-            running_s=running_s,
-            max_batch_size=self._limits.rows(None) if self._limits else queue.policy.max_batch_size,
-            is_idle=ahead == 0 and self._busy_since_s is None,
+            priority=call.priority,
+            tenant=call.tenant,
         )
-        match admit(load, self._costs.curve(None)):
-            case Reject(reason=reason, retry_after_s=retry_after_s):
-                message = f"Request timeout expired: {reason}"
-                error = DeadlineExceeded(message, retry_after_s=retry_after_s)
-                return Reply(call_id=call.call_id, error=error)
-            case _:
-                self._rows_preparing += call.rows
-                return None
+        if not isinstance(verdict, Reject):
+            return None
+        message = f"Request timeout expired: {verdict.reason}"
+        error = DeadlineExceeded(message, retry_after_s=verdict.retry_after_s)
+        return Reply(call_id=call.call_id, error=error)
 
     async def _enqueue(
         self, calls: Sequence[Call], replies: dict[int, Reply | None], arrived_s: float
@@ -181,7 +157,7 @@ class ModelReplica:
         try:
             prepared = await loop.run_in_executor(self._preparing, self._prepare, calls)
         finally:
-            self._rows_preparing -= sum(call.rows for call in calls)
+            self._scheduler.arrived(sum(call.rows for call in calls))
         items: list[Queued[_Work]] = []
         for call, outcome in zip(calls, prepared, strict=True):
             if isinstance(outcome, SquadronError):
@@ -189,7 +165,7 @@ class ModelReplica:
                 continue
             item = self._queued(call, outcome, arrived_s, loop.create_future())
             try:
-                self._queue.push(item)
+                self._scheduler.push(item)
             except SquadronError as error:
                 replies[call.call_id] = Reply(call_id=call.call_id, error=error)
             else:
@@ -218,13 +194,12 @@ class ModelReplica:
         loop = asyncio.get_running_loop()
         version = (self._setup.variant, self._setup.card.version)
         pending = self._metrics.pending.labels(*version)
-        limit_of = self._limits.rows if self._limits is not None else None
         while True:
             self._wake.clear()
-            decision = self._queue.decide(time.monotonic(), limit_of)
+            decision = self._scheduler.decide(time.monotonic())
             for drop in decision.dropped:
                 _answer(drop.item, _dropped_reply(drop))
-            pending.set(len(self._queue))
+            pending.set(len(self._scheduler))
             match decision:
                 case Idle():
                     await self._wake.wait()
@@ -233,21 +208,10 @@ class ModelReplica:
                     await self._wake.wait()
                     timer.cancel()
                 case Run() as run:
-                    await self._run_one(run, loop)
-
-    async def _run_one(self, run: Run[_Work], loop: asyncio.AbstractEventLoop) -> None:
-        """Off the loop, and what it took into the curve that later decisions are made with."""
-        lane = self._queue.lane_of(run.batch[0])
-        rows = run.rows
-        started_s = time.monotonic()
-        self._busy_since_s, self._busy_for_s = started_s, self._costs.curve(lane).mean_s(rows)
-        is_whole = await loop.run_in_executor(self._computing, self._compute, run, loop)
-        self._busy_since_s = None
-        if is_whole:
-            took_s = time.monotonic() - started_s
-            self._costs.observe(lane, rows, took_s)
-            if self._limits is not None:
-                self._limits.observe(lane, rows, took_s)
+                    self._busy_since_s = time.monotonic()
+                    is_whole = await loop.run_in_executor(self._computing, self._compute, run, loop)
+                    self._busy_since_s = None
+                    self._scheduler.finished(time.monotonic(), is_whole=is_whole)
 
     def _compute(self, run: Run[_Work], loop: asyncio.AbstractEventLoop) -> bool:
         """In the engine's thread: run a batch, hand every reply to the loop at once. False when
@@ -322,7 +286,7 @@ def _ready_engine(setup: ReplicaSetup) -> Engine:
         ),
     )
     engine.load()
-    policy = setup.policy()
+    policy = policy_of(setup.batching, is_batched=setup.card.batched)
     engine.warm_up(tuple(sorted({1, policy.max_batch_size})))
     return engine
 

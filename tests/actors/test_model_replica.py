@@ -107,7 +107,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def queued(replica: Replica, count: int) -> None:
-    await until(lambda: len(replica._queue) == count)
+    await until(lambda: len(replica._scheduler) == count)
 
 
 async def test_an_envelope_is_one_batch_and_every_call_has_its_own_rows(make: Make) -> None:
@@ -198,7 +198,7 @@ async def test_a_call_whose_deadline_passed_in_the_queue_is_not_run(make: Make) 
 
 async def test_a_call_that_the_queue_ahead_would_make_late_is_refused_at_once(make: Make) -> None:
     replica = make(max_batch_size=1)
-    replica._costs.observe(None, 1, 10.0)
+    replica._scheduler.costs.observe(None, 1, 10.0)
     first = await busy(replica)
 
     [reply] = await ask(replica, call(1, left_s=12.0))

@@ -43,7 +43,9 @@ PUSH = st.tuples(
     st.sampled_from([1.0, 3.0, 20.0]),  # time to the deadline
     st.sampled_from("ssst"),  # shape
 )
-STEPS = st.lists(st.one_of(PUSH, st.sampled_from([0.0, 0.5, 2.0])), max_size=60)
+STEPS = st.lists(
+    st.one_of(PUSH, PUSH, PUSH, PUSH, st.sampled_from([0.0, 0.5, 2.0])), min_size=12, max_size=80
+)
 
 
 @settings(max_examples=300)

@@ -1,0 +1,99 @@
+"""One replica's decisions together: who is admitted, what runs when, and what was learned from it.
+
+A replica's loop drives it with its own clock, the simulator with virtual time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from cluster.config.variant import BatchingConfig
+from cluster.scheduling.admission import Admit, Load, Reject, admit
+from cluster.scheduling.batch_cost import CostBook
+from cluster.scheduling.batch_limit import AdaptiveLimits, BatchLimit
+from cluster.scheduling.batch_queue import BatchQueue
+from cluster.scheduling.decision import Idle, Queued, Run, Wait
+from cluster.scheduling.policy import policy_of
+
+P = TypeVar("P")
+
+
+class Scheduler(Generic[P]):
+    """One engine, one batch at a time. Calls for one request, in order: `admit`, `arrived`,
+    `push`; for a batch: `decide` until it answers `Run`, then `finished`."""
+
+    def __init__(self, config: BatchingConfig, *, is_batched: bool = True) -> None:
+        self.policy = policy_of(config, is_batched=is_batched)
+        self.costs = CostBook()
+        self._queue: BatchQueue[P] = BatchQueue(self.policy, self.costs)
+        self._limits: AdaptiveLimits | None = None
+        if config.mode == "adaptive":
+            target_s = None if config.latency_target_ms is None else config.latency_target_ms / 1e3
+            self._limits = AdaptiveLimits(self.policy.max_batch_size, target_s, self.costs)
+        self._limit_of = self._limits.rows if self._limits is not None else None
+        self._rows_admitted = 0
+        self._running: tuple[Hashable, int, float, float] | None = None
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def admit(
+        self, now_s: float, *, rows: int, left_s: float, priority: int = 0, tenant: str = ""
+    ) -> Admit | Reject:
+        """Whether a request can be answered in the time it has left. An admitted one counts as
+        waiting until it has `arrived` (its inputs may have to be prepared first)."""
+        ahead = self._queue.rows_ahead(priority, tenant, rows) + self._rows_admitted
+        running_s = 0.0
+        if self._running is not None:
+            _, _, started_s, expected_s = self._running
+            running_s = max(0.0, started_s + expected_s - now_s)
+        limit_of = self._limit_of
+        load = Load(
+            rows=rows,
+            left_s=left_s,
+            rows_ahead=ahead,
+            running_s=running_s,
+            max_batch_size=limit_of(None) if limit_of is not None else self.policy.max_batch_size,
+            is_idle=ahead == 0 and self._running is None,
+        )
+        verdict = admit(load, self.costs.curve(None))
+        if isinstance(verdict, Admit):
+            self._rows_admitted += rows
+        return verdict
+
+    def arrived(self, rows: int) -> None:
+        """Admitted rows are ready for the queue, or were given up."""
+        self._rows_admitted -= rows
+
+    def push(self, item: Queued[P]) -> None:
+        """Raises: Overloaded when the request's level is full."""
+        self._queue.push(item)
+
+    def withdraw(self, item: Queued[P]) -> bool:
+        """Take out a request whose caller is gone. False when it had left already."""
+        return self._queue.withdraw(item)
+
+    def decide(self, now_s: float) -> Run[P] | Wait[P] | Idle[P]:
+        """What the free engine does now."""
+        decision = self._queue.decide(now_s, self._limit_of)
+        if isinstance(decision, Run):
+            lane = self._queue.lane_of(decision.batch[0])
+            rows = decision.rows
+            self._running = lane, rows, now_s, self.costs.curve(lane).mean_s(rows)
+        return decision
+
+    def finished(self, now_s: float, *, is_whole: bool = True) -> None:
+        """The batch that `decide` gave is done. `is_whole`: it was computed as one, without
+        failures, so that its time says what such a batch takes."""
+        assert self._running is not None
+        lane, rows, started_s, _ = self._running
+        self._running = None
+        if is_whole:
+            self.costs.observe(lane, rows, now_s - started_s)
+            if self._limits is not None:
+                self._limits.observe(lane, rows, now_s - started_s)
+
+    def limits(self) -> dict[Hashable, BatchLimit]:
+        """Lane -> the largest batch now, and why. Empty unless the mode is adaptive."""
+        return self._limits.now() if self._limits is not None else {}
