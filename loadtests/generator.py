@@ -74,7 +74,7 @@ def http_request(
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
-class _Tally:
+class Tally:
     """What both loops count."""
 
     def __init__(self, slo_ms: float | None) -> None:
@@ -90,10 +90,10 @@ class _Tally:
             self.num_good += latency_s <= self._slo_s
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One request at a time. `pool.answered(connection, status)` hears of each end."""
 
-    def __init__(self, pool: _Pool) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport | None = None
@@ -120,19 +120,19 @@ class _Connection(asyncio.Protocol):
         self._pool.lost(self)
 
 
-class _Pool:
+class Pool:
     """Connections, what waits for one, and what to send next."""
 
-    def __init__(self, target: Target, tally: _Tally, *, is_closed_loop: bool) -> None:
+    def __init__(self, target: Target, tally: Tally, *, is_closed_loop: bool) -> None:
         self.target = target
         self.tally = tally
         self.is_closed_loop = is_closed_loop
         self.is_stopping = False
         self.num_sent = 0
-        self.idle: list[_Connection] = []
+        self.idle: list[Connection] = []
         self.waiting: deque[float] = deque()
         self.num_alive = 0
-        self._all: list[_Connection] = []
+        self._all: list[Connection] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, num_connections: int) -> None:
@@ -144,7 +144,7 @@ class _Pool:
         for attempt in range(CONNECT_ATTEMPTS):
             try:
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(self), self.target.host, self.target.port
+                    lambda: Connection(self), self.target.host, self.target.port
                 )
             except OSError:
                 # The listen queue is full or the server restarts: that is load too, try again.
@@ -169,7 +169,7 @@ class _Pool:
         while self.idle:
             self._send(self.idle.pop(), now_s)
 
-    def answered(self, connection: _Connection, status: int) -> None:
+    def answered(self, connection: Connection, status: int) -> None:
         now_s = time.perf_counter()
         self.tally.count(status, now_s - connection.since_s)
         if self.is_closed_loop and not self.is_stopping:
@@ -177,7 +177,7 @@ class _Pool:
         else:
             self._use(connection)
 
-    def lost(self, connection: _Connection) -> None:
+    def lost(self, connection: Connection) -> None:
         self.num_alive -= 1
         if connection in self.idle:
             self.idle.remove(connection)
@@ -211,13 +211,13 @@ class _Pool:
             if connection.transport is not None:
                 connection.transport.abort()
 
-    def _use(self, connection: _Connection) -> None:
+    def _use(self, connection: Connection) -> None:
         if self.waiting:
             self._send(connection, self.waiting.popleft())
         else:
             self.idle.append(connection)
 
-    def _send(self, connection: _Connection, since_s: float) -> None:
+    def _send(self, connection: Connection, since_s: float) -> None:
         self.num_sent += 1
         connection.send(self.target.request, since_s)
 
@@ -226,8 +226,8 @@ async def closed_loop(
     target: Target, *, connections: int, seconds: float, watched: Watched
 ) -> Load:
     """N callers, each sends when its last answer is there: capacity, never latency under load."""
-    tally = _Tally(None)
-    pool = _Pool(target, tally, is_closed_loop=True)
+    tally = Tally(None)
+    pool = Pool(target, tally, is_closed_loop=True)
     await pool.open(connections)
     before, generator_s = watched.read(), time.process_time()
     started_s = time.perf_counter()
@@ -266,10 +266,10 @@ async def open_loop(
     Answers that come later than `DRAIN_S` after the last arrival count as status 0.
     """
     times = arrival_times(arrivals, rate_per_s=rate_per_s, seconds=seconds, seed=seed)
-    tally = _Tally(slo_ms)
+    tally = Tally(slo_ms)
     lags = new_histogram()
     timer = PreciseTimer()
-    pool = _Pool(target, tally, is_closed_loop=False)
+    pool = Pool(target, tally, is_closed_loop=False)
     await pool.open(connections)
     before, generator_s = watched.read(), time.process_time()
     started_s = time.perf_counter()
