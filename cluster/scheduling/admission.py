@@ -44,7 +44,8 @@ class Reject:
 def admit(load: Load, curve: BatchCost) -> Admit | Reject:
     """An idle replica refuses nobody: running a request is how a wrong curve is put right."""
     batches_ahead, rest = divmod(load.rows_ahead, load.max_batch_size)
-    own_rows = min(load.max_batch_size, rest + load.rows)
+    # Behind a backlog its batch will be full by then, with those that come after it.
+    own_rows = load.max_batch_size if batches_ahead else min(load.max_batch_size, rest + load.rows)
     waiting_s = load.running_s + batches_ahead * curve.mean_s(load.max_batch_size)
     estimated_s = waiting_s + curve.safe_s(own_rows)
     if load.is_idle or estimated_s <= load.left_s:
