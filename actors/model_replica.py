@@ -112,8 +112,8 @@ class ModelReplica:
         if busy_since_s is not None and time.monotonic() - busy_since_s > STALLED_S:
             raise EngineFailed(f"{self._setup.variant}: one batch has run for over {STALLED_S} s")
 
-    async def __del__(self) -> None:
-        # Serve's only hook before it ends the process; requests have drained by then.
+    async def close(self) -> None:
+        """After the last request: stop batching, free the engine."""
         if self._loop_task is not None:
             self._loop_task.cancel()
         self._engine.close()

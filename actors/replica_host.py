@@ -36,4 +36,4 @@ class ReplicaHost:
         # Serve's only hook. It counts no request of ours over the socket, so what is in flight
         # there is finished here, before the process is ended.
         await self._listener.drain()
-        await self._replica.__del__()
+        await self._replica.close()
