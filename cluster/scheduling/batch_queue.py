@@ -13,7 +13,9 @@ and with a cost curve nothing is run that cannot be done by its deadline.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from itertools import groupby
 from math import inf
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from cluster.errors import Overloaded
@@ -26,6 +28,8 @@ from cluster.scheduling.policy import BatchPolicy
 from cluster.scheduling.shares import Shares
 
 P = TypeVar("P")
+
+_shelf = attrgetter("shelf")
 
 PROBE_EVERY = 16
 """When everything is refused for what batches are thought to cost, each so many refusals one is
@@ -176,17 +180,19 @@ class BatchQueue(Generic[P]):
         return True
 
     def _run(self, batch: list[Queued[P]], reason: str, dropped: list[Dropped[P]]) -> Run[P]:
-        for item in batch:
-            self._remove(item, is_served=True)
+        for shelf, items in groupby(batch, key=_shelf):
+            assert shelf is not None
+            shelf.lane.tier.remove(shelf, list(items), is_served=True)
+        self._num_waiting -= len(batch)
         return Run(batch=tuple(batch), reason=reason, dropped=tuple(dropped))
 
     def _refuse(self, item: Queued[P], reason: str) -> Dropped[P]:
         self._remove(item)
         return Dropped(item=item, reason=reason)
 
-    def _remove(self, item: Queued[P], *, is_served: bool = False) -> None:
+    def _remove(self, item: Queued[P]) -> None:
         assert item.shelf is not None
-        item.shelf.lane.tier.remove(item, is_served=is_served)
+        item.shelf.lane.tier.remove(item.shelf, (item,), is_served=False)
         self._num_waiting -= 1
 
     def _expire(self, now_s: float) -> list[Dropped[P]]:
@@ -214,7 +220,7 @@ class BatchQueue(Generic[P]):
         self._remove(item)
         late.add(item)
         self._num_waiting += 1
-        late.shares.leave(tenant, 0)
+        late.shares.leave(tenant, 1, 0)
 
     def _is_in_time(self, item: Queued[P]) -> bool:
         """Waiting, and not yet put behind."""

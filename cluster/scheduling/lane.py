@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from cluster.scheduling.decision import Queued
@@ -56,12 +56,12 @@ class Lane(Generic[P]):
         item.shelf = shelf
         self.rows += item.rows
 
-    def remove(self, item: Queued[P]) -> None:
-        shelf = item.shelf
-        assert shelf is not None
-        del shelf.items[item]
-        item.shelf = None
-        self.rows -= item.rows
+    def remove(self, shelf: Shelf[P], items: Sequence[Queued[P]], rows: int) -> None:
+        """`items` are of `shelf` and have `rows` rows together."""
+        for item in items:
+            del shelf.items[item]
+            item.shelf = None
+        self.rows -= rows
         if not shelf.items:
             del self._shelves[shelf.tenant]
 
@@ -165,18 +165,20 @@ class Tier(Generic[P]):
         self.num_waiting += 1
         self.rows += item.rows
 
-    def remove(self, item: Queued[P], *, is_served: bool) -> None:
-        shelf = item.shelf
-        assert shelf is not None
-        lane = shelf.lane
+    def remove(self, shelf: Shelf[P], items: Sequence[Queued[P]], *, is_served: bool) -> None:
+        """`items` lie on one shelf of this tier: what can be done once for all of them is."""
+        count = len(items)
+        rows = sum([item.rows for item in items])
         if is_served:
-            self.shares.charge(shelf.tenant, item.weight or item.rows)
-        lane.remove(item)
-        self.shares.leave(shelf.tenant, item.rows)
+            weights = [item.weight or item.rows for item in items]
+            self.shares.charge(shelf.tenant, sum(weights), weights[-1])
+        lane = shelf.lane
+        lane.remove(shelf, items, rows)
+        self.shares.leave(shelf.tenant, count, rows)
         if not lane and lane.key is not None:
             del self.lanes[lane.key]
-        self.num_waiting -= 1
-        self.rows -= item.rows
+        self.num_waiting -= count
+        self.rows -= rows
 
     def lane_keys(self) -> list[Hashable]:
         """Of the lanes that hold something, the most urgent first."""

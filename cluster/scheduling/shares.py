@@ -46,9 +46,9 @@ class Shares:
             self._waiting[tenant] = waiting + 1
             self._waiting_rows[tenant] += rows
 
-    def leave(self, tenant: str, rows: int) -> None:
-        """A request is no longer waiting, served or not."""
-        waiting = self._waiting[tenant] - 1
+    def leave(self, tenant: str, count: int, rows: int) -> None:
+        """So many requests are no longer waiting, served or not."""
+        waiting = self._waiting[tenant] - count
         if waiting:
             self._waiting[tenant] = waiting
             self._waiting_rows[tenant] -= rows
@@ -61,8 +61,8 @@ class Shares:
         elif len(self._served) > len(self._waiting) + MAX_REMEMBERED:
             self._served = {name: self._served[name] for name in self._waiting}
 
-    def charge(self, tenant: str, weight: float) -> None:
-        """A request of a waiting tenant is served."""
-        before = self._served[tenant]
-        self._turn = max(self._turn, before)
-        self._served[tenant] = before + weight
+    def charge(self, tenant: str, weight: float, last: float) -> None:
+        """Requests of a waiting tenant are served, `weight` in all and `last` the last of them."""
+        served = self._served[tenant] + weight
+        self._served[tenant] = served
+        self._turn = max(self._turn, served - last)
