@@ -16,13 +16,15 @@ from cluster.scheduling.batch_cost import BatchCost
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """What a new request would meet. `rows_ahead` are served before it; `running_s` is what the
-    running batch still takes; `is_idle`: nothing is queued, prepared or running."""
+    running batch still takes; `num_other_lanes` hold rows that share no batch with most of those
+    ahead; `is_idle`: nothing is queued, prepared or running."""
 
     rows: int
     left_s: float
     rows_ahead: int
     running_s: float
     max_batch_size: int
+    num_other_lanes: int = 0
     is_idle: bool = False
 
 
@@ -47,6 +49,8 @@ def admit(load: Load, curve: BatchCost) -> Admit | Reject:
     # Behind a backlog its batch will be full by then, with those that come after it.
     own_rows = load.max_batch_size if batches_ahead else min(load.max_batch_size, rest + load.rows)
     waiting_s = load.running_s + batches_ahead * curve.mean_s(load.max_batch_size)
+    # Their rows are counted already; what a batch more costs than its rows is not.
+    waiting_s += load.num_other_lanes * curve.mean_s(1)
     estimated_s = waiting_s + curve.safe_s(own_rows)
     if load.is_idle or estimated_s <= load.left_s:
         return Admit(estimated_s=estimated_s)

@@ -99,6 +99,12 @@ class BatchQueue(Generic[P]):
         """The lane that a request queues (or queued) in."""
         return item.shape_key if self.policy.has_shape_lanes else None
 
+    def num_lanes(self) -> int:
+        """Lanes that hold something, in the fullest tier."""
+        if not self.policy.has_shape_lanes:
+            return min(1, self._num_waiting)
+        return max(len(tier.lanes) for tier in self._tiers)
+
     def rows_ahead(self, priority: int, tenant: str, rows: int) -> int:
         """About how many waiting rows are served before a new request of so many.
 

@@ -55,6 +55,7 @@ class Scheduler(Generic[P]):
             rows_ahead=ahead,
             running_s=running_s,
             max_batch_size=limit_of(None) if limit_of is not None else self.policy.max_batch_size,
+            num_other_lanes=max(0, self._queue.num_lanes() - 1),
             is_idle=ahead == 0 and self._running is None,
         )
         verdict = admit(load, self.costs.curve(None))

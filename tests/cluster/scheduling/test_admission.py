@@ -22,6 +22,10 @@ def test_the_estimate_is_the_running_batch_those_ahead_and_its_own() -> None:
     assert admit(load(rows_ahead=17, running_s=0.05), curve()) == Admit(estimated_s=0.35)
 
 
+def test_each_other_lane_costs_a_batch_of_its_own() -> None:
+    assert admit(load(rows_ahead=4, num_other_lanes=2), curve()) == Admit(estimated_s=0.1 + 2 * 0.1)
+
+
 def test_what_cannot_be_answered_in_time_is_refused_with_when_to_come_back() -> None:
     assert admit(load(rows_ahead=80, left_s=0.5), curve()) == Reject(
         reason="80 rows are ahead: the answer would take 1.1 s, 0.5 s are left", retry_after_s=1
