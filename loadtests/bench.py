@@ -38,30 +38,43 @@ def measure(plan: Plan, works: list[Work], peers: list[str], seed: int) -> dict[
         found: dict[str, Any] = {"machine": fingerprint(), "plan": plan.name, "works": {}}
         with squadron(scratch / "squadron") as running:
             found["squadron"] = running.version
-            config = scratch / "squadron" / "bench.yaml"
-            for work in works:
-                found["works"][work.name] = _own_figures(suite, running, work, config)
-            if any(work.name == "identity" for work in works):
-                _identity_figures(suite, running, found)
-            for name in peers:
-                for work in works:
-                    with suite.step(f"{work.name}: beside {name}"):
-                        figures = suite.peer(PEERS[name], work, running)
-                        found["works"][work.name]["peers"][name] = figures
+            try:
+                _measure_all(suite, running, works, peers, found)
+            except KeyboardInterrupt:
+                # What was measured so far is worth a report.
+                suite.failures["the run"] = "interrupted; what came after this was not measured"
             found["machine_after"] = fingerprint()
         found["failures"] = suite.failures
         return found
 
 
-def _own_figures(suite: Suite, running: Running, work: Work, config: Path) -> dict[str, Any]:
+def _measure_all(
+    suite: Suite, running: Running, works: list[Work], peers: list[str], found: dict[str, Any]
+) -> None:
+    """Fills `found` as it goes."""
+    config = suite.scratch / "squadron" / "bench.yaml"
+    found["works"] = {work.name: {"peers": {}} for work in works}
+    for work in works:
+        _own_figures(suite, running, work, config, found["works"][work.name])
+    if any(work.name == "identity" for work in works):
+        _identity_figures(suite, running, found)
+    for name in peers:
+        for work in works:
+            with suite.step(f"{work.name}: beside {name}"):
+                figures = suite.peer(PEERS[name], work, running)
+                found["works"][work.name]["peers"][name] = figures
+
+
+def _own_figures(
+    suite: Suite, running: Running, work: Work, config: Path, found: dict[str, Any]
+) -> None:
     """Squadron alone with one piece of work."""
-    found: dict[str, Any] = {"peers": {}}
     target = squadron_target(running, work)
     with suite.step(f"{work.name}: throughput against latency"):
         suite.warm(running, target)
         found["sweep"] = suite.sweep(running, target)
     if "sweep" not in found:
-        return found
+        return
     capacity = max(each["ok_per_s"] for each in found["sweep"])
     alone_ms = found["sweep"][0]["quantiles_ms"]["p50"]["ms"]
     found["p50_c1_ms"] = alone_ms
@@ -77,7 +90,6 @@ def _own_figures(suite: Suite, running: Running, work: Work, config: Path) -> di
     with suite.step(f"{work.name}: goodput against offered load"):
         found["overloads"] = suite.overloads(running, work, capacity, max(50.0, 30 * alone_ms))
         found["recovery_s"] = suite.recovery(target, alone_ms)
-    return found
 
 
 def _identity_figures(suite: Suite, running: Running, found: dict[str, Any]) -> None:

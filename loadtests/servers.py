@@ -25,7 +25,8 @@ from loadtests.works import Body, Encoding, Work
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH_CONFIG = ROOT / "serve_configs" / "bench.yaml"
-START_S, STOP_S = 180.0, 60.0
+START_S = 180.0
+STOP_S, STOP_PEER_S = 60.0, 5.0
 
 
 class ServerFailed(Exception):
@@ -85,7 +86,10 @@ def squadron(scratch: Path, *, python: Path | None = None) -> Iterator[Running]:
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     program = (python or Path(sys.executable)).with_name("squadron")
     command = [str(program), "serve", str(file), "--json"]
-    with _own_ray() as environment, _process(command, environment, scratch) as child:
+    with (
+        _own_ray() as environment,
+        _process(command, environment, scratch, patience_s=STOP_S) as child,
+    ):
         _wait(child, lambda: _answers(f"http://127.0.0.1:{http}/v2/health/ready"), scratch)
         yield Running(
             name="squadron",
@@ -110,7 +114,10 @@ def process_server(
 ) -> Iterator[Running]:
     """Any server that is ready when it answers `probe` with 200, or accepts at the port `probe`."""
     scratch.mkdir(parents=True, exist_ok=True)
-    with _own_ray() as own, _process(command, {**own, **environment}, scratch) as child:
+    with (
+        _own_ray() as own,
+        _process(command, {**own, **environment}, scratch, patience_s=STOP_PEER_S) as child,
+    ):
         _wait(child, lambda: _accepts(probe), scratch)
         yield Running(
             name=name,
@@ -176,7 +183,11 @@ def _own_ray() -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def _process(
-    command: Sequence[str], environment: Mapping[str, str], scratch: Path
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    scratch: Path,
+    *,
+    patience_s: float,
 ) -> Iterator[subprocess.Popen[bytes]]:
     quiet = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", "TOKENIZERS_PARALLELISM": "false"}
     with (scratch / "server.log").open("wb") as log:
@@ -191,17 +202,17 @@ def _process(
         try:
             yield child
         finally:
-            _stop(child)
+            _stop(child, patience_s)
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: subprocess.Popen[bytes], patience_s: float) -> None:
     """Ask the parent, then end each process of its tree by its id (Triton outlives its parent)."""
     family = []
     with contextlib.suppress(psutil.NoSuchProcess):
         family = psutil.Process(child.pid).children(recursive=True)
     child.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(STOP_S)
+        child.wait(patience_s)
     _, alive = psutil.wait_procs(family, timeout=5)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
