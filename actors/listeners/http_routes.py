@@ -30,6 +30,10 @@ from cluster.requests import InferenceRequest
 
 logger = logging.getLogger("squadron.http")
 
+_CONTEXT_HEADERS = frozenset({"x-request-id", "x-squadron-tenant", "traceparent"})
+MAX_KNOWN_PATHS = 4096
+"""Paths whose place is remembered; callers could otherwise fill the memory with their own."""
+
 Handler = Callable[[HttpRequest, "_Place"], Awaitable[HttpReply]]
 
 
@@ -49,6 +53,7 @@ class HttpRoutes:
         self._door = door
         self._app = app
         self._metrics_folder = metrics_folder
+        self._known: dict[str, _Place] = {}
         self._fixed: dict[str, Mapping[str, Handler]] = {
             "/": {"GET": self._welcome},
             "/v2": {"GET": self._server},
@@ -69,7 +74,7 @@ class HttpRoutes:
     async def answer(self, request: HttpRequest) -> HttpReply:
         """Never raises: every error has the protocol's shape; a bug is a 500 without details."""
         try:
-            place = self._place(request.path)
+            place = self._known.get(request.path) or self._place(request.path)
             handler = place.methods.get(request.method)
             if handler is None and request.method == "HEAD":
                 handler = place.methods.get("GET")
@@ -84,6 +89,12 @@ class HttpRoutes:
 
     def _place(self, path: str) -> _Place:
         """Raises: UnknownRoute."""
+        place = self._found(path)
+        if len(self._known) < MAX_KNOWN_PATHS and place.model in self._door.table.routes:
+            self._known[path] = place
+        return place
+
+    def _found(self, path: str) -> _Place:
         trimmed = path.rstrip("/") or "/"
         fixed = self._fixed.get(trimmed)
         if fixed is not None:
@@ -141,6 +152,8 @@ class HttpRoutes:
         self, asked: InferenceRequest, headers: Mapping[str, str]
     ) -> InferenceRequest:
         sticky = self._door.sticky_header(asked.model) or "x-squadron-user"
+        if sticky not in headers and _CONTEXT_HEADERS.isdisjoint(headers):
+            return asked
         return replace(
             asked,
             request_id=asked.request_id or headers.get("x-request-id", ""),
