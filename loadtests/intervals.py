@@ -30,7 +30,7 @@ def ratio_of(new: Sequence[float], old: Sequence[float], *, seed: int = 0) -> Ra
     if len(new) != len(old) or not new:
         raise ValueError(f"{len(new)} new values for {len(old)} old ones")
     if min(*new, *old) <= 0:
-        raise ValueError("a ratio needs values above 0")
+        raise ValueError("a ratio needs values above 0: one side answered nothing in a block")
     logs = [math.log(a / b) for a, b in zip(new, old, strict=True)]
     low, high = bootstrap_median(logs, seed=seed)
     return Ratio(

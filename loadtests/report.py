@@ -37,6 +37,10 @@ def warnings_of(found: dict[str, Any], goals: list[Goal]) -> list[str]:
     notes = []
     if found["plan"] == "quick":
         notes.append("quick plan: blocks of seconds, few pairs; orders of magnitude, not percents")
+    cores = found["machine"]["cores"]
+    busiest = max(found[when]["load"][0] for when in ("machine", "machine_after") if when in found)
+    if busiest > cores:
+        notes.append(f"the machine was busy with other work: load {busiest:.1f} on {cores} cores")
     for goal in goals:
         if goal.name.endswith(".control") and abs(goal.value - 1) > MAX_AA_DEVIATION:
             notes.append(
@@ -45,16 +49,16 @@ def warnings_of(found: dict[str, Any], goals: list[Goal]) -> list[str]:
             )
     for work, figures in found["works"].items():
         for peer, each in figures["peers"].items():
-            cores = max(block["generator_cores"] for block in each["blocks"])
-            if cores > 0.6:
+            used = max(block["generator_cores"] for block in each["blocks"])
+            if used > 0.6:
                 notes.append(
-                    f"{work} beside {peer}: the generator used {cores:.2f} of a core; the faster "
+                    f"{work} beside {peer}: the generator used {used:.2f} of a core; the faster "
                     "side is bounded by it (compare CPU a request instead)"
                 )
         opened = [*figures.get("loads", ()), *figures.get("overloads", ())]
         late = [each for each in opened if each["send_lag_p99_ms"] > 1]
         if late:
-            shares = ", ".join(f"{each['share']:.0%}" for each in late)
+            shares = ", ".join(sorted({f"{each['share']:.0%}" for each in late}))
             notes.append(f"{work}: the generator itself was late by over 1 ms (p99) at {shares}")
     return notes
 
@@ -75,12 +79,12 @@ def _text(
         "",
         "## Goals",
         "",
-        "| what | goal | measured | 95 % interval | met |",
+        "| what | goal | measured | 95 % interval | verdict |",
         "|---|---|---|---|---|",
         *(_goal_row(goal) for goal in goals if goal.bound is not None),
         "",
         "Intervals: bootstrap of the median log ratio over interleaved A/B/B/A pairs; of a p99, "
-        "from order statistics.",
+        "from order statistics. Met or missed: the whole interval says so; else, and from one pair, open.",
         "",
         "## Everything else that is a ratio",
         "",
@@ -189,10 +193,9 @@ def _identity_text(figures: dict[str, Any]) -> list[str]:
 
 
 def _goal_row(goal: Goal) -> str:
-    met = "yes" if goal.is_met else "**no**"
     return (
         f"| {goal.what} | {goal.kind} {goal.bound:g} | {goal.value:.3g} | {_interval(goal)} "
-        f"| {met} |"
+        f"| {goal.verdict} |"
     )
 
 
@@ -203,6 +206,8 @@ def _shown_row(goal: Goal) -> str:
 def _interval(goal: Goal) -> str:
     if goal.low is None or goal.high is None:
         return "one measurement"
+    if goal.num_pairs == 1:
+        return "one steady pair"
     return f"{goal.low:.3g} to {goal.high:.3g}"
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
-from loadtests.goals import goals_of
+from loadtests.goals import Goal, goals_of
 from loadtests.levels import parse_batches
 from loadtests.report import warnings_of
 
@@ -18,9 +20,12 @@ squadron_batch_rows_bucket{le="+Inf",variant="m"} 5.0
 """
 
 
+MACHINE = {"cores": 2, "load": [0.1, 0.1, 0.1]}
+
+
 def figures(**changes: Any) -> dict[str, Any]:
     """A run with one work and nothing measured."""
-    return {"plan": "full", "works": {"identity": {"peers": {}} | changes}}
+    return {"plan": "full", "machine": MACHINE, "works": {"identity": {"peers": {}} | changes}}
 
 
 def ratio(value: float) -> dict[str, Any]:
@@ -53,9 +58,9 @@ def test_the_bare_loop_is_a_reference_and_never_the_best_peer() -> None:
 
     assert goals["identity.rate_vs_best_peer"].what.endswith("(mosec)")
     assert goals["identity.rate_vs_mosec"].value == pytest.approx(3.0)
-    assert goals["identity.rate_vs_mosec"].is_met is True
-    assert goals["identity.rate_vs_bare_loop"].is_met is True
-    assert goals["identity.rate_vs_slow"].is_met is None
+    assert goals["identity.rate_vs_mosec"].verdict == "open"
+    assert goals["identity.rate_vs_bare_loop"].verdict == "met"
+    assert goals["identity.rate_vs_slow"].verdict == ""
 
 
 def test_goodput_is_held_against_its_peak() -> None:
@@ -65,7 +70,7 @@ def test_goodput_is_held_against_its_peak() -> None:
     ]
     [goal] = goals_of(figures(overloads=points))
 
-    assert (goal.name, goal.value, goal.is_met) == ("identity.goodput_at_3x", 0.9, False)
+    assert (goal.name, goal.value, goal.verdict) == ("identity.goodput_at_3x", 0.9, "missed")
 
 
 def test_a_control_that_strays_and_a_late_generator_are_said() -> None:
@@ -77,3 +82,22 @@ def test_a_control_that_strays_and_a_late_generator_are_said() -> None:
 
     assert "identity.control is 1.200" in notes
     assert "late by over 1 ms (p99) at 70%" in notes
+
+
+def test_a_goal_is_decided_by_the_whole_interval() -> None:
+    def verdict(low: float, high: float, kind: Literal["at least", "at most"]) -> str:
+        goal = Goal(name="", what="", value=1.0, low=low, high=high, kind=kind, bound=1.0)
+        return goal.verdict
+
+    assert [verdict(1.0, 1.2, "at least"), verdict(0.9, 1.1, "at least")] == ["met", "open"]
+    assert [verdict(0.8, 0.9, "at least"), verdict(1.1, 1.2, "at most")] == ["missed", "missed"]
+    assert [verdict(0.8, 1.0, "at most"), verdict(0.9, 1.1, "at most")] == ["met", "open"]
+
+
+def test_every_ratio_of_the_committed_report_has_a_goal_that_agrees_with_it(root: Path) -> None:
+    file = root / "loadtests" / "report" / "summary.json"
+    for name, goal in json.loads(file.read_text())["ratios"].items():
+        assert goal["name"] == name
+        assert (goal["verdict"] == "") == (goal["bound"] is None)
+        if goal["low"] is not None:
+            assert goal["low"] <= goal["value"] <= goal["high"], name
