@@ -91,8 +91,12 @@ class ModelReplica:
         self._start_once()
         calls = decode_calls(message)
         arrived_s = time.monotonic()
-        replies = {call.call_id: self._refusal(call) for call in calls}
-        wanted = [call for call in calls if replies[call.call_id] is None]
+        replies: dict[int, Reply | None] = dict.fromkeys([call.call_id for call in calls])
+        wanted = calls
+        rows, left_s = sum([c.rows for c in calls]), min([c.left_s for c in calls], default=0.0)
+        if not self._scheduler.admit_all(rows=rows, left_s=left_s):
+            replies = {call.call_id: self._refusal(call) for call in calls}
+            wanted = [call for call in calls if replies[call.call_id] is None]
         items = await self._enqueue(wanted, replies, arrived_s)
         self._wake.set()
         try:

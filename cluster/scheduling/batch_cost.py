@@ -99,6 +99,10 @@ class CostBook:
     def __init__(self) -> None:
         self._curves: dict[Hashable, BatchCost] = {None: BatchCost()}
 
+    def dearest_s(self, rows: int) -> float:
+        """What a batch of `rows` hardly ever exceeds in any lane."""
+        return max([curve.safe_s(rows) for curve in self._curves.values()])
+
     def observe(self, lane: Hashable, rows: int, seconds: float) -> None:
         """A batch of this lane took so long."""
         self._curves[None].observe(rows, seconds)

@@ -47,6 +47,7 @@ class BatchQueue(Generic[P]):
         self.policy = policy
         self._costs = costs
         self._num_waiting = 0
+        self.rows_waiting = 0
         self._num_refused = 0
         num_levels = max(1, policy.priority_levels)
         self._levels = [policy.levels.get(n, policy.level) for n in range(1, num_levels + 1)]
@@ -83,6 +84,7 @@ class BatchQueue(Generic[P]):
             )
         tier.add(item)
         self._num_waiting += 1
+        self.rows_waiting += item.rows
         self._deadlines.add(item.deadline_s, item, self._num_waiting)
         if level.default_timeout_s < inf:
             timeout_s = level.timeout_s(item.deadline_s - item.arrived_s)
@@ -129,6 +131,8 @@ class BatchQueue(Generic[P]):
         `limit_of` a lane: rows of a batch now, where they should be fewer than `max_batch_size`.
         What is `dropped` has left the queue and waits for its answer.
         """
+        if not self._num_waiting:
+            return Idle()
         dropped = self._expire(now_s)
         while self._num_waiting:
             decision = self._look(now_s, limit_of, dropped)
@@ -143,7 +147,9 @@ class BatchQueue(Generic[P]):
         dropped: list[Dropped[P]],
     ) -> Run[P] | Wait[P] | None:
         """None when all that was looked at had to be refused: then look at the rest."""
-        first = next(n for n, tier in enumerate(self._tiers) if tier.num_waiting)
+        first = 0
+        while not self._tiers[first].num_waiting:
+            first += 1
         delay_s = self.policy.max_queue_delay_s
         until_s = inf
         for key in self._tiers[first].lane_keys():
@@ -190,6 +196,7 @@ class BatchQueue(Generic[P]):
             assert shelf is not None
             shelf.lane.tier.remove(shelf, list(items), is_served=True)
         self._num_waiting -= len(batch)
+        self.rows_waiting -= sum([item.rows for item in batch])
         return Run(batch=tuple(batch), reason=reason, dropped=tuple(dropped))
 
     def _refuse(self, item: Queued[P], reason: str) -> Dropped[P]:
@@ -200,6 +207,7 @@ class BatchQueue(Generic[P]):
         assert item.shelf is not None
         item.shelf.lane.tier.remove(item.shelf, (item,), is_served=False)
         self._num_waiting -= 1
+        self.rows_waiting -= item.rows
 
     def _expire(self, now_s: float) -> list[Dropped[P]]:
         """Deadlines end a request; the level's own timeout refuses it or puts it behind."""
@@ -226,6 +234,7 @@ class BatchQueue(Generic[P]):
         self._remove(item)
         late.add(item)
         self._num_waiting += 1
+        self.rows_waiting += item.rows
         late.shares.leave(tenant, 1, 0)
 
     def _is_in_time(self, item: Queued[P]) -> bool:
