@@ -84,7 +84,8 @@ def _goodput(axis: Any, figures: dict[str, Any]) -> None:
 
 def _batch_sizes(axis: Any, figures: dict[str, Any]) -> None:
     buckets = figures.get("levels", {}).get("batches", {}).get("buckets", {})
-    axis.bar(list(buckets), list(buckets.values()))
+    bounds = [bound.removesuffix(".0") for bound in buckets if float(bound) <= 64]
+    axis.bar(bounds, list(buckets.values())[: len(bounds)])
     axis.set(xlabel="rows a batch, at most (64 connections)", ylabel="batches")
 
 

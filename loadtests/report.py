@@ -84,7 +84,8 @@ def _text(
         *(_goal_row(goal) for goal in goals if goal.bound is not None),
         "",
         "Intervals: bootstrap of the median log ratio over interleaved A/B/B/A pairs; of a p99, "
-        "from order statistics. Met or missed: the whole interval says so; else, and from one pair, open.",
+        "from order statistics. Met or missed: the whole interval says so; else open, as one pair "
+        "leaves it.",
         "",
         "## Everything else that is a ratio",
         "",
