@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Sequence
@@ -131,7 +132,10 @@ async def serve_door(parts: _Parts, folder: Path, port: int) -> None:
     listening = await asyncio.get_running_loop().create_server(
         lambda: HttpConnection(routes, server.limits, listener), "127.0.0.1", port, backlog=2048
     )
-    await listening.serve_forever()
+    told_to_end = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told_to_end.set)
+    await told_to_end.wait()
+    listening.close()
 
 
 def main() -> None:
@@ -149,13 +153,13 @@ def main() -> None:
         _metrics_into(folder)
         if asked.part == "door":
             uvloop.run(serve_door(parts, folder, asked.port))
-            return
-        work = WORKS[asked.work]
-        rows = asked.rows or work.max_batch_size
-        found = uvloop.run(measure_replica(parts, work, rows=rows, seconds=asked.seconds))
-        print(json.dumps(found), flush=True)
-        # The replica's threads and runtime have nothing left to do.
-        os._exit(0)
+        else:
+            work = WORKS[asked.work]
+            rows = asked.rows or work.max_batch_size
+            found = uvloop.run(measure_replica(parts, work, rows=rows, seconds=asked.seconds))
+            print(json.dumps(found), flush=True)
+    # The replicas' threads and runtimes have nothing left to do, and would be waited for.
+    os._exit(0)
 
 
 if __name__ == "__main__":
