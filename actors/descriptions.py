@@ -15,14 +15,18 @@ EXTENSIONS = (
     "model_configuration",
     "parameters",
     "schedule_policy",
+    "statistics",
 )
 """Only what works (protocol section 5.3)."""
 
 
+def server_version(door: FrontDoor) -> str:
+    """What the configuration says, else the installed version."""
+    return door.server.version or installed_version("squadron-serve")
+
+
 def describe_server(door: FrontDoor) -> dict[str, object]:
-    return v2_model.server_metadata(
-        door.server.name, installed_version("squadron-serve"), EXTENSIONS
-    )
+    return v2_model.server_metadata(door.server.name, server_version(door), EXTENSIONS)
 
 
 def describe_model(door: FrontDoor, model: str, version: str = "") -> ModelDescription:

@@ -104,6 +104,10 @@ class FrontDoor:
             return ("the server is draining",)
         return self.table.not_ready()
 
+    def write_counts(self) -> None:
+        """Bring the metrics up to now; they are otherwise half a second behind."""
+        self._tally.flush()
+
     def class_labels(self, model: str) -> Mapping[str, Sequence[str]]:
         """Output -> class names, as the model's variants know them."""
         variants = self.table.variants_of(model)

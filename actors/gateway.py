@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from actors.controller import get_or_start_controller
+from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
 from actors.listeners import asgi
 from actors.listeners.grpc import GrpcListener
@@ -63,10 +64,11 @@ class Gateway:
             ),
             metrics=make_metrics(metrics_folder()),
         )
-        self._routes = HttpRoutes(self._door, app=app, metrics_folder=metrics_folder())
+        offered = make_offered(self._door, metrics_folder())
+        self._routes = HttpRoutes(self._door, offered, app=app)
         self._claims: list[PortClaim] = []
         self._http = HttpListener(self._routes, server.limits)
-        self._grpc = GrpcListener(self._door)
+        self._grpc = GrpcListener(self._door, offered)
         self._metrics = MetricsListener(self._routes, server.metrics, server.limits, folder)
         for key, listener in (("http", server.http), ("grpc", server.grpc)):
             claim = await asyncio.to_thread(

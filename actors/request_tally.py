@@ -7,6 +7,7 @@ A metric in prometheus_client's multiprocess mode asks for the process id on eve
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,9 +76,11 @@ class RequestTally:
         if kind.outcome == "success":
             metrics.inference_success.labels(*version).inc(total.count)
             metrics.request_duration_us.labels(*version).inc(total.seconds * 1e6)
+            metrics.last_inference.labels(*version).set(time.time())
         else:
             reason = failure_reason(kind.outcome)
             metrics.inference_failure.labels(*version, reason).inc(total.count)
+            metrics.failure_duration_us.labels(*version).inc(total.seconds * 1e6)
 
 
 def failure_reason(outcome: str) -> str:

@@ -26,6 +26,7 @@ import yaml
 
 import actors.model_replica
 from actors.app import build
+from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
 from actors.gateway import GatewaySetup
 from actors.listeners.http import HttpConnection, HttpListener
@@ -127,7 +128,7 @@ async def serve_door(parts: _Parts, folder: Path, port: int) -> None:
         make_transport=lambda deployment: _Direct(replicas[deployment]),
         metrics=make_metrics(folder),
     )
-    routes = HttpRoutes(door, app="without-ray", metrics_folder=folder)
+    routes = HttpRoutes(door, make_offered(door, folder), app="without-ray")
     listener = HttpListener(routes, server.limits)
     listening = await asyncio.get_running_loop().create_server(
         lambda: HttpConnection(routes, server.limits, listener), "127.0.0.1", port, backlog=2048

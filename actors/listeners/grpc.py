@@ -15,10 +15,12 @@ from typing import Any
 import grpc
 
 from actors.descriptions import EXTENSIONS, describe_model, repository_index
+from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
 from actors.listeners.port_claim import PortClaim
 from cluster.errors import SquadronError, Unsupported
 from cluster.protocols import v2_grpc
+from cluster.protocols.extensions.statistics import statistics_json
 from cluster.requests import InferenceRequest
 
 logger = logging.getLogger("squadron.grpc")
@@ -32,8 +34,9 @@ Unary = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[by
 class GrpcListener:
     """All models on one port; no routing metadata is needed."""
 
-    def __init__(self, door: FrontDoor) -> None:
+    def __init__(self, door: FrontDoor, offered: Offered) -> None:
         self._door = door
+        self._offered = offered
         self._server: grpc.aio.Server | None = None
         self._implemented: dict[str, Unary] = {
             "ServerLive": self._server_live,
@@ -44,6 +47,7 @@ class GrpcListener:
             "ModelConfig": self._model_config,
             "RepositoryIndex": self._repository_index,
             "ModelInfer": self._model_infer,
+            "ModelStatistics": self._model_statistics,
         }
 
     async def start(self, claim: PortClaim) -> None:
@@ -169,6 +173,11 @@ class GrpcListener:
     async def _repository_index(self, data: bytes, context: Any) -> bytes:
         only_ready = v2_grpc.decode_repository_index(data)
         return v2_grpc.encode_repository_index(repository_index(self._door, only_ready=only_ready))
+
+    async def _model_statistics(self, data: bytes, context: Any) -> bytes:
+        name, version = v2_grpc.decode_model_name("ModelStatistics", data)
+        found = await self._offered.statistics.of(name, version)
+        return v2_grpc.encode_json("ModelStatistics", statistics_json(found))
 
     async def _health_check(self, data: bytes, context: Any) -> bytes:
         return v2_grpc.encode_health(not self._door.not_ready())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from http import HTTPStatus
 from pathlib import Path
@@ -15,14 +16,25 @@ from typing import cast
 
 import httptools
 
-from actors.listeners.http_messages import Answers, HttpReply, HttpRequest, error_reply
+from actors.listeners.http_messages import (
+    Answers,
+    HttpReply,
+    HttpRequest,
+    HttpStream,
+    error_reply,
+    is_loopback,
+)
 from actors.listeners.port_claim import PortClaim
 from actors.listeners.socket_sharing import SharedListener
 from cluster.config.server import LimitsConfig
 from cluster.errors import InvalidRequest, PayloadTooLarge, SquadronError
 
+logger = logging.getLogger("squadron.http")
+
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PIPELINED = 16
+MAX_CHUNKS = 65_536
+"""Of a body (protocol section 5.7): a chunk a byte costs more to read than the bytes do."""
 LINGER_S = 1.0
 """How long a draining door waits on an idle connection for a request that is on its way."""
 
@@ -98,6 +110,7 @@ class HttpConnection(asyncio.Protocol):
         self._ready: deque[tuple[HttpRequest, bool]] = deque()
         self._is_broken = False
         self._closes_when_idle = False
+        self._is_local = False
         self._can_write = asyncio.Event()
         self._can_write.set()
         self._reset()
@@ -108,11 +121,14 @@ class HttpConnection(asyncio.Protocol):
         self._header_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._num_chunks = 0
         self._is_reading = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports offer all of `asyncio.Transport` without inheriting from it.
         self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._is_local = bool(peer) and is_loopback(peer[0])
         self._watch(self._limits.header_timeout_s)
         self._listener.joined(self)
 
@@ -173,6 +189,11 @@ class HttpConnection(asyncio.Protocol):
         if self._headers.get("expect", "").lower() == "100-continue":
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def on_chunk_header(self) -> None:
+        self._num_chunks += 1
+        if self._num_chunks > MAX_CHUNKS:
+            raise InvalidRequest(f"the body has more than {MAX_CHUNKS} chunks")
+
     def on_body(self, part: bytes) -> None:
         self._body_bytes += len(part)
         if self._body_bytes > self._limits.max_body_bytes:
@@ -191,6 +212,7 @@ class HttpConnection(asyncio.Protocol):
             path=path,
             headers=self._headers,
             body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
+            is_local=self._is_local,
         )
         self._ready.append((request, self._parser.should_keep_alive()))
         if self._task is None:
@@ -202,7 +224,10 @@ class HttpConnection(asyncio.Protocol):
                 request, keeps_alive = self._ready.popleft()
                 reply = await self._routes.answer(request)
                 keeps_alive = keeps_alive and not self._closes_when_idle
-                self._send(reply, keeps_alive=keeps_alive, has_body=request.method != "HEAD")
+                if isinstance(reply, HttpStream):
+                    await self._send_stream(reply, keeps_alive=keeps_alive)
+                else:
+                    self._send(reply, keeps_alive=keeps_alive, has_body=request.method != "HEAD")
                 await self._can_write.wait()
                 if not keeps_alive:
                     self._close()
@@ -237,6 +262,29 @@ class HttpConnection(asyncio.Protocol):
             lines.append(b"connection: close")
         head = b"\r\n".join(lines) + b"\r\n\r\n"
         self._write(head, *(reply.chunks if has_body else ()))
+
+    async def _send_stream(self, reply: HttpStream, *, keeps_alive: bool) -> None:
+        """Parts as they come, no faster than the caller reads. Where the connection ends with the
+        reply, its end is the body's (a caller of HTTP/1.0 knows no chunks)."""
+        lines = [
+            b"HTTP/1.1 %d %s" % (reply.status, _REASONS.get(reply.status, b"")),
+            b"content-type: " + reply.content_type.encode(),
+            b"transfer-encoding: chunked" if keeps_alive else b"connection: close",
+        ]
+        lines += [f"{name}: {value}".encode("latin-1") for name, value in reply.headers]
+        self._write(b"\r\n".join(lines) + b"\r\n\r\n")
+        try:
+            async for part in reply.parts:
+                size = b"%x\r\n" % len(part)
+                self._write(*((size, part, b"\r\n") if keeps_alive else (part,)))
+                await self._can_write.wait()
+        except Exception:
+            # The status has been sent: a cut connection is all that can still tell the caller.
+            logger.exception("a streamed reply ended with a bug of ours")
+            self.abort()
+            return
+        if keeps_alive:
+            self._write(b"0\r\n\r\n")
 
     def _write(self, *parts: bytes | memoryview) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from actors.listeners.http import HttpListener
-from actors.listeners.http_messages import Answers, HttpReply, HttpRequest
+from actors.listeners.http_messages import Answers, HttpReply, HttpRequest, HttpStream
 from actors.listeners.port_claim import PortClaim, claim_port
 from cluster.config.server import LimitsConfig, ListenerConfig
 
@@ -45,7 +45,7 @@ class _OnlyMetrics:
     def __init__(self, routes: Answers) -> None:
         self._routes = routes
 
-    async def answer(self, request: HttpRequest) -> HttpReply:
+    async def answer(self, request: HttpRequest) -> HttpReply | HttpStream:
         path = "/metrics" if request.path.rstrip("/") in ("", "/metrics") else "/none"
         return await self._routes.answer(
             HttpRequest(method=request.method, path=path, headers=request.headers)

@@ -25,9 +25,13 @@ class LimitsConfig(Section):
 
 
 class ServerConfig(Section):
-    """The doors: HTTP, gRPC and metrics, as Triton numbers them."""
+    """The doors: HTTP, gRPC and metrics, as Triton numbers them.
 
-    name: str = "squadron"
+    `name` and `version` are what clients are told; the installed version when none is given.
+    """
+
+    name: str = Field(default="squadron", min_length=1)
+    version: str = ""
     doors_per_node: int = Field(default=1, ge=1, le=64)
     http: ListenerConfig = ListenerConfig(port=8000)
     grpc: ListenerConfig = ListenerConfig(port=8001)

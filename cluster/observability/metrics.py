@@ -15,6 +15,8 @@ import prometheus_client.values
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from cluster.observability.statistics import NodeSamples, Sample
+
 LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
@@ -39,6 +41,11 @@ class Metrics:
     request_duration_us: Counter
     queue_duration_us: Counter
     compute_duration_us: Counter
+    failure_duration_us: Counter
+    executed_requests: Counter
+    batch_size_executions: Counter
+    batch_size_compute_us: Counter
+    last_inference: Gauge
     pending: Gauge
     batch_rows: Histogram
     in_flight: Gauge
@@ -94,6 +101,28 @@ def make_metrics(folder: Path) -> Metrics:
         compute_duration_us=counter(
             "nv_inference_compute_infer_duration_us", "Cumulative engine time, microseconds."
         ),
+        failure_duration_us=counter(
+            "squadron_request_failure_duration_us", "Cumulative time of failed requests, us."
+        ),
+        executed_requests=counter(
+            "squadron_executed_requests", "Requests inside the batches that engines ran."
+        ),
+        batch_size_executions=counter(
+            "squadron_batch_size_executions",
+            "Batches of each size in rows.",
+            ("model", "version", "batch_size"),
+        ),
+        batch_size_compute_us=counter(
+            "squadron_batch_size_compute_us",
+            "Engine time of the batches of each size, microseconds.",
+            ("model", "version", "batch_size"),
+        ),
+        last_inference=gauge(
+            "squadron_last_inference_seconds",
+            "When the last request was answered, seconds since 1970.",
+            by_version,
+            "max",
+        ),
         pending=gauge(
             "nv_inference_pending_request_count", "Requests waiting for the engine.", by_version
         ),
@@ -116,12 +145,25 @@ def aggregate(folder: Path) -> bytes:
 
     Gauges of processes that are gone are dropped first; their counters stay.
     """
+    # The client library appends `_total` to every counter; Triton's names carry no suffix.
+    return re.sub(rb"\b(nv_\w+?)_total\b", rb"\1", generate_latest(_node(folder)))
+
+
+def node_samples(folder: Path) -> NodeSamples:
+    """The same numbers as `aggregate` has, to be asked by name."""
+    return NodeSamples(
+        Sample(name=sample.name, labels=sample.labels, value=sample.value)
+        for metric in _node(folder).collect()
+        for sample in metric.samples
+    )
+
+
+def _node(folder: Path) -> CollectorRegistry:
     for pid in _dead_pids(folder):
         mark_process_dead(pid, str(folder))
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=str(folder))
-    # The client library appends `_total` to every counter; Triton's names carry no suffix.
-    return re.sub(rb"\b(nv_\w+?)_total\b", rb"\1", generate_latest(registry))
+    return registry
 
 
 def _dead_pids(folder: Path) -> set[int]:

@@ -279,6 +279,12 @@ def _answer(method: str, **fields: Any) -> bytes:
     return data
 
 
+def encode_json(method: str, content: dict[str, object]) -> bytes:
+    """An answer in the JSON form of its message, as the HTTP door gives it."""
+    data: bytes = json_format.ParseDict(content, METHODS[method].response()).SerializeToString()
+    return data
+
+
 def encode_server_live(is_live: bool) -> bytes:
     return _answer("ServerLive", live=is_live)
 

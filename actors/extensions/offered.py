@@ -1,0 +1,22 @@
+"""What both transports of a door offer beside inference: one object for the two of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.extensions.statistics import NodeStatistics
+from actors.front_door import FrontDoor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """`metrics_folder`: where every process of the node writes its numbers."""
+
+    metrics_folder: Path
+    statistics: NodeStatistics
+
+
+def make_offered(door: FrontDoor, metrics_folder: Path) -> Offered:
+    """The extensions of one door, as its configuration wants them."""
+    return Offered(metrics_folder=metrics_folder, statistics=NodeStatistics(door, metrics_folder))

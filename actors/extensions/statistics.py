@@ -1,0 +1,35 @@
+"""What the models of this node did, for both transports."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from actors.front_door import FrontDoor
+from cluster.observability.metrics import node_samples
+from cluster.observability.statistics import model_statistics
+from cluster.protocols.extensions.statistics import ModelStatistics
+
+
+class NodeStatistics:
+    """Reads the metrics that every process of the node writes into one folder."""
+
+    def __init__(self, door: FrontDoor, metrics_folder: Path) -> None:
+        self._door = door
+        self._folder = metrics_folder
+
+    async def of(self, model: str = "", version: str = "") -> list[ModelStatistics]:
+        """One entry for `model`, or one for every model without a name.
+
+        Raises: ModelNotFound.
+        """
+        table = self._door.table
+        if model:
+            self._door.route(model, version)
+        names = [model] if model else sorted(table.routes)
+        self._door.write_counts()
+        node = await asyncio.to_thread(node_samples, self._folder)
+        return [
+            model_statistics(node, name, self._door.version_of(table.routes[name]))
+            for name in names
+        ]

@@ -1,0 +1,103 @@
+"""Inference over HTTP: JSON, binary tensors and raw bodies in, an answer out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from actors.front_door import FrontDoor
+from actors.listeners.http_messages import JSON, HttpReply, HttpRequest
+from actors.listeners.route_table import Place, Route
+from cluster.errors import InvalidRequest
+from cluster.protocols import v2_json
+from cluster.requests import InferenceRequest
+
+_CONTEXT_HEADERS = frozenset({"x-request-id", "x-squadron-tenant", "traceparent"})
+
+
+class InferRoutes:
+    """Bound to one front door."""
+
+    def __init__(self, door: FrontDoor) -> None:
+        self._door = door
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                method="POST",
+                path="/v2/models/{model}/infer",
+                answer=self._infer,
+                summary="Run a model",
+                takes="InferRequest",
+                gives="InferResponse",
+                is_of_model=True,
+            ),
+        ]
+
+    async def _infer(self, request: HttpRequest, place: Place) -> HttpReply:
+        route = self._door.route(place.model, place.version)
+        json_length = _json_length(request.headers)
+        if json_length == 0 or (json_length is None and _is_raw(request)):
+            asked = v2_json.decode_raw(request.body, place.model, place.version, route.signature)
+        else:
+            asked = v2_json.decode_infer(
+                request.body, json_length=json_length, model=place.model, version=place.version
+            )
+        asked = self._with_headers(asked, request.headers)
+        answer = await self._door.infer(asked)
+        # A raw body with the binary header asks for Triton's raw answer; without it, for JSON.
+        encoded = v2_json.encode_infer(
+            answer,
+            asked,
+            binary_default=json_length == 0,
+            class_labels=self._labels(asked),
+        )
+        headers = [("x-squadron-variant", answer.variant)]
+        if encoded.json_length is not None:
+            headers.append(("Inference-Header-Content-Length", str(encoded.json_length)))
+        return HttpReply(
+            status=200,
+            chunks=tuple(encoded.chunks),
+            content_type=encoded.content_type,
+            headers=tuple(headers),
+        )
+
+    def _labels(self, asked: InferenceRequest) -> Mapping[str, Sequence[str]]:
+        if not any(output.num_classes for output in asked.outputs):
+            return {}
+        return self._door.class_labels(asked.model)
+
+    def _with_headers(
+        self, asked: InferenceRequest, headers: Mapping[str, str]
+    ) -> InferenceRequest:
+        sticky = self._door.sticky_header(asked.model) or "x-squadron-user"
+        if sticky not in headers and _CONTEXT_HEADERS.isdisjoint(headers):
+            return asked
+        return replace(
+            asked,
+            request_id=asked.request_id or headers.get("x-request-id", ""),
+            affinity_key=headers.get(sticky, ""),
+            tenant=headers.get("x-squadron-tenant", ""),
+            trace_parent=headers.get("traceparent", ""),
+        )
+
+
+def _json_length(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("inference-header-content-length")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise InvalidRequest(
+            f"header Inference-Header-Content-Length must be a whole number >= 0, got {text[:40]!r}"
+        )
+    return int(text)
+
+
+def _is_raw(request: HttpRequest) -> bool:
+    """A body that is no JSON, from a caller that did not say it were: a file, sent as it is.
+
+    `curl --data-binary @photo.jpg` sends its own form content type, so the body decides.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip() == JSON:
+        return False
+    return request.body.lstrip()[:1] not in (b"{", b"")

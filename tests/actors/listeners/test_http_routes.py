@@ -1,0 +1,80 @@
+"""The routes without a socket: a request object in, a reply out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+
+from tests.actors.listeners.doors import SUM, make_door, simple_body
+
+
+async def test_statistics_count_requests_rows_and_nanoseconds(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+    for _ in range(3):
+        await door.json("POST", "/v2/models/simple/infer", simple_body())
+    await door.refusal("POST", "/v2/models/simple/infer", b"{}")
+    await door.refusal(
+        "POST", "/v2/models/simple/infer", simple_body(outputs=[{"name": "nothing"}])
+    )
+
+    (found,) = (await door.json("GET", "/v2/models/simple/stats"))["model_stats"]
+
+    stats = found["inference_stats"]
+    assert (found["name"], found["version"], found["inference_count"]) == ("simple", "1", 3)
+    assert (stats["success"]["count"], stats["fail"]["count"]) == (3, 1)
+    assert stats["success"]["ns"] > 1000
+    assert found["last_inference"] > 1_700_000_000_000
+    assert set(stats) == {
+        "success", "fail", "queue", "compute_input", "compute_infer", "compute_output",
+        "cache_hit", "cache_miss",
+    }  # fmt: skip
+
+
+async def test_statistics_of_all_models_list_each_once(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+
+    found = await door.json("GET", "/v2/models/stats")
+    one = await door.json("GET", "/v2/models/simple/versions/1/stats")
+
+    assert [m["name"] for m in found["model_stats"]] == ["shout", "simple", "simple_identity"]
+    assert [m["name"] for m in one["model_stats"]] == ["simple"]
+    assert (await door.refusal("GET", "/v2/models/nothing/stats"))[0] == 404
+
+
+async def test_an_infer_request_is_answered(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+
+    answer = await door.json("POST", "/v2/models/simple/versions/1/infer", simple_body(id="7"))
+
+    assert answer["id"] == "7"
+    assert answer["outputs"][0]["data"] == SUM
+
+
+async def test_wrong_paths_and_methods_have_the_protocols_shape(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+
+    assert await door.refusal("GET", "/v2/nowhere") == (404, "Not Found")
+    reply = await door.ask("DELETE", "/v2/models/simple/infer")
+    assert (reply.status, dict(reply.headers)["Allow"]) == (405, "POST")
+    assert orjson.loads(reply.chunks[0]) == {"error": "Method Not Allowed"}
+
+
+async def test_the_servers_name_and_version_are_the_configurations(tmp_path: Path) -> None:
+    door = make_door(tmp_path, name="triton", version="2.73.0")
+
+    found = await door.json("GET", "/v2")
+
+    assert (found["name"], found["version"]) == ("triton", "2.73.0")
+
+
+async def test_every_route_is_in_the_openapi_document(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+
+    document = await door.json("GET", "/openapi.json")
+
+    described = {(m.upper(), path) for path, ms in document["paths"].items() for m in ms}
+    assert described == {(o.method, o.path) for o in door.routes.table.operations()}
+    assert ("POST", "/v2/models/{model}/versions/{version}/infer") in described
+    ids = [op["operationId"] for ms in document["paths"].values() for op in ms.values()]
+    assert len(ids) == len(set(ids))
