@@ -76,11 +76,11 @@ class RequestTally:
         if kind.outcome == "success":
             metrics.inference_success.labels(*version).inc(total.count)
             metrics.request_duration_us.labels(*version).inc(total.seconds * 1e6)
-            metrics.last_inference.labels(*version).set(time.time())
+            metrics.statistics.last_inference.labels(*version).set(time.time())
         else:
             reason = failure_reason(kind.outcome)
             metrics.inference_failure.labels(*version, reason).inc(total.count)
-            metrics.failure_duration_us.labels(*version).inc(total.seconds * 1e6)
+            metrics.statistics.failure_duration_us.labels(*version).inc(total.seconds * 1e6)
 
 
 def failure_reason(outcome: str) -> str:

@@ -41,15 +41,22 @@ class Metrics:
     request_duration_us: Counter
     queue_duration_us: Counter
     compute_duration_us: Counter
+    pending: Gauge
+    batch_rows: Histogram
+    in_flight: Gauge
+    table_version: Gauge
+    statistics: StatisticsMetrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsMetrics:
+    """What only Triton's statistics need (`cluster.observability.statistics`)."""
+
     failure_duration_us: Counter
     executed_requests: Counter
     batch_size_executions: Counter
     batch_size_compute_us: Counter
     last_inference: Gauge
-    pending: Gauge
-    batch_rows: Histogram
-    in_flight: Gauge
-    table_version: Gauge
 
 
 def make_metrics(folder: Path) -> Metrics:
@@ -101,28 +108,6 @@ def make_metrics(folder: Path) -> Metrics:
         compute_duration_us=counter(
             "nv_inference_compute_infer_duration_us", "Cumulative engine time, microseconds."
         ),
-        failure_duration_us=counter(
-            "squadron_request_failure_duration_us", "Cumulative time of failed requests, us."
-        ),
-        executed_requests=counter(
-            "squadron_executed_requests", "Requests inside the batches that engines ran."
-        ),
-        batch_size_executions=counter(
-            "squadron_batch_size_executions",
-            "Batches of each size in rows.",
-            ("model", "version", "batch_size"),
-        ),
-        batch_size_compute_us=counter(
-            "squadron_batch_size_compute_us",
-            "Engine time of the batches of each size, microseconds.",
-            ("model", "version", "batch_size"),
-        ),
-        last_inference=gauge(
-            "squadron_last_inference_seconds",
-            "When the last request was answered, seconds since 1970.",
-            by_version,
-            "max",
-        ),
         pending=gauge(
             "nv_inference_pending_request_count", "Requests waiting for the engine.", by_version
         ),
@@ -136,6 +121,41 @@ def make_metrics(folder: Path) -> Metrics:
         in_flight=gauge("squadron_requests_in_flight", "Requests inside the doors.", ()),
         table_version=gauge(
             "squadron_routing_table_version", "Version of the routing table.", (), "livemax"
+        ),
+        statistics=_statistics(registry),
+    )
+
+
+def _statistics(registry: CollectorRegistry) -> StatisticsMetrics:
+    by_version = ("model", "version")
+    by_size = (*by_version, "batch_size")
+
+    def counter(name: str, text: str, labels: tuple[str, ...] = by_version) -> Counter:
+        return Counter(name, text, labels, registry=registry)
+
+    return StatisticsMetrics(
+        failure_duration_us=counter(
+            "squadron_request_failure_duration_us", "Cumulative time of failed requests, us."
+        ),
+        executed_requests=counter(
+            "squadron_executed_requests", "Requests inside the batches that engines ran."
+        ),
+        batch_size_executions=counter(
+            "squadron_batch_size_executions",
+            "Batches of each size in rows.",
+            by_size,
+        ),
+        batch_size_compute_us=counter(
+            "squadron_batch_size_compute_us",
+            "Engine time of the batches of each size, microseconds.",
+            by_size,
+        ),
+        last_inference=Gauge(
+            "squadron_last_inference_seconds",
+            "When the last request was answered, seconds since 1970.",
+            by_version,
+            registry=registry,
+            multiprocess_mode="max",
         ),
     )
 
