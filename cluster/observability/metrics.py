@@ -68,7 +68,10 @@ def make_metrics(folder: Path) -> Metrics:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     prometheus_client.values.ValueClass = prometheus_client.values.MultiProcessValue()
-    registry = CollectorRegistry()
+    return _declared(CollectorRegistry())
+
+
+def _declared(registry: CollectorRegistry) -> Metrics:
     by_version = ("model", "version")
 
     def counter(name: str, text: str, labels: tuple[str, ...] = by_version) -> Counter:
