@@ -62,6 +62,8 @@ def error_reply(error: SquadronError) -> HttpReply:
     headers: list[tuple[str, str]] = []
     if isinstance(error, MethodNotAllowed):
         headers.append(("Allow", str(error.details.get("allow", ""))))
+    if "accept_encoding" in error.details:
+        headers.append(("Accept-Encoding", str(error.details["accept_encoding"])))
     if error.retry_after_s is not None:
         headers.append(("Retry-After", str(max(1, round(error.retry_after_s)))))
     return HttpReply(

@@ -12,10 +12,11 @@ import orjson
 from actors.descriptions import server_version
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
-from actors.listeners.http_infer import InferRoutes
-from actors.listeners.http_management import ManagementRoutes
+from actors.listeners.routes.infer import InferRoutes
+from actors.listeners.routes.management import ManagementRoutes
+from actors.listeners.compression import compress, expand
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, error_reply
-from actors.listeners.route_table import Place, Route, RouteTable
+from actors.listeners.routes.table import Place, Route, RouteTable
 from cluster.errors import MethodNotAllowed, SquadronError
 from cluster.protocols.extensions import openapi
 
@@ -51,7 +52,14 @@ class HttpRoutes:
                 handler = place.methods.get("GET")
             if handler is None:
                 raise MethodNotAllowed("Method Not Allowed", allow=", ".join(place.methods))
-            return await handler(request, place)
+            headers = request.headers
+            if "content-encoding" in headers:
+                limit = self._door.server.limits.max_body_bytes
+                request.body = await expand(request.body, headers["content-encoding"], limit)
+            reply = await handler(request, place)
+            if "accept-encoding" in headers and isinstance(reply, HttpReply):
+                return await compress(reply, headers["accept-encoding"])
+            return reply
         except SquadronError as error:
             return error_reply(error)
         except Exception:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest
-from actors.listeners.route_table import Place, Route
+from actors.listeners.routes.table import Place, Route
 from cluster.errors import InvalidRequest
 from cluster.protocols import v2_json
 from cluster.requests import InferenceRequest

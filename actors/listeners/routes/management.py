@@ -10,7 +10,7 @@ from actors.descriptions import describe_model, describe_server, repository_inde
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, json_reply
-from actors.listeners.route_table import Handler, Place, Route
+from actors.listeners.routes.table import Handler, Place, Route
 from cluster.errors import InvalidRequest, NoReadyReplica
 from cluster.observability import metrics as metrics_text
 from cluster.protocols import v2_model
