@@ -22,6 +22,9 @@ MIN_COMPRESSED_BYTES = 1024
 """Smaller replies stay as they are: they fit into a packet either way."""
 
 _OFF_LOOP_BYTES = 64 * 1024
+_EXPANDED_AT_ONCE_BYTES = 1024
+"""At most a thousand times as much comes out: a millisecond of the loop."""
+
 _LEVEL = 1
 _WBITS: dict[Coding, int] = {"gzip": 31, "deflate": 15}
 
@@ -35,14 +38,15 @@ async def expand(body: bytes, coding: str, limit: int) -> bytes:
     named = coding.strip().lower()
     if named in ("", "identity"):
         return body
-    if named != "gzip" and named != "deflate":
+    if named not in _WBITS:
         raise Unsupported(
             f"content encoding {coding[:40]!r} is not supported; allowed: {ACCEPTED}, identity",
             accept_encoding=ACCEPTED,
         )
-    if len(body) < 1024:
-        return _expanded(body, named, limit)
-    return await asyncio.to_thread(_expanded, body, named, limit)
+    known: Coding = "gzip" if named == "gzip" else "deflate"
+    if len(body) < _EXPANDED_AT_ONCE_BYTES:
+        return _expanded(body, known, limit)
+    return await asyncio.to_thread(_expanded, body, known, limit)
 
 
 def _expanded(body: bytes, coding: Coding, limit: int) -> bytes:

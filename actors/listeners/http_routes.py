@@ -12,10 +12,10 @@ import orjson
 from actors.descriptions import server_version
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
-from actors.listeners.routes.infer import InferRoutes
-from actors.listeners.routes.management import ManagementRoutes
 from actors.listeners.compression import compress, expand
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, error_reply
+from actors.listeners.routes.infer import InferRoutes
+from actors.listeners.routes.management import ManagementRoutes
 from actors.listeners.routes.table import Place, Route, RouteTable
 from cluster.errors import MethodNotAllowed, SquadronError
 from cluster.protocols.extensions import openapi
