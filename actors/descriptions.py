@@ -12,6 +12,7 @@ from cluster.routing.table import EnsembleRoute, ExperimentRoute, VariantRoute
 EXTENSIONS = (
     "binary_tensor_data",
     "classification",
+    "logging",
     "model_configuration",
     "parameters",
     "schedule_policy",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.extensions.settings import DoorSettings
 from actors.extensions.statistics import NodeStatistics
 from actors.front_door import FrontDoor
 
@@ -15,8 +16,13 @@ class Offered:
 
     metrics_folder: Path
     statistics: NodeStatistics
+    settings: DoorSettings
 
 
 def make_offered(door: FrontDoor, metrics_folder: Path) -> Offered:
     """The extensions of one door, as its configuration wants them."""
-    return Offered(metrics_folder=metrics_folder, statistics=NodeStatistics(door, metrics_folder))
+    return Offered(
+        metrics_folder=metrics_folder,
+        statistics=NodeStatistics(door, metrics_folder),
+        settings=DoorSettings(door),
+    )

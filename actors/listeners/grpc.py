@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
 
-from actors.descriptions import EXTENSIONS, describe_model, repository_index
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
+from actors.listeners.grpc_management import GrpcManagement, Unary
+from actors.listeners.in_order import InOrder
 from actors.listeners.port_claim import PortClaim
-from cluster.errors import SquadronError, Unsupported
+from cluster.errors import SquadronError
 from cluster.protocols import v2_grpc
-from cluster.protocols.extensions.statistics import statistics_json
+from cluster.protocols.grpc_schema import HEALTH_SERVICE, REFLECTION_SERVICES
 from cluster.requests import InferenceRequest
 
 logger = logging.getLogger("squadron.grpc")
@@ -28,7 +29,15 @@ logger = logging.getLogger("squadron.grpc")
 MAX_DETAILS = 4000
 """Characters of an error's text: status details travel in a header of limited size."""
 
-Unary = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
+Streaming = Callable[[Any, Any], AsyncIterator[bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamError:
+    """What went wrong with one request of a stream."""
+
+    error: SquadronError
+    request_id: str
 
 
 class GrpcListener:
@@ -38,17 +47,8 @@ class GrpcListener:
         self._door = door
         self._offered = offered
         self._server: grpc.aio.Server | None = None
-        self._implemented: dict[str, Unary] = {
-            "ServerLive": self._server_live,
-            "ServerReady": self._server_ready,
-            "ModelReady": self._model_ready,
-            "ServerMetadata": self._server_metadata,
-            "ModelMetadata": self._model_metadata,
-            "ModelConfig": self._model_config,
-            "RepositoryIndex": self._repository_index,
-            "ModelInfer": self._model_infer,
-            "ModelStatistics": self._model_statistics,
-        }
+        self._management = GrpcManagement(door, offered)
+        self._unary = {"ModelInfer": self._model_infer, **self._management.methods()}
 
     async def start(self, claim: PortClaim) -> None:
         limit = self._door.server.limits.max_body_bytes
@@ -62,7 +62,9 @@ class GrpcListener:
                 ("grpc.http2.max_ping_strikes", 0),
             ]
         )
-        self._server.add_generic_rpc_handlers((self._inference(), self._health()))
+        self._server.add_generic_rpc_handlers(
+            (self._inference(), self._health(), *self._reflection())
+        )
         self._server.add_insecure_port(f"{claim.host}:{claim.port}")
         await self._server.start()
 
@@ -72,18 +74,31 @@ class GrpcListener:
             await self._server.stop(patience_s)
 
     def _inference(self) -> grpc.GenericRpcHandler:
-        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
-        for name, method in v2_grpc.METHODS.items():
-            if method.client_streaming:
-                handlers[name] = grpc.stream_stream_rpc_method_handler(self._stream_infer)
-            else:
-                work = self._implemented.get(name, _unsupported(name))
-                handlers[name] = grpc.unary_unary_rpc_method_handler(self._answered(work))
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            name: grpc.unary_unary_rpc_method_handler(self._answered(self._unary[name]))
+            for name, method in v2_grpc.METHODS.items()
+            if not method.server_streaming
+        }
+        streamed = self._streamed(self._stream_infer)
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(streamed)
         return grpc.method_handlers_generic_handler(v2_grpc.SERVICE, handlers)
 
     def _health(self) -> grpc.GenericRpcHandler:
-        check = grpc.unary_unary_rpc_method_handler(self._answered(self._health_check))
-        return grpc.method_handlers_generic_handler(v2_grpc.HEALTH_SERVICE, {"Check": check})
+        check = self._answered(self._management.health_check)
+        watch = self._streamed(self._management.health_watch)
+        handlers = {
+            "Check": grpc.unary_unary_rpc_method_handler(check),
+            "Watch": grpc.unary_stream_rpc_method_handler(watch),
+        }
+        return grpc.method_handlers_generic_handler(HEALTH_SERVICE, handlers)
+
+    def _reflection(self) -> list[grpc.GenericRpcHandler]:
+        answer = grpc.stream_stream_rpc_method_handler(self._streamed(self._management.reflect))
+        handlers = {"ServerReflectionInfo": answer}
+        return [
+            grpc.method_handlers_generic_handler(service, handlers)
+            for service in REFLECTION_SERVICES
+        ]
 
     def _answered(self, work: Unary) -> Unary:
         """Errors become the protocol's status; a bug is INTERNAL without details."""
@@ -91,16 +106,23 @@ class GrpcListener:
         async def run(data: bytes, context: Any) -> bytes:
             try:
                 return await work(data, context)
-            except SquadronError as error:
-                await context.abort(_code(error), error.message[:MAX_DETAILS])
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except Exception as error:
-                if isinstance(error, grpc.aio.AbortError):
-                    raise
-                logger.exception("a gRPC request failed with a bug of ours")
-                await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+                await _abort(context, error)
             raise AssertionError("abort always raises")
+
+        return run
+
+    def _streamed(self, work: Streaming) -> Streaming:
+        async def run(asked: Any, context: Any) -> AsyncIterator[bytes]:
+            try:
+                async for data in work(asked, context):
+                    yield data
+            except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
+                raise
+            except Exception as error:
+                await _abort(context, error)
 
         return run
 
@@ -115,16 +137,28 @@ class GrpcListener:
     async def _stream_infer(
         self, requests: AsyncIterator[bytes], context: Any
     ) -> AsyncIterator[bytes]:
-        """One answer a request, in order; an error of one request leaves the stream open."""
-        async for data in requests:
-            request_id = ""
-            try:
-                asked = self._with_metadata(v2_grpc.decode_infer(data), context)
-                request_id = asked.request_id
-                answer = await self._door.infer(asked)
-                yield v2_grpc.encode_stream_infer(answer, asked)
-            except SquadronError as error:
-                yield v2_grpc.encode_stream_error(error, request_id)
+        """One answer a request, in order, many requests under way at once; an error of one leaves
+        the stream open, unless the caller asked for gRPC's own errors."""
+        metadata = dict(context.invocation_metadata() or ())
+        is_strict = _text(metadata.get("triton_grpc_error", "")).lower() == "true"
+        async with InOrder(requests, lambda data: self._stream_one(data, context)) as answers:
+            async for answer in answers:
+                if isinstance(answer, StreamError):
+                    if is_strict:
+                        raise answer.error
+                    yield v2_grpc.encode_stream_error(answer.error, answer.request_id)
+                else:
+                    yield answer
+
+    async def _stream_one(self, data: bytes, context: Any) -> bytes | StreamError:
+        request_id = ""
+        try:
+            asked = self._with_metadata(v2_grpc.decode_infer(data), context)
+            request_id = asked.request_id
+            answer = await self._door.infer(asked)
+            return v2_grpc.encode_stream_infer(answer, asked)
+        except SquadronError as error:
+            return StreamError(error=error, request_id=request_id)
 
     def _with_metadata(self, asked: InferenceRequest, context: Any) -> InferenceRequest:
         metadata = dict(context.invocation_metadata() or ())
@@ -142,52 +176,13 @@ class GrpcListener:
             trace_parent=_text(metadata.get("traceparent", "")),
         )
 
-    async def _server_live(self, data: bytes, context: Any) -> bytes:
-        return v2_grpc.encode_server_live(True)
 
-    async def _server_ready(self, data: bytes, context: Any) -> bytes:
-        return v2_grpc.encode_server_ready(not self._door.not_ready())
-
-    async def _model_ready(self, data: bytes, context: Any) -> bytes:
-        name, version = v2_grpc.decode_model_name("ModelReady", data)
-        self._door.route(name, version)
-        state, _ = self._door.table.state_of(name)
-        return v2_grpc.encode_model_ready(state == "READY")
-
-    async def _server_metadata(self, data: bytes, context: Any) -> bytes:
-        from actors.descriptions import describe_server
-
-        described = describe_server(self._door)
-        return v2_grpc.encode_server_metadata(
-            str(described["name"]), str(described["version"]), EXTENSIONS
-        )
-
-    async def _model_metadata(self, data: bytes, context: Any) -> bytes:
-        name, version = v2_grpc.decode_model_name("ModelMetadata", data)
-        return v2_grpc.encode_model_metadata(describe_model(self._door, name, version))
-
-    async def _model_config(self, data: bytes, context: Any) -> bytes:
-        name, version = v2_grpc.decode_model_name("ModelConfig", data)
-        return v2_grpc.encode_model_config(describe_model(self._door, name, version))
-
-    async def _repository_index(self, data: bytes, context: Any) -> bytes:
-        only_ready = v2_grpc.decode_repository_index(data)
-        return v2_grpc.encode_repository_index(repository_index(self._door, only_ready=only_ready))
-
-    async def _model_statistics(self, data: bytes, context: Any) -> bytes:
-        name, version = v2_grpc.decode_model_name("ModelStatistics", data)
-        found = await self._offered.statistics.of(name, version)
-        return v2_grpc.encode_json("ModelStatistics", statistics_json(found))
-
-    async def _health_check(self, data: bytes, context: Any) -> bytes:
-        return v2_grpc.encode_health(not self._door.not_ready())
-
-
-def _unsupported(name: str) -> Unary:
-    async def refuse(data: bytes, context: Any) -> bytes:
-        raise Unsupported(f"{name} is not supported by this server")
-
-    return refuse
+async def _abort(context: Any, error: Exception) -> None:
+    """End the call: our errors with their status, a bug as INTERNAL without details."""
+    if isinstance(error, SquadronError):
+        await context.abort(_code(error), error.message[:MAX_DETAILS])
+    logger.error("a gRPC request failed with a bug of ours", exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
 
 def _code(error: SquadronError) -> grpc.StatusCode:

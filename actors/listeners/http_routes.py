@@ -14,6 +14,7 @@ from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
 from actors.listeners.compression import compress, expand
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, error_reply
+from actors.listeners.routes.extensions import ExtensionRoutes
 from actors.listeners.routes.infer import InferRoutes
 from actors.listeners.routes.management import ManagementRoutes
 from actors.listeners.routes.table import Place, Route, RouteTable
@@ -39,6 +40,7 @@ class HttpRoutes:
             [
                 *InferRoutes(door).routes(),
                 *ManagementRoutes(door, offered, app=app).routes(),
+                *ExtensionRoutes(offered).routes(),
                 about,
             ]
         )

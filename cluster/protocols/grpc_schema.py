@@ -8,7 +8,8 @@ The compiled set is made from the .proto files beside it (any protoc will do)::
     cd cluster/protocols/schema
     python -m pip install --target /tmp/grpcio-tools grpcio-tools
     PYTHONPATH=/tmp/grpcio-tools python -m grpc_tools.protoc -I. --include_imports \\
-        --descriptor_set_out=open_inference.binpb open_inference.proto health.proto
+        --descriptor_set_out=open_inference.binpb open_inference.proto health.proto \\
+        reflection_v1.proto reflection_v1alpha.proto
 
 Messages have type Any: their classes are made at run time, no checker can see their fields.
 """
@@ -23,6 +24,11 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH_SERVICE = "grpc.health.v1.Health"
+REFLECTION_SERVICES = (
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+)
+"""The same messages under the name that older clients call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

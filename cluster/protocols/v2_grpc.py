@@ -17,8 +17,6 @@ from google.protobuf.message import DecodeError
 from cluster.errors import InvalidRequest, SquadronError
 from cluster.protocols import v2_model
 from cluster.protocols.grpc_schema import (
-    HEALTH_METHODS,
-    HEALTH_SERVICE,
     METHODS,
     SERVICE,
     message_class,
@@ -40,7 +38,7 @@ from cluster.protocols.v2_model import ModelDescription
 from cluster.requests import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
 from cluster.tensors import NUMPY_DTYPES, Array, Datatype, Tensor, bytes_array
 
-__all__ = ["HEALTH_METHODS", "HEALTH_SERVICE", "METHODS", "SERVICE"]
+__all__ = ["METHODS", "SERVICE"]
 
 _InferRequest = message_class("inference.ModelInferRequest")
 _InferResponse = message_class("inference.ModelInferResponse")
@@ -315,9 +313,3 @@ def encode_model_config(model: ModelDescription) -> bytes:
 def encode_repository_index(entries: Iterable[Mapping[str, str]]) -> bytes:
     """`entries` have the keys name, version, state and reason."""
     return _answer("RepositoryIndex", models=[dict(entry) for entry in entries])
-
-
-def encode_health(is_serving: bool) -> bytes:
-    kind = HEALTH_METHODS["Check"].response
-    data: bytes = kind(status="SERVING" if is_serving else "NOT_SERVING").SerializeToString()
-    return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import orjson
@@ -78,3 +79,67 @@ async def test_every_route_is_in_the_openapi_document(tmp_path: Path) -> None:
     assert ("POST", "/v2/models/{model}/versions/{version}/infer") in described
     ids = [op["operationId"] for ms in document["paths"].values() for op in ms.values()]
     assert len(ids) == len(set(ids))
+
+
+async def test_trace_settings_fall_back_from_the_model_to_the_server(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+    of_all, of_model = "/v2/trace/setting", "/v2/models/simple/trace/setting"
+
+    await door.json("POST", of_all, {"trace_rate": "5", "log_frequency": 7})
+    changed = await door.json("POST", of_model, {"trace_rate": 9, "trace_level": ["TIMESTAMPS"]})
+
+    assert changed == {
+        "trace_file": "",
+        "trace_level": ["TIMESTAMPS"],
+        "trace_rate": "9",
+        "trace_count": "-1",
+        "log_frequency": "7",
+        "trace_mode": "triton",
+    }
+    assert (await door.json("GET", of_all))["trace_rate"] == "5"
+    cleared = await door.json("POST", of_model, {"trace_rate": None, "trace_level": None})
+    assert (cleared["trace_rate"], cleared["trace_level"]) == ("5", ["OFF"])
+
+
+async def test_wrong_trace_settings_are_refused(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+    for change in ({"trace_rte": 1}, {"trace_level": "MUCH"}, {"trace_count": -2}, [1]):
+        assert (await door.refusal("POST", "/v2/trace/setting", change))[0] == 400
+    status, text = await door.refusal("POST", "/v2/trace/setting", {"trace_file": "/etc/passwd"})
+
+    assert status == 501
+    assert text == "trace file location can not be updated through network protocol"
+    status, text = await door.refusal("GET", "/v2/models/no/trace/setting")
+    assert (status, text) == (404, "Request for unknown model : no")
+
+
+async def test_logging_settings_take_effect(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+    logger = logging.getLogger("squadron")
+    before = logger.level
+    try:
+        changed = await door.json("POST", "/v2/logging", {"log_info": False})
+        assert changed["log_info"] is False
+        assert logger.level == logging.WARNING
+        await door.json("POST", "/v2/logging", {"log_verbose_level": 1})
+        assert logger.level == logging.DEBUG
+    finally:
+        logger.setLevel(before)
+
+    assert await door.refusal("POST", "/v2/logging", {"log_file": "x"}) == (
+        501,
+        "log file location can not be updated through network protocol",
+    )
+    for change in ({"log_info": 1}, {"log_format": "mine"}, {"log_verbose_level": -1}, {"x": 1}):
+        assert (await door.refusal("POST", "/v2/logging", change))[0] == 400
+
+
+async def test_models_are_not_loaded_over_the_network_yet(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+
+    for verb in ("load", "unload"):
+        assert await door.refusal("POST", f"/v2/repository/models/simple/{verb}") == (
+            503,
+            "explicit model load / unload is not allowed if polling is enabled",
+        )
+    assert (await door.refusal("POST", "/v2/repository/mine/models/simple/load"))[0] == 501

@@ -274,8 +274,6 @@ def test_health_and_metadata_are_read_by_a_public_client() -> None:
     assert service_pb2.ServerLiveResponse.FromString(v2_grpc.encode_server_live(True)).live
     assert service_pb2.ServerReadyResponse.FromString(v2_grpc.encode_server_ready(True)).ready
     assert not service_pb2.ModelReadyResponse.FromString(v2_grpc.encode_model_ready(False)).ready
-    assert v2_grpc.encode_health(True) == b"\x08\x01"
-    assert v2_grpc.encode_health(False) == b"\x08\x02"
 
     server = service_pb2.ServerMetadataResponse.FromString(
         v2_grpc.encode_server_metadata("triton", "1", ("classification",))

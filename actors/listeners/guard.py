@@ -1,0 +1,79 @@
+"""Who may change a door at run time: callers on this machine, and no web page in their browser.
+
+A page of any site can make a browser send requests to loopback. Browsers name the page's site in
+`Origin` with every request that is not a plain read, and a name that was re-bound to loopback
+shows in `Host`; so both are checked. Programs send neither a foreign `Host` nor an `Origin`.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from urllib.parse import unquote, urlsplit
+
+from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, HttpStream, is_loopback
+from actors.listeners.routes.table import Handler, Place
+from cluster.errors import Forbidden, InvalidRequest
+
+_FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+
+
+def guarded(answer: Handler, *, changes: bool = True) -> Handler:
+    """The handler, for callers that may use it. `changes`: it has an effect, so that the body must
+    be JSON too."""
+
+    @wraps(answer)
+    async def checked(request: HttpRequest, place: Place) -> HttpReply | HttpStream:
+        check_caller(request)
+        if changes:
+            _check_content_type(request)
+        return await answer(request, place)
+
+    return checked
+
+
+def check_caller(request: HttpRequest) -> None:
+    """Raises: Forbidden."""
+    headers = request.headers
+    if not request.is_local:
+        raise Forbidden("this route answers on loopback only: call it on the server's own machine")
+    host = headers.get("host", "")
+    if not _is_own_name(host):
+        raise Forbidden(f"this route answers to a loopback name only, not to Host {host[:80]!r}")
+    origin = headers.get("origin")
+    if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
+        raise Forbidden(f"this route does not answer web pages of {origin[:80]!r}")
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise Forbidden("this route does not answer web pages of other sites")
+
+
+def _is_own_name(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return name == "localhost" or is_loopback(name)
+
+
+def _check_content_type(request: HttpRequest) -> None:
+    """JSON. A caller that is no browser may leave it out or send raw bytes' type, as the public
+    clients of the protocol do; a form's type is what a page without scripts can send.
+
+    Raises: InvalidRequest.
+    """
+    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_page = "origin" in request.headers or "sec-fetch-site" in request.headers
+    if sent == JSON or (not request.body and not is_page):
+        return
+    if is_page or sent in _FORMS or sent == "text/plain":
+        raise InvalidRequest(f"this route takes content-type {JSON}, got {sent[:60]!r}")
+
+
+def check_peer(peer: str) -> None:
+    """The same for gRPC, which no page can speak: `peer` is `ipv4:127.0.0.1:4711` and the like.
+
+    Raises: Forbidden.
+    """
+    kind, _, address = unquote(peer).partition(":")
+    host = address.rpartition(":")[0].strip("[]")
+    if kind != "unix" and not is_loopback(host):
+        raise Forbidden("this call is answered on loopback only: make it on the server's machine")
