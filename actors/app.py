@@ -23,7 +23,7 @@ from cluster.config.squadron import SquadronConfig
 from cluster.config.store import ModelStore
 from cluster.config.variant import VariantConfig
 from cluster.config.yaml_file import check_section
-from cluster.routing.table import build_table, deployment_name
+from cluster.routing.table import GATEWAY, build_table, deployment_name
 
 assert actors.own_package
 
@@ -44,12 +44,15 @@ def build(args: dict[str, object]) -> Application:
             origins[name] = origin
     table = build_table(config, facts)
     limits = config.server.limits
+    setups = {name: _setup(name, config.variants[name], origin) for name, origin in origins.items()}
     replicas = [
-        _replica(name, config.variants[name], origin, limits.default_timeout_s)
-        for name, origin in origins.items()
+        _replica(setup, config.variants[name], limits.default_timeout_s)
+        for name, setup in setups.items()
+        if not facts[name].is_colocated
     ]
+    colocated = tuple(setup for name, setup in setups.items() if facts[name].is_colocated)
     gateway = _deployment(Gateway).options(
-        name="gateway",
+        name=GATEWAY,
         num_replicas=config.server.doors_per_node,
         max_ongoing_requests=limits.max_in_flight,
         health_check_period_s=HEALTH_PERIOD_S,
@@ -59,7 +62,9 @@ def build(args: dict[str, object]) -> Application:
         graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options={"num_cpus": 0.1},
     )
-    setup = GatewaySetup(server=config.server, table=table, generation=time.time_ns())
+    setup = GatewaySetup(
+        server=config.server, table=table, colocated=colocated, generation=time.time_ns()
+    )
     # The models are arguments only so that Serve deploys them with the door: it finds them by name.
     return gateway.bind(setup, *replicas)
 
@@ -69,8 +74,8 @@ def store_path(config: SquadronConfig) -> Path:
     return Path(os.environ.get(STORE_VARIABLE) or config.store.path).resolve()
 
 
-def _replica(name: str, variant: VariantConfig, origin: Origin, timeout_s: float) -> Application:
-    setup = ReplicaSetup(
+def _setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaSetup:
+    return ReplicaSetup(
         variant=name,
         card=origin.card,
         folder=origin.folder,
@@ -81,6 +86,9 @@ def _replica(name: str, variant: VariantConfig, origin: Origin, timeout_s: float
         batching=variant.batching,
         options=dict(variant.options),
     )
+
+
+def _replica(setup: ReplicaSetup, variant: VariantConfig, timeout_s: float) -> Application:
     resources = variant.resources
     options: dict[str, object] = {"num_cpus": resources.num_cpus}
     if resources.num_gpus is not None:
@@ -88,7 +96,7 @@ def _replica(name: str, variant: VariantConfig, origin: Origin, timeout_s: float
     if resources.memory_bytes is not None:
         options["memory"] = resources.memory_bytes
     deployment = _deployment(ReplicaHost).options(
-        name=deployment_name(name),
+        name=deployment_name(setup.variant),
         num_replicas=variant.replicas,
         # Our doors decide admission and deadlines; Serve's own limits stay looser.
         max_ongoing_requests=4096,

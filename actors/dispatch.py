@@ -1,180 +1,316 @@
 """One variant's requests at one door: gathered, sent in batches, run again if a replica dies.
 
 Requests of one turn of the event loop share an envelope. At most two batches' worth of rows a
-replica is under way (one computing, one ready behind it); what comes meanwhile gathers here, so
-that the busier the replicas are, the fewer messages a request costs.
+replica is under way (one computing, one ready behind it); what comes meanwhile waits here, by
+priority and by the tenants' turns, so that the busier the replicas are, the fewer messages a
+request costs, and what cannot be answered in time is refused before it costs anything.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
 
 from actors.transport import Transport
-from cluster.errors import DeadlineExceeded, EngineFailed, Overloaded, ShardLost, SquadronError
+from cluster.errors import DeadlineExceeded, EngineFailed, ShardLost, SquadronError
 from cluster.protocols.envelope import Call, Reply
+from cluster.scheduling.admission import Reject
+from cluster.scheduling.agenda import Agenda
+from cluster.scheduling.batch_queue import BatchQueue
+from cluster.scheduling.decision import Dropped, Queued, Run
+from cluster.scheduling.hand_over import HandOvers
+from cluster.scheduling.policy import BatchPolicy
 
 MAX_ATTEMPTS = 4
 """Sends of one request before it is given up: a request that kills what computes it must not go
 round for ever, and each round costs a replica. Serve drops a dead replica from its choice as soon
 as one send met it, so the second send finds another one or waits for the replacement."""
 
+_EXPIRED = "Request timeout expired: the deadline passed before the answer came"
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Waiting:
-    """A call on its way. `deadline_s` is on the loop's clock."""
+class Ticket(Queued[Call]):
+    """A call on its way. Times are on the loop's clock; `done` is called once, on the loop."""
 
-    call: Call
-    deadline_s: float
-    future: asyncio.Future[Reply]
+    done: Callable[[Reply], None]
     attempts: int = 0
+    is_open: bool = True
+    dispatcher: Dispatcher
+
+    def cancel(self) -> None:
+        """The caller is gone: what is not under way yet is not run, and `done` is not called."""
+        self.dispatcher.cancel(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DispatchLimits:
-    """`window_rows`: rows under way to the replicas at once; `batch_rows`: rows of one envelope."""
-
-    window_rows: int
-    batch_rows: int
-    max_waiting: int
+def _is_open(item: Queued[Call]) -> bool:
+    assert isinstance(item, Ticket)
+    return item.is_open
 
 
 class Dispatcher:
-    """Lives on one event loop; every method is called there."""
+    """Lives on one event loop; every method is called there.
+
+    `window_rows`: rows under way to the replicas at once; one envelope holds at most the policy's
+    `max_batch_size` of them.
+    """
 
     def __init__(
         self,
         transport: Transport,
-        limits: DispatchLimits,
+        policy: BatchPolicy,
         *,
+        window_rows: int,
         on_retry: Callable[[int], None],
     ) -> None:
-        self.limits = limits
+        self.window_rows = window_rows
         self._transport = transport
         self._on_retry = on_retry
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Waiting] = deque()
+        self._batch_rows = policy.max_batch_size
+        # The replica waits for company and sorts by shape; here nobody waits for anybody.
+        self._queue: BatchQueue[Call] = BatchQueue(
+            replace(policy, max_queue_delay_s=0.0, preferred_batch_sizes=(), has_shape_lanes=False)
+        )
+        self._hand_overs = HandOvers()
+        self._fresh: list[Ticket] = []
+        self._again: deque[Ticket] = deque()
         self._rows_under_way = 0
+        self._num_under_way = 0
         self._is_flush_due = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._agenda: Agenda[Call] = Agenda(_is_open)
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = inf
         self._next_id = 0
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._queue) + len(self._fresh) + len(self._again)
 
-    async def run(self, call: Call, *, deadline_s: float) -> Reply:
-        """The replica's answer to a call (`call_id` and `left_s` are set here).
+    def submit(self, call: Call, *, deadline_s: float, done: Callable[[Reply], None]) -> Ticket:
+        """Have the call answered (`call_id` and `left_s` are set here), never before this returns.
 
-        Raises: the error the replica answered; DeadlineExceeded; Overloaded when too many wait;
-        ShardLost when every attempt met a dying replica.
+        `done` gets the replica's reply, or one with the error that ended the call:
+        DeadlineExceeded; Overloaded when too many wait; ShardLost when every attempt met a dying
+        replica.
         """
-        if len(self._waiting) >= self.limits.max_waiting:
-            raise Overloaded(
-                f"Exceeds maximum queue size ({self.limits.max_waiting})", retry_after_s=1
-            )
         self._next_id += 1
         call.call_id = self._next_id
-        waiting = _Waiting(call=call, deadline_s=deadline_s, future=self._loop.create_future())
-        self._waiting.append(waiting)
-        self._flush_soon()
-        timer = self._loop.call_at(deadline_s, _expire, waiting)
+        ticket = Ticket(
+            payload=call,
+            rows=call.rows,
+            arrived_s=self._loop.time(),
+            deadline_s=deadline_s,
+            priority=call.priority,
+            tenant=call.tenant,
+            done=done,
+            dispatcher=self,
+        )
+        self._fresh.append(ticket)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+        return ticket
+
+    async def run(self, call: Call, *, deadline_s: float) -> Reply:
+        """The replica's answer. Raises: what the reply says; see `submit`."""
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        ticket = self.submit(call, deadline_s=deadline_s, done=partial(_settle, future))
         try:
-            reply = await waiting.future
-        finally:
-            timer.cancel()
+            reply = await future
+        except asyncio.CancelledError:
+            self.cancel(ticket)
+            raise
         if reply.error is not None:
             raise reply.error
         return reply
 
-    def _flush_soon(self) -> None:
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            self._loop.call_soon(self._flush)
+    def cancel(self, ticket: Ticket) -> None:
+        """See `Ticket.cancel`."""
+        ticket.is_open = False
+        self._queue.withdraw(ticket)
 
     def _flush(self) -> None:
         self._is_flush_due = False
-        while self._waiting and self._rows_under_way < self.limits.window_rows:
-            group = self._next_group()
-            if group:
-                self._rows_under_way += sum(item.call.rows for item in group)
-                self._start(self._send(group))
-
-    def _next_group(self) -> list[_Waiting]:
-        """As many calls as one envelope takes; a call that was near a death travels alone."""
-        group: list[_Waiting] = []
-        rows = 0
-        while self._waiting:
-            item = self._waiting[0]
-            if item.future.done():
-                self._waiting.popleft()
-                continue
-            if group and (rows + item.call.rows > self.limits.batch_rows or item.attempts):
-                break
-            group.append(self._waiting.popleft())
-            rows += item.call.rows
-            if item.attempts:
-                break
-        return group
-
-    async def _send(self, group: list[_Waiting]) -> None:
+        fresh, self._fresh = self._fresh, []
+        room = self.window_rows - self._rows_under_way
+        if not len(self._queue) and not self._again and sum([t.rows for t in fresh]) <= room:
+            # The usual case: nobody has to wait, so there is nothing to decide.
+            for group in self._groups(fresh):
+                self._send(group)
+            return
         now_s = self._loop.time()
-        for item in group:
-            item.call.left_s = item.deadline_s - now_s
+        for ticket in fresh:
+            if ticket.is_open:
+                self._enqueue(ticket, now_s)
+        self._send_more()
+
+    def _groups(self, tickets: list[Ticket]) -> Iterable[list[Ticket]]:
+        """As many calls a group as one envelope takes."""
+        rows = 0
+        group: list[Ticket] = []
+        for ticket in tickets:
+            if not ticket.is_open:
+                continue
+            if group and rows + ticket.rows > self._batch_rows:
+                yield group
+                group, rows = [], 0
+            group.append(ticket)
+            rows += ticket.rows
+        if group:
+            yield group
+
+    def _enqueue(self, ticket: Ticket, now_s: float) -> None:
+        call = ticket.payload
+        ahead = self._queue.rows_ahead(call.priority, call.tenant, call.rows)
+        verdict = self._hand_overs.admit(
+            rows_ahead=ahead,
+            rows_under_way=self._rows_under_way,
+            window_rows=self.window_rows,
+            left_s=ticket.deadline_s - now_s,
+        )
+        if isinstance(verdict, Reject):
+            message = f"Request timeout expired: {verdict.reason}"
+            _fail(ticket, DeadlineExceeded(message, retry_after_s=verdict.retry_after_s))
+            return
+        ticket.weight = _weight(call)
         try:
-            replies = await self._transport.send([item.call for item in group])
-        except ShardLost as error:
-            self._again(group, error)
+            self._queue.push(ticket)
         except SquadronError as error:
-            _fail(group, error)
-        except Exception as error:
-            # A bug on the way must not leave callers waiting; the name alone, no details.
-            _fail(group, EngineFailed(f"the replica's answer was lost: {type(error).__name__}"))
-            raise
+            _fail(ticket, error)
         else:
+            self._watch(ticket)
+
+    def _send_more(self) -> None:
+        """Hand over what the window has room for, those that met a death first and alone."""
+        while self._again and self._rows_under_way < self.window_rows:
+            ticket = self._again.popleft()
+            if ticket.is_open:
+                self._send([ticket])
+        while len(self._queue) and self._rows_under_way < self.window_rows:
+            decision = self._queue.decide(self._loop.time())
+            for drop in decision.dropped:
+                _drop(drop)
+            if not isinstance(decision, Run):
+                break
+            group = [item for item in decision.batch if isinstance(item, Ticket) and item.is_open]
+            if group:
+                self._send(group)
+
+    def _send(self, group: list[Ticket]) -> None:
+        now_s = self._loop.time()
+        calls = []
+        for ticket in group:
+            ticket.payload.left_s = ticket.deadline_s - now_s
+            calls.append(ticket.payload)
+        replies = self._transport.send(calls)
+        if isinstance(replies, list):
             _deliver(group, replies)
-        finally:
-            self._rows_under_way -= sum(item.call.rows for item in group)
-            self._flush_soon()
-
-    def _again(self, group: list[_Waiting], error: ShardLost) -> None:
-        """Inference changes nothing, so it is safe to run it again."""
-        alive = [item for item in group if not item.future.done()]
-        self._on_retry(len(alive))
-        for item in alive:
-            item.attempts += 1
-        _fail([item for item in alive if item.attempts >= MAX_ATTEMPTS], error)
-        for item in alive:
-            if item.attempts < MAX_ATTEMPTS:
-                pause_s = 0.0 if item.attempts == 1 else 0.1 * 2 ** (item.attempts - 2)
-                self._loop.call_later(pause_s, self._put_back, item)
-
-    def _put_back(self, item: _Waiting) -> None:
-        self._waiting.appendleft(item)
-        self._flush_soon()
-
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(work)
+            return
+        rows = sum([call.rows for call in calls])
+        self._rows_under_way += rows
+        self._num_under_way += len(group)
+        for ticket in group:
+            self._watch(ticket)
+        task = self._loop.create_task(self._receive(group, replies, rows, now_s))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _receive(
+        self, group: list[Ticket], replies: Awaitable[list[Reply]], rows: int, sent_s: float
+    ) -> None:
+        try:
+            _deliver(group, await replies)
+        except ShardLost as error:
+            self._retry(group, error)
+        except SquadronError as error:
+            for ticket in group:
+                _fail(ticket, error)
+        except Exception as error:
+            # A bug on the way must not leave callers waiting; the name alone, no details.
+            failed = EngineFailed(f"the replica's answer was lost: {type(error).__name__}")
+            for ticket in group:
+                _fail(ticket, failed)
+            raise
+        finally:
+            self._hand_overs.observe(self._loop.time() - sent_s)
+            self._rows_under_way -= rows
+            self._num_under_way -= len(group)
+            if self._again or len(self._queue):
+                self._send_more()
 
-def _expire(item: _Waiting) -> None:
-    if not item.future.done():
-        message = "Request timeout expired: the deadline passed before the answer came"
-        item.future.set_exception(DeadlineExceeded(message))
+    def _retry(self, group: list[Ticket], error: ShardLost) -> None:
+        """Inference changes nothing, so it is safe to run it again."""
+        alive = [ticket for ticket in group if ticket.is_open]
+        self._on_retry(len(alive))
+        for ticket in alive:
+            ticket.attempts += 1
+            if ticket.attempts >= MAX_ATTEMPTS:
+                _fail(ticket, error)
+            else:
+                pause_s = 0.0 if ticket.attempts == 1 else 0.1 * 2 ** (ticket.attempts - 2)
+                self._loop.call_later(pause_s, self._put_back, ticket)
+
+    def _put_back(self, ticket: Ticket) -> None:
+        self._again.append(ticket)
+        self._send_more()
+
+    def _watch(self, ticket: Ticket) -> None:
+        """One timer for all that wait or are under way, set for the first deadline of them."""
+        num_open = len(self._queue) + self._num_under_way
+        self._agenda.add(ticket.deadline_s, ticket, num_open)
+        if ticket.deadline_s < self._timer_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_s = ticket.deadline_s
+            self._timer = self._loop.call_at(ticket.deadline_s, self._expire)
+
+    def _expire(self) -> None:
+        # uvloop's clock stands still for a millisecond: a timer may fire just before its time.
+        for item in self._agenda.due(self._loop.time() + 0.001):
+            assert isinstance(item, Ticket)
+            self._queue.withdraw(item)
+            _fail(item, DeadlineExceeded(_EXPIRED))
+        self._timer_s = self._agenda.next_s()
+        self._timer = None
+        if self._timer_s < inf:
+            self._timer = self._loop.call_at(self._timer_s, self._expire)
 
 
-def _fail(group: Iterable[_Waiting], error: SquadronError) -> None:
-    for item in group:
-        if not item.future.done():
-            item.future.set_exception(error)
+def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:
+    # Cancelled, but its task has not had its turn yet to say so.
+    if not future.done():
+        future.set_result(reply)
 
 
-def _deliver(group: list[_Waiting], replies: list[Reply]) -> None:
+def _weight(call: Call) -> float:
+    """What the tenant is charged for its turn: rows, or for texts their bytes (tokens are counted
+    in the replica, for its own turns)."""
+    texts = [t.num_bytes for t in call.inputs if t.datatype == "BYTES"]
+    return float(sum(texts)) or call.rows
+
+
+def _drop(drop: Dropped[Call]) -> None:
+    assert isinstance(drop.item, Ticket)
+    _fail(drop.item, drop.error())
+
+
+def _fail(ticket: Ticket, error: SquadronError) -> None:
+    _finish(ticket, Reply(call_id=ticket.payload.call_id, error=error))
+
+
+def _finish(ticket: Ticket, reply: Reply) -> None:
+    if ticket.is_open:
+        ticket.is_open = False
+        ticket.done(reply)
+
+
+def _deliver(group: list[Ticket], replies: list[Reply]) -> None:
     by_id = {reply.call_id: reply for reply in replies}
-    for item in group:
-        if not item.future.done():
-            item.future.set_result(by_id[item.call.call_id])
+    for ticket in group:
+        _finish(ticket, by_id[ticket.payload.call_id])

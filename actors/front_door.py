@@ -11,8 +11,9 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from actors.dispatch import Dispatcher, DispatchLimits
+from actors.dispatch import Dispatcher, Ticket
 from actors.request_tally import RequestTally
 from actors.transport import Transport
 from cluster.config.ensemble import CombineStep, ModelStep, TopKStep
@@ -25,7 +26,7 @@ from cluster.errors import (
     SquadronError,
 )
 from cluster.observability.metrics import Metrics
-from cluster.protocols.envelope import Call
+from cluster.protocols.envelope import Call, Reply
 from cluster.protocols.v2_check import check_request
 from cluster.requests import InferenceRequest, InferenceResponse, RequestedOutput
 from cluster.routing.combine import mean, top_k
@@ -38,10 +39,14 @@ from cluster.routing.table import (
     RoutingTable,
     VariantRoute,
 )
+from cluster.scheduling.policy import policy_of
 from cluster.tensors import Tensor, tensor
 
-MakeTransport = Callable[[str], Transport]
-"""Deployment name -> the way to it."""
+MakeTransport = Callable[[VariantRoute], Transport]
+"""A variant -> the way to its replicas."""
+
+
+Outcome = InferenceResponse | SquadronError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,8 +86,8 @@ class FrontDoor:
         self.table = table
         self._metrics.table_version.set(table.version)
         for route in table.routes.values():
-            if isinstance(route, VariantRoute) and route.deployment in self._dispatchers:
-                self._dispatchers[route.deployment].limits = _limits(route)
+            if isinstance(route, VariantRoute) and route.name in self._dispatchers:
+                self._dispatchers[route.name].window_rows = _window_rows(route)
 
     def route(self, model: str, version: str = "") -> Route:
         """Raises: ModelNotFound for an unknown name, or a version that is not served."""
@@ -103,6 +108,10 @@ class FrontDoor:
         if self.is_draining:
             return ("the server is draining",)
         return self.table.not_ready()
+
+    def flush_with(self, other: Callable[[], None]) -> None:
+        """Call `other` whenever this door's own counts are written."""
+        self._tally.flush_with(other)
 
     def write_counts(self) -> None:
         """Bring the metrics up to now; they are otherwise half a second behind."""
@@ -147,6 +156,68 @@ class FrontDoor:
             parameters={"squadron_variant": answer.variant},
         )
 
+    def begin(
+        self, request: InferenceRequest, rows: int, done: Callable[[Outcome], None]
+    ) -> Ticket | None:
+        """`infer` without a task of its own, for a request that was checked to fit its model.
+
+        None when it takes more than one step: then `infer` is to be asked. `done` is called once,
+        later, with the answer or the error; not at all after `cancel`.
+        Raises: Overloaded.
+        """
+        route = self.table.routes.get(request.model)
+        if isinstance(route, ExperimentRoute):
+            arm = choose_arm(
+                route.arms, experiment=route.name, key=request.affinity_key, draw=self._draw()
+            )
+            route = self.table.routes[arm.variant]
+        if not isinstance(route, VariantRoute) or route.state == "UNAVAILABLE":
+            return None
+        if self._num_in_flight >= self.server.limits.max_in_flight:
+            raise Overloaded("too many requests are in flight", retry_after_s=1)
+        began_s = time.perf_counter()
+        self._num_in_flight += 1
+        call = _call(request, rows)
+        deadline_s = self._loop.time() + self.server.limits.default_timeout_s
+        return self._dispatcher(route).submit(
+            call,
+            deadline_s=deadline_s,
+            done=partial(self._finish, request, route, began_s, done),
+        )
+
+    def cancel(self, ticket: Ticket, request: InferenceRequest) -> None:
+        """The caller of `begin` is gone."""
+        if ticket.is_open:
+            ticket.cancel()
+            self._num_in_flight -= 1
+            self._count(request, "", "cancelled", self._loop.time() - ticket.arrived_s)
+
+    def _finish(
+        self,
+        request: InferenceRequest,
+        route: VariantRoute,
+        began_s: float,
+        done: Callable[[Outcome], None],
+        reply: Reply,
+    ) -> None:
+        self._num_in_flight -= 1
+        seconds = time.perf_counter() - began_s
+        if reply.error is not None:
+            self._count(request, "", reply.error.code, seconds)
+            done(reply.error)
+            return
+        self._count(request, route.name, "success", seconds)
+        done(
+            InferenceResponse(
+                model=request.model,
+                version=route.facts.version if route.name == request.model else "1",
+                request_id=request.request_id,
+                variant=route.name,
+                outputs=reply.outputs,
+                parameters={"squadron_variant": route.name},
+            )
+        )
+
     def _timeout_s(self, request: InferenceRequest) -> float:
         """The caller's `timeout` (microseconds) can shorten the server's limit, not lengthen it."""
         limit_s = self.server.limits.default_timeout_s
@@ -185,17 +256,7 @@ class FrontDoor:
             max_batch_size=route.batching.max_batch_size,
             is_batched=route.facts.is_batched,
         )
-        call = Call(
-            call_id=0,
-            rows=rows,
-            left_s=0.0,
-            inputs=request.inputs,
-            wanted=tuple(output.name for output in request.outputs),
-            request_id=request.request_id,
-            priority=request.priority,
-            tenant=request.tenant,
-            trace_parent=request.trace_parent,
-        )
+        call = _call(request, rows)
         reply = await self._dispatcher(route).run(call, deadline_s=deadline_s)
         return _Answer(variant=route.name, version=route.facts.version, outputs=reply.outputs)
 
@@ -282,13 +343,15 @@ class FrontDoor:
         }
 
     def _dispatcher(self, route: VariantRoute) -> Dispatcher:
-        found = self._dispatchers.get(route.deployment)
+        found = self._dispatchers.get(route.name)
         if found is None:
             retries = self._metrics.retries.labels(route.name)
-            found = Dispatcher(
-                self._make_transport(route.deployment), _limits(route), on_retry=retries.inc
+            found = self._dispatchers[route.name] = Dispatcher(
+                self._make_transport(route),
+                policy_of(route.batching, is_batched=route.facts.is_batched),
+                window_rows=_window_rows(route),
+                on_retry=retries.inc,
             )
-            self._dispatchers[route.deployment] = found
         return found
 
     def _count(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
@@ -300,11 +363,20 @@ class FrontDoor:
             self._tally.add(request.model, self.version_of(known), variant, outcome, seconds)
 
 
-def _limits(route: VariantRoute) -> DispatchLimits:
-    """Two batches a replica: one computing, one ready behind it."""
-    batch_rows = route.batching.max_batch_size
-    return DispatchLimits(
-        window_rows=max(1, route.num_replicas) * 2 * batch_rows,
-        batch_rows=batch_rows,
-        max_waiting=route.batching.max_queue_size,
+def _call(request: InferenceRequest, rows: int) -> Call:
+    return Call(
+        call_id=0,
+        rows=rows,
+        left_s=0.0,
+        inputs=request.inputs,
+        wanted=tuple([output.name for output in request.outputs]),
+        request_id=request.request_id,
+        priority=request.priority,
+        tenant=request.tenant,
+        trace_parent=request.trace_parent,
     )
+
+
+def _window_rows(route: VariantRoute) -> int:
+    """Two batches a replica: one computing, one ready behind it."""
+    return max(1, route.num_replicas) * 2 * route.batching.max_batch_size

@@ -23,23 +23,26 @@ from actors.listeners.http import HttpListener
 from actors.listeners.http_routes import HttpRoutes
 from actors.listeners.metrics import MetricsListener
 from actors.listeners.port_claim import PortClaim, claim_port
+from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import metrics_folder, node_folder
 from actors.node_link import NodeLinks, replica_folder
-from actors.transport import HandleTransport, NodeFirstTransport
+from actors.transport import HandleTransport, MemoryTransport, NodeFirstTransport, Transport
 from cluster.config.server import ServerConfig
 from cluster.errors import EngineFailed
 from cluster.observability.metrics import make_metrics
-from cluster.routing.table import RoutingTable
+from cluster.routing.table import RoutingTable, VariantRoute
 
 logger = logging.getLogger("squadron.gateway")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySetup:
-    """`generation` orders configurations: a door of a newer one brings a newer table."""
+    """`colocated`: the models that the door holds itself. `generation` orders configurations: a
+    door of a newer one brings a newer table."""
 
     server: ServerConfig
     table: RoutingTable
+    colocated: tuple[ReplicaSetup, ...] = ()
     generation: int
 
 
@@ -55,15 +58,14 @@ class Gateway:
         self._app = app
         server = setup.server
         folder = node_folder()
-        self._door = FrontDoor(
-            server,
-            setup.table,
-            make_transport=lambda deployment: NodeFirstTransport(
-                NodeLinks(replica_folder(folder, app, deployment)),
-                HandleTransport(deployment, app),
-            ),
-            metrics=make_metrics(metrics_folder()),
-        )
+        metrics = make_metrics(metrics_folder())
+        self._own: dict[str, ModelReplica] = {}
+        self._door = FrontDoor(server, setup.table, self._transport, metrics)
+        for model in setup.colocated:
+            # Loading and warming up take their time; the loop is Serve's as well.
+            self._own[model.variant] = await asyncio.to_thread(
+                ModelReplica, model, metrics=metrics, flush_later=self._door.flush_with
+            )
         offered = make_offered(self._door, metrics_folder())
         self._routes = HttpRoutes(self._door, offered, app=app)
         self._claims: list[PortClaim] = []
@@ -80,13 +82,23 @@ class Gateway:
         await self._metrics.start()
         self._following = asyncio.get_running_loop().create_task(self._follow())
 
+    def _transport(self, route: VariantRoute) -> Transport:
+        own = self._own.get(route.name)
+        if own is not None:
+            return MemoryTransport(own)
+        folder = replica_folder(node_folder(), self._app, route.deployment)
+        return NodeFirstTransport(NodeLinks(folder), HandleTransport(route.deployment, self._app))
+
     async def __call__(self, request: Request) -> Response:
         return await asgi.answer(self._routes, request)
 
     def check_health(self) -> None:
-        """Raises: EngineFailed when a listener has stopped; Serve then replaces this door."""
+        """Raises: EngineFailed when a listener or a model of the door's own has stopped; Serve then
+        replaces this door."""
         if not self._http.is_listening or self._following.done():
             raise EngineFailed("the door no longer listens or follows the routing table")
+        for model in self._own.values():
+            model.check_health()
 
     async def __del__(self) -> None:
         # Serve's only hook. The process is killed `graceful_shutdown_timeout_s` after Serve asked,
@@ -96,6 +108,8 @@ class Gateway:
         patience_s = self._setup.server.limits.default_timeout_s
         await asyncio.gather(self._http.drain(patience_s), self._grpc.drain(patience_s))
         await self._metrics.close()
+        for model in self._own.values():
+            await model.close()
         for claim in self._claims:
             claim.release()
 

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
+from actors.batching.runner import BatchRunner, Work
+from actors.batching.tally import BatchTally
 from actors.node_folder import metrics_folder
 from cluster.config.model_card import ModelCard
 from cluster.config.variant import BatchingConfig
@@ -22,14 +22,13 @@ from cluster.engines.engine import Engine, EngineSetup
 from cluster.engines.table import make_engine
 from cluster.errors import DeadlineExceeded, EngineFailed, SquadronError
 from cluster.models import EngineName
-from cluster.observability.metrics import make_metrics
+from cluster.observability.metrics import Metrics, make_metrics
 from cluster.processing.pipeline import Pipeline, Prepared
 from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
 from cluster.scheduling.admission import Reject
 from cluster.scheduling.decision import Dropped, Idle, Queued, Run, Wait
-from cluster.scheduling.policy import bucket_of, policy_of
+from cluster.scheduling.policy import bucket_of
 from cluster.scheduling.scheduler import Scheduler
-from cluster.tensors import Array, Tensor, datatype_of
 
 STALLED_S = 120.0
 """An engine that has been at one batch for this long is taken for hung and the replica replaced."""
@@ -50,15 +49,6 @@ class ReplicaSetup:
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Work:
-    """A call in the queue: prepared inputs, and where its reply goes."""
-
-    call: Call
-    prepared: Prepared
-    future: asyncio.Future[Reply]
-
-
 class ModelReplica:
     """Serve constructs one a replica; ready when the engine is warm."""
 
@@ -67,18 +57,36 @@ class ModelReplica:
         setup: ReplicaSetup,
         *,
         metrics_at: Path | None = None,
+        metrics: Metrics | None = None,
         make_ready: Callable[[ReplicaSetup], Engine] | None = None,
+        flush_later: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         """`metrics_at`: where this process writes its metrics; the node's own folder if None.
-        `make_ready` gives the engine, loaded and warm; the one of the setup if None."""
+        `metrics`: those of the process, where it has some already.
+        `make_ready` gives the engine, loaded and warm; the one of the setup if None.
+        `flush_later`: see `BatchTally`."""
         self._setup = setup
-        self._metrics = make_metrics(metrics_at or metrics_folder())
+        self._metrics = metrics or make_metrics(metrics_at or metrics_folder())
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._pipeline = Pipeline(setup.card, setup.folder, raw=not setup.is_processed)
+        self._scheduler: Scheduler[Work] = Scheduler(setup.batching, is_batched=setup.card.batched)
         # In the engine's own thread from the start: some runtimes bind a device to a thread.
-        self._engine: Engine = self._computing.submit(make_ready or _ready_engine, setup).result()
-        self._scheduler: Scheduler[_Work] = Scheduler(setup.batching, is_batched=setup.card.batched)
+        make = make_ready or self._ready_engine
+        self._engine: Engine = self._computing.submit(make, setup).result()
+        version = setup.variant, setup.card.version
+        self._runner = BatchRunner(
+            self._engine,
+            self._pipeline,
+            BatchTally(self._metrics, *version, flush_later=flush_later),
+            is_batched=setup.card.batched,
+        )
+        self._pending = self._metrics.pending.labels(*version)
+        # A runtime that binds its device to a thread is not called from another one.
+        facts = self._engine.facts
+        is_here = facts.device == "cpu" and facts.threads == 1
+        self._is_inline = self._pipeline.is_plain and is_here
+        self._num_pending = 0
         self._wake = asyncio.Event()
         self._busy_since_s: float | None = None
         self._loop_task: asyncio.Task[None] | None = None
@@ -88,8 +96,29 @@ class ModelReplica:
 
         When it is cancelled its caller is gone: what of it still waits is not run.
         """
-        self._start_once()
         calls = decode_calls(message)
+        replies = self.answer_now(calls)
+        return encode_replies(await self.answer(calls) if replies is None else replies)
+
+    def answer_now(self, calls: Sequence[Call]) -> list[Reply] | None:
+        """The replies at once, where that is cheaper than a queue; None where it is not.
+
+        The calls fit the model: a door checked them, and the engine checks the batch.
+        """
+        rows = sum([call.rows for call in calls])
+        if not self._is_inline or not self._scheduler.runs_now(rows):
+            return None
+        if len(calls) > 1 and not self._setup.card.batched:
+            return None
+        began_s = time.monotonic()
+        replies = self._runner.run_here(calls)
+        if replies is not None:
+            self._scheduler.ran(rows, time.monotonic() - began_s, self._runner.cpu_s)
+        return replies
+
+    async def answer(self, calls: Sequence[Call]) -> list[Reply]:
+        """The replies when the queue and the engine have come to them; see `infer`."""
+        self._start_once()
         arrived_s = time.monotonic()
         replies: dict[int, Reply | None] = dict.fromkeys([call.call_id for call in calls])
         wanted = calls
@@ -100,13 +129,15 @@ class ModelReplica:
         items = await self._enqueue(wanted, replies, arrived_s)
         self._wake.set()
         try:
-            for reply in await asyncio.gather(*(item.payload.future for item in items)):
+            for item in items:
+                assert item.payload.future is not None
+                reply = await item.payload.future
                 replies[reply.call_id] = reply
         except asyncio.CancelledError:
             for item in items:
                 self._scheduler.withdraw(item)
             raise
-        return encode_replies(reply for reply in replies.values() if reply is not None)
+        return [reply for reply in replies.values() if reply is not None]
 
     def check_health(self) -> None:
         """Serve asks every health period. Raises: EngineFailed when this replica cannot answer."""
@@ -155,14 +186,17 @@ class ModelReplica:
 
     async def _enqueue(
         self, calls: Sequence[Call], replies: dict[int, Reply | None], arrived_s: float
-    ) -> list[Queued[_Work]]:
+    ) -> list[Queued[Work]]:
         """Prepare the calls and queue them; what goes wrong becomes the call's reply."""
         loop = asyncio.get_running_loop()
         try:
-            prepared = await loop.run_in_executor(self._preparing, self._prepare, calls)
+            if self._pipeline.is_plain:
+                prepared = self._prepare(calls)
+            else:
+                prepared = await loop.run_in_executor(self._preparing, self._prepare, calls)
         finally:
             self._scheduler.arrived(sum(call.rows for call in calls))
-        items: list[Queued[_Work]] = []
+        items: list[Queued[Work]] = []
         for call, outcome in zip(calls, prepared, strict=True):
             if isinstance(outcome, SquadronError):
                 replies[call.call_id] = Reply(call_id=call.call_id, error=outcome)
@@ -178,13 +212,13 @@ class ModelReplica:
 
     def _queued(
         self, call: Call, prepared: Prepared, arrived_s: float, future: asyncio.Future[Reply]
-    ) -> Queued[_Work]:
+    ) -> Queued[Work]:
         bounds = self._setup.batching.buckets
         shape = prepared.shape_key
         if bounds and prepared.length:
             shape = bucket_of(prepared.length, bounds)
         return Queued(
-            payload=_Work(call=call, prepared=prepared, future=future),
+            payload=Work(call=call, prepared=prepared, arrived_s=arrived_s, future=future),
             rows=call.rows,
             arrived_s=arrived_s,
             deadline_s=arrived_s + call.left_s,
@@ -196,14 +230,14 @@ class ModelReplica:
 
     async def _run_batches(self) -> None:
         loop = asyncio.get_running_loop()
-        version = (self._setup.variant, self._setup.card.version)
-        pending = self._metrics.pending.labels(*version)
         while True:
             self._wake.clear()
             decision = self._scheduler.decide(time.monotonic())
             for drop in decision.dropped:
                 _answer(drop.item, _dropped_reply(drop))
-            pending.set(len(self._scheduler))
+            if self._num_pending != len(self._scheduler):
+                self._num_pending = len(self._scheduler)
+                self._pending.set(self._num_pending)
             match decision:
                 case Idle():
                     await self._wake.wait()
@@ -213,75 +247,33 @@ class ModelReplica:
                     timer.cancel()
                 case Run() as run:
                     self._busy_since_s = time.monotonic()
-                    is_whole = await loop.run_in_executor(self._computing, self._compute, run, loop)
+                    work = loop.run_in_executor(self._computing, self._compute, run, loop)
+                    is_whole = await work
                     self._busy_since_s = None
-                    self._scheduler.finished(time.monotonic(), is_whole=is_whole)
+                    now_s = time.monotonic()
+                    self._scheduler.finished(now_s, is_whole=is_whole, cpu_s=self._runner.cpu_s)
 
-    def _compute(self, run: Run[_Work], loop: asyncio.AbstractEventLoop) -> bool:
+    def _compute(self, run: Run[Work], loop: asyncio.AbstractEventLoop) -> bool:
         """In the engine's thread: run a batch, hand every reply to the loop at once. False when
         any request failed: what that took says nothing of what a batch takes."""
-        replies = self._replies(run.batch)
+        replies = self._runner.run([item.payload for item in run.batch])
         loop.call_soon_threadsafe(_answer_all, run.batch, replies)
         return all(reply.error is None for reply in replies)
 
-    def _replies(self, batch: tuple[Queued[_Work], ...]) -> list[Reply]:
-        started_s = time.monotonic()
-        try:
-            outputs = self._outputs(batch)
-        except Exception as error:
-            if len(batch) > 1:
-                # One bad request must not take its companions with it: run each by itself.
-                return [reply for item in batch for reply in self._replies((item,))]
-            call_id = batch[0].payload.call.call_id
-            return [Reply(call_id=call_id, error=_as_error(error))]
-        compute_s = time.monotonic() - started_s
-        self._count(batch, started_s, compute_s)
-        rows = sum(item.rows for item in batch)
-        replies: list[Reply] = []
-        start = 0
-        for item in batch:
-            stop = start + item.rows
-            call = item.payload.call
-            mine = outputs if not self._setup.card.batched else _rows(outputs, start, stop)
-            wanted = call.wanted or self._public_outputs()
-            replies.append(
-                Reply(
-                    call_id=call.call_id,
-                    outputs=tuple(_tensor(name, mine[name]) for name in wanted),
-                    queue_s=started_s - item.arrived_s,
-                    compute_s=compute_s,
-                    batch_rows=rows,
-                )
-            )
-            start = stop
-        return replies
-
-    def _outputs(self, batch: tuple[Queued[_Work], ...]) -> dict[str, Array]:
-        merged = self._pipeline.merge([item.payload.prepared for item in batch])
-        wanted = {name for item in batch for name in item.payload.call.wanted}
-        if any(not item.payload.call.wanted for item in batch):
-            wanted |= set(self._public_outputs())
-        return self._pipeline.finish(self._engine.infer(merged), merged, wanted)
-
-    def _public_outputs(self) -> tuple[str, ...]:
-        return tuple(spec.name for spec in self._pipeline.signature.outputs)
-
-    def _count(self, batch: tuple[Queued[_Work], ...], started_s: float, compute_s: float) -> None:
-        """Once a batch, not once a request."""
-        labels = (self._setup.variant, self._setup.card.version)
-        rows = sum(item.rows for item in batch)
-        queued_s = sum(started_s - item.arrived_s for item in batch)
-        self._metrics.inference_rows.labels(*labels).inc(rows)
-        self._metrics.executions.labels(*labels).inc()
-        self._metrics.statistics.executed_requests.labels(*labels).inc(len(batch))
-        self._metrics.statistics.batch_size_executions.labels(*labels, rows).inc()
-        self._metrics.statistics.batch_size_compute_us.labels(*labels, rows).inc(compute_s * 1e6)
-        self._metrics.queue_duration_us.labels(*labels).inc(queued_s * 1e6)
-        self._metrics.compute_duration_us.labels(*labels).inc(compute_s * 1e6 * len(batch))
-        self._metrics.batch_rows.labels(self._setup.variant).observe(rows)
+    def _ready_engine(self, setup: ReplicaSetup) -> Engine:
+        """Loaded and warm; what warm batches take is the start of the cost curve."""
+        engine = _loaded_engine(setup)
+        sizes = tuple(sorted({1, self._scheduler.policy.max_batch_size}))
+        engine.warm_up(sizes)
+        for rows in sizes:
+            began_s, cpu_began_s = time.monotonic(), time.thread_time()
+            engine.warm_up((rows,))
+            cpu_s = time.thread_time() - cpu_began_s
+            self._scheduler.ran(rows, time.monotonic() - began_s, cpu_s)
+        return engine
 
 
-def _ready_engine(setup: ReplicaSetup) -> Engine:
+def _loaded_engine(setup: ReplicaSetup) -> Engine:
     engine = make_engine(
         setup.engine,
         EngineSetup(
@@ -293,35 +285,19 @@ def _ready_engine(setup: ReplicaSetup) -> Engine:
         ),
     )
     engine.load()
-    policy = policy_of(setup.batching, is_batched=setup.card.batched)
-    engine.warm_up(tuple(sorted({1, policy.max_batch_size})))
     return engine
 
 
-def _as_error(error: Exception) -> SquadronError:
-    """What the caller may see. Engines raise ours; anything else is a bug, told by name only."""
-    if isinstance(error, SquadronError):
-        return error
-    return EngineFailed(f"the engine failed: {type(error).__name__}")
+def _answer(item: Queued[Work], reply: Reply) -> None:
+    future = item.payload.future
+    if future is not None and not future.done():
+        future.set_result(reply)
 
 
-def _rows(outputs: dict[str, Array], start: int, stop: int) -> dict[str, Array]:
-    return {name: array[start:stop] for name, array in outputs.items()}
-
-
-def _tensor(name: str, array: Array) -> Tensor:
-    return Tensor(name=name, datatype=datatype_of(array), array=np.asarray(array))
-
-
-def _answer(item: Queued[_Work], reply: Reply) -> None:
-    if not item.payload.future.done():
-        item.payload.future.set_result(reply)
-
-
-def _dropped_reply(drop: Dropped[_Work]) -> Reply:
+def _dropped_reply(drop: Dropped[Work]) -> Reply:
     return Reply(call_id=drop.item.payload.call.call_id, error=drop.error())
 
 
-def _answer_all(batch: tuple[Queued[_Work], ...], replies: list[Reply]) -> None:
+def _answer_all(batch: tuple[Queued[Work], ...], replies: list[Reply]) -> None:
     for item, reply in zip(batch, replies, strict=True):
         _answer(item, reply)

@@ -43,6 +43,7 @@ class RequestTally:
         self._metrics = metrics
         self._in_flight = in_flight
         self._sums: dict[tuple[str, str, str, str], _Sum] = {}
+        self._others: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -57,6 +58,10 @@ class RequestTally:
         if self._timer is None:
             self._timer = self._loop.call_later(FLUSH_S, self.flush)
 
+    def flush_with(self, other: Callable[[], None]) -> None:
+        """Call `other` whenever this is written."""
+        self._others.append(other)
+
     def flush(self) -> None:
         """Write what came since the last time."""
         if self._timer is not None:
@@ -66,6 +71,8 @@ class RequestTally:
         for key, total in sums.items():
             self._write(_Kind(*key), total)
         self._metrics.in_flight.set(self._in_flight())
+        for other in self._others:
+            other()
 
     def _write(self, kind: _Kind, total: _Sum) -> None:
         metrics = self._metrics

@@ -11,6 +11,7 @@ from cluster.config.variant import VariantConfig
 from cluster.engines.fit import check_fit
 from cluster.errors import ConfigError
 from cluster.models import EngineName
+from cluster.routing.colocation import Colocation, colocate
 from cluster.routing.table import VariantFacts
 from cluster.tensors import Signature
 
@@ -60,7 +61,15 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
         signature=card.public_signature() if processed else card.raw_signature(),
         is_batched=card.batched,
         labels=_labels(card, origin.folder) if processed else (),
+        is_colocated=colocation_of(variant, origin).is_colocated,
     )
+
+
+def colocation_of(variant: VariantConfig, origin: Origin) -> Colocation:
+    """Whether the doors hold this variant, and why."""
+    artefact = origin.folder / origin.card.artefact
+    num_bytes = artefact.stat().st_size if origin.card.artefact and artefact.is_file() else 0
+    return colocate(variant, engine=origin.engine, artefact_bytes=num_bytes)
 
 
 def _labels(card: ModelCard, folder: Path) -> tuple[bytes, ...]:

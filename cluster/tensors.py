@@ -77,9 +77,10 @@ class Signature:
         return next((spec for spec in every if spec.name == name), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Tensor:
-    """A named array. BYTES tensors are object arrays whose elements are `bytes`.
+    """A named array. BYTES tensors are object arrays whose elements are `bytes`. Not changed once
+    it is made; not frozen, because several are made a request.
 
     The array is often a view on the request's own bytes: treat it as read-only.
     """

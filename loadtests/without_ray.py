@@ -16,7 +16,6 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,32 +28,23 @@ from actors.app import build
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
 from actors.gateway import GatewaySetup
-from actors.listeners.http import HttpConnection, HttpListener
+from actors.listeners.http import HttpListener
+from actors.listeners.http_connection import HttpConnection
 from actors.listeners.http_routes import HttpRoutes
 from actors.model_replica import ModelReplica, ReplicaSetup
+from actors.transport import MemoryTransport
 from cluster.observability.metrics import make_metrics
-from cluster.protocols.envelope import Call, Reply, decode_replies, encode_calls
-from cluster.routing.table import deployment_name
+from cluster.protocols.envelope import Call, decode_replies, encode_calls
 from cluster.tensors import Tensor, datatype_of
 from loadtests.works import WORKS, Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
-    """What `actors.app.build` would deploy, by deployment name."""
+    """What `actors.app.build` would deploy, by variant."""
 
     gateway: GatewaySetup
     replicas: dict[str, ReplicaSetup]
-
-
-class _Direct:
-    """A transport to a replica of this process; the envelope is made and read as on a socket."""
-
-    def __init__(self, replica: ModelReplica) -> None:
-        self._replica = replica
-
-    async def send(self, calls: Sequence[Call]) -> list[Reply]:
-        return decode_replies(await self._replica.infer(encode_calls(calls)))
 
 
 def parts_of(config: Path) -> _Parts:
@@ -62,10 +52,10 @@ def parts_of(config: Path) -> _Parts:
     args = yaml.safe_load(config.read_text())["applications"][0]["args"]
     gateway = _bound(build(args))
     setup, *models = gateway.init_args
-    replicas = {}
+    replicas = {model.variant: model for model in setup.colocated}
     for model in models:
         bound = _bound(model)
-        replicas[bound.name] = bound.init_args[0]
+        replicas[bound.init_args[0].variant] = bound.init_args[0]
     return _Parts(gateway=setup, replicas=replicas)
 
 
@@ -86,7 +76,7 @@ async def measure_replica(
 
     Rates are rows a second; `p50_ms` is that of a single call alone.
     """
-    replica = ModelReplica(parts.replicas[deployment_name(work.name)])
+    replica = ModelReplica(parts.replicas[work.name])
     inputs = tuple(
         Tensor(name=name, datatype=datatype_of(array), array=array)
         for name, array in work.inputs().items()
@@ -121,13 +111,17 @@ async def measure_replica(
 async def serve_door(parts: _Parts, folder: Path, port: int) -> None:
     """Until the process is told to end."""
     server = parts.gateway.server
-    replicas = {name: ModelReplica(setup) for name, setup in parts.replicas.items()}
+    metrics = make_metrics(folder)
     door = FrontDoor(
         server,
         parts.gateway.table,
-        make_transport=lambda deployment: _Direct(replicas[deployment]),
-        metrics=make_metrics(folder),
+        make_transport=lambda route: MemoryTransport(replicas[route.name]),
+        metrics=metrics,
     )
+    replicas = {
+        name: ModelReplica(setup, metrics=metrics, flush_later=door.flush_with)
+        for name, setup in parts.replicas.items()
+    }
     routes = HttpRoutes(door, make_offered(door, folder), app="without-ray")
     listener = HttpListener(routes, server.limits)
     listening = await asyncio.get_running_loop().create_server(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Protocol
@@ -27,7 +27,7 @@ class HttpRequest:
     is_local: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class HttpReply:
     """`chunks` are sent one after the other; together they are the whole body."""
 
@@ -55,6 +55,13 @@ class Answers(Protocol):
     """What a listener needs: an answer for every request."""
 
     async def answer(self, request: HttpRequest) -> HttpReply | HttpStream: ...
+
+    def begin(
+        self, request: HttpRequest, done: Callable[[HttpReply], None]
+    ) -> Callable[[], None] | None:
+        """Have the request answered without a task: `done` is called later, once, unless what is
+        returned here is called before. None: it takes more than that; `answer` is to be asked."""
+        ...
 
 
 def error_reply(error: SquadronError) -> HttpReply:

@@ -5,14 +5,17 @@ The own listener and Serve's ingress both call `HttpRoutes.answer`; neither know
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import orjson
 
 from actors.descriptions import server_version
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
-from actors.listeners.compression import compress, expand
+from actors.listeners.compression import MIN_COMPRESSED_BYTES, compress, expand
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, error_reply
 from actors.listeners.routes.extensions import ExtensionRoutes
 from actors.listeners.routes.infer import InferRoutes
@@ -33,12 +36,16 @@ class HttpRoutes:
     def __init__(self, door: FrontDoor, offered: Offered, *, app: str) -> None:
         self._door = door
         self._known: dict[str, Place] = {}
+        self._compressing: set[asyncio.Task[HttpReply]] = set()
         about = Route(
             method="GET", path="/openapi.json", answer=self._openapi, summary="This document"
         )
+        self._infer = InferRoutes(door)
+        infer_routes = self._infer.routes()
+        self._infer_handler = infer_routes[0].answer
         self.table = RouteTable(
             [
-                *InferRoutes(door).routes(),
+                *infer_routes,
                 *ManagementRoutes(door, offered, app=app).routes(),
                 *ExtensionRoutes(offered).routes(),
                 about,
@@ -67,6 +74,31 @@ class HttpRoutes:
         except Exception:
             logger.exception("a request failed with a bug of ours")
             return error_reply(SquadronError("internal error"))
+
+    def begin(
+        self, request: HttpRequest, done: Callable[[HttpReply], None]
+    ) -> Callable[[], None] | None:
+        """Inference as most callers ask for it; see `Answers.begin`."""
+        place = self._known.get(request.path)
+        if place is None or place.methods.get(request.method) is not self._infer_handler:
+            return None
+        if "content-encoding" in request.headers:
+            return None
+        accepted = request.headers.get("accept-encoding")
+        if accepted is not None:
+            done = partial(self._compress_large, accepted, done)
+        return self._infer.begin(request, place, done)
+
+    def _compress_large(
+        self, accepted: str, done: Callable[[HttpReply], None], reply: HttpReply
+    ) -> None:
+        if reply.num_bytes < MIN_COMPRESSED_BYTES:
+            done(reply)
+            return
+        task = asyncio.get_running_loop().create_task(compress(reply, accepted))
+        self._compressing.add(task)
+        task.add_done_callback(self._compressing.discard)
+        task.add_done_callback(lambda task: done(task.result()))
 
     def _place(self, path: str) -> Place:
         """Raises: UnknownRoute."""

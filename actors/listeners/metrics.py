@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from actors.listeners.http import HttpListener
@@ -44,6 +45,11 @@ class _OnlyMetrics:
 
     def __init__(self, routes: Answers) -> None:
         self._routes = routes
+
+    def begin(
+        self, request: HttpRequest, done: Callable[[HttpReply], None]
+    ) -> Callable[[], None] | None:
+        return None
 
     async def answer(self, request: HttpRequest) -> HttpReply | HttpStream:
         path = "/metrics" if request.path.rstrip("/") in ("", "/metrics") else "/none"

@@ -113,6 +113,9 @@ class VariantConfig(Section):
 
     `processed: false` serves the artefact's own tensors, without the card's processing.
     `optional: true`: the server is ready without it, and lists it as unavailable with the reason.
+    `colocate`: whether each door holds the model itself, so that a request crosses no process; it
+    is then scaled and killed with its door. `auto` does so with one replica of a small CPU model
+    (`cluster.routing.colocation`).
     """
 
     source: str | None = None
@@ -121,6 +124,7 @@ class VariantConfig(Section):
     device: str = "auto"
     threads: int = Field(default=1, ge=1, le=256)
     replicas: int = Field(default=1, ge=0, le=4096)
+    colocate: Literal["auto", "always", "never"] = "auto"
     processed: bool = True
     optional: bool = False
     batching: BatchingConfig = BatchingConfig()

@@ -83,6 +83,11 @@ class Pipeline:
         shapes = tuple(inputs[spec.name].shape[free:] for spec in self.signature.inputs)
         return Prepared(arrays=inputs, rows=rows, shape_key=shapes)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether inputs go to the engine as they come: nothing is decoded or tokenised."""
+        return self._image is None and self._text is None
+
     def merge(self, batch: Sequence[Prepared]) -> dict[str, Array]:
         """The requests' rows under each other, in order; texts padded to the longest.
 

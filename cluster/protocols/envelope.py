@@ -48,7 +48,7 @@ class Call:
     trace_parent: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Reply:
     """The answer to one call: outputs, or the error that ended it.
 

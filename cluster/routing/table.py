@@ -23,7 +23,8 @@ from cluster.tensors import Signature
 class VariantFacts:
     """What the store and the config say of one variant, before anything runs.
 
-    `unavailable` is the reason why it cannot be served here (empty: it can).
+    `unavailable` is the reason why it cannot be served here (empty: it can). `is_colocated`: the
+    doors hold it themselves.
     """
 
     version: str
@@ -33,6 +34,7 @@ class VariantFacts:
     is_batched: bool
     labels: tuple[bytes, ...] = ()
     unavailable: str = ""
+    is_colocated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,10 @@ class RoutingTable:
         return RoutingTable(version=version, routes=routes)
 
 
+GATEWAY = "gateway"
+"""The Serve deployment of the doors, and of the models that they hold themselves."""
+
+
 def deployment_name(variant: str) -> str:
     """The Serve deployment of a variant; '#' and friends of Serve's own naming are not in it."""
     return f"variant-{variant}"
@@ -142,7 +148,7 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
         fact = facts[name]
         routes[name] = VariantRoute(
             name=name,
-            deployment=deployment_name(name),
+            deployment=GATEWAY if fact.is_colocated else deployment_name(name),
             facts=fact,
             batching=variant.batching,
             num_replicas=variant.replicas,

@@ -57,6 +57,11 @@ class BatchCost:
         safes = (p.mean_s + NUM_DEVIATIONS * p.deviation_s for p in points)
         self._safes = list(accumulate(safes, max))
 
+    @property
+    def largest_rows(self) -> int:
+        """The largest size that was measured; 0 when none was."""
+        return self._rows[-1] if self._rows else 0
+
     def points(self) -> tuple[CostPoint, ...]:
         return tuple(self._points[rows] for rows in self._rows)
 

@@ -10,10 +10,11 @@ from typing import Generic, TypeVar
 
 from cluster.config.variant import BatchingConfig
 from cluster.scheduling.admission import Admit, Load, Reject, admit
-from cluster.scheduling.batch_cost import CostBook
+from cluster.scheduling.batch_cost import BatchCost, CostBook
 from cluster.scheduling.batch_limit import AdaptiveLimits, BatchLimit
 from cluster.scheduling.batch_queue import BatchQueue
 from cluster.scheduling.decision import Idle, Queued, Run, Wait
+from cluster.scheduling.inline import is_inline
 from cluster.scheduling.policy import policy_of
 
 P = TypeVar("P")
@@ -32,6 +33,8 @@ class Scheduler(Generic[P]):
             target_s = None if config.latency_target_ms is None else config.latency_target_ms / 1e3
             self._limits = AdaptiveLimits(self.policy.max_batch_size, target_s, self.costs)
         self._limit_of = self._limits.rows if self._limits is not None else None
+        # Waiting for Python's lock is what running on the spot would spare: it must not count.
+        self._computing = BatchCost()
         self._rows_admitted = 0
         # With limits that move, the surest count of batches is one a row.
         self._sure_batch_rows = 1 if self._limits is not None else self.policy.max_batch_size
@@ -39,6 +42,22 @@ class Scheduler(Generic[P]):
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    def runs_now(self, rows: int) -> bool:
+        """Whether so many rows are best run on the spot: nothing waits or runs, nobody is waited
+        for, and it takes less time than a queue and a thread would. Tell `ran` what it took."""
+        if len(self._queue) or self._running is not None or self._rows_admitted:
+            return False
+        limit = self.policy.max_batch_size if self._limit_of is None else self._limit_of(None)
+        is_small = rows <= limit and not self.policy.max_queue_delay_s
+        return is_small and is_inline(self._computing, rows)
+
+    def ran(self, rows: int, seconds: float, cpu_s: float) -> None:
+        """A batch was run outside the queue: on the spot, or to warm up."""
+        self._computing.observe(rows, cpu_s)
+        self.costs.observe(None, rows, seconds)
+        if self._limits is not None:
+            self._limits.observe(None, rows, seconds)
 
     def admit_all(self, *, rows: int, left_s: float) -> bool:
         """Whether requests of so many rows can all be admitted without a closer look: in time
@@ -97,13 +116,16 @@ class Scheduler(Generic[P]):
             self._running = lane, rows, now_s, self.costs.curve(lane).mean_s(rows)
         return decision
 
-    def finished(self, now_s: float, *, is_whole: bool = True) -> None:
+    def finished(self, now_s: float, *, is_whole: bool = True, cpu_s: float | None = None) -> None:
         """The batch that `decide` gave is done. `is_whole`: it was computed as one, without
-        failures, so that its time says what such a batch takes."""
+        failures, so that its time says what such a batch takes. `cpu_s`: what it took of that
+        without waiting for a core or for Python's lock, if that is known."""
         assert self._running is not None
         lane, rows, started_s, _ = self._running
         self._running = None
         if is_whole:
+            if cpu_s is not None:
+                self._computing.observe(rows, cpu_s)
             self.costs.observe(lane, rows, now_s - started_s)
             if self._limits is not None:
                 self._limits.observe(lane, rows, now_s - started_s)

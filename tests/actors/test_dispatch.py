@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from actors.dispatch import MAX_ATTEMPTS, Dispatcher, DispatchLimits
+from actors.dispatch import MAX_ATTEMPTS, Dispatcher
+from actors.transport import Transport
 from cluster.errors import DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded, ShardLost
 from cluster.protocols.envelope import Call, Reply
+from cluster.scheduling.policy import BatchPolicy, LevelPolicy
 from cluster.tensors import tensor
 
 
@@ -33,21 +35,42 @@ class Doubling:
         ]
 
 
-def call(value: float, rows: int = 1) -> Call:
+def call(value: float, rows: int = 1, *, priority: int = 0, tenant: str = "") -> Call:
     x = tensor("x", np.full((rows, 1), value, np.float32))
-    return Call(call_id=0, rows=rows, left_s=0.0, inputs=(x,))
+    return Call(call_id=0, rows=rows, left_s=0.0, inputs=(x,), priority=priority, tenant=tenant)
 
 
 def dispatcher(
-    transport: Doubling, *, window: int = 8, batch: int = 4, max_waiting: int = 100
+    transport: Transport,
+    *,
+    window: int = 8,
+    batch: int = 4,
+    max_waiting: int = 100,
+    levels: int = 0,
 ) -> tuple[Dispatcher, list[int]]:
     retries: list[int] = []
-    limits = DispatchLimits(window_rows=window, batch_rows=batch, max_waiting=max_waiting)
-    return Dispatcher(transport, limits, on_retry=retries.append), retries
+    policy = BatchPolicy(
+        max_batch_size=batch,
+        level=LevelPolicy(max_queue_size=max_waiting),
+        priority_levels=levels,
+        default_priority_level=levels,
+    )
+    return (
+        Dispatcher(transport, policy, window_rows=window, on_retry=retries.append),
+        retries,
+    )
 
 
-async def ask(to: Dispatcher, value: float, patience_s: float = 5.0) -> float:
-    reply = await to.run(call(value), deadline_s=asyncio.get_running_loop().time() + patience_s)
+def values(transport: Doubling) -> list[list[float]]:
+    """The envelopes that were sent, each as the values of its calls."""
+    return [[float(c.inputs[0].array[0, 0]) for c in calls] for calls in transport.seen]
+
+
+async def ask(
+    to: Dispatcher, value: float, patience_s: float = 5.0, *, priority: int = 0, tenant: str = ""
+) -> float:
+    asked = call(value, priority=priority, tenant=tenant)
+    reply = await to.run(asked, deadline_s=asyncio.get_running_loop().time() + patience_s)
     return float(reply.outputs[0].array[0, 0])
 
 
@@ -132,6 +155,71 @@ async def test_requests_whose_caller_is_gone_are_not_sent() -> None:
     await ask(to, 3)
 
     assert [float(c.inputs[0].array[0, 0]) for calls in transport.seen for c in calls] == [1, 3]
+
+
+async def test_what_waits_at_the_door_goes_by_priority() -> None:
+    transport = Doubling()
+    transport.open.clear()
+    to, _ = dispatcher(transport, window=1, batch=1, levels=3)
+    first = asyncio.create_task(ask(to, 0))
+    await asyncio.sleep(0.01)
+    rest = [
+        asyncio.create_task(ask(to, value, priority=priority))
+        for value, priority in ((1, 3), (2, 2), (3, 1), (4, 0), (5, 1))
+    ]
+    await asyncio.sleep(0.01)
+
+    transport.open.set()
+    await asyncio.gather(first, *rest)
+
+    assert values(transport) == [[0], [3], [5], [2], [1], [4]]
+
+
+async def test_tenants_take_turns_at_the_door() -> None:
+    transport = Doubling()
+    transport.open.clear()
+    to, _ = dispatcher(transport, window=1, batch=1)
+    first = asyncio.create_task(ask(to, 0, tenant="busy"))
+    await asyncio.sleep(0.01)
+    rest = [asyncio.create_task(ask(to, value, tenant="busy")) for value in (1, 2, 3)]
+    rest += [asyncio.create_task(ask(to, value, tenant="quiet")) for value in (11, 12)]
+    await asyncio.sleep(0.01)
+
+    transport.open.set()
+    await asyncio.gather(first, *rest)
+
+    assert values(transport) == [[0], [1], [11], [2], [12], [3]]
+
+
+async def test_what_cannot_be_answered_in_time_is_refused_before_it_is_sent() -> None:
+    transport = Doubling()
+    to, _ = dispatcher(transport, window=1, batch=1)
+    transport.open.clear()
+    slow = asyncio.create_task(ask(to, 1))
+    await asyncio.sleep(0.2)
+    transport.open.set()
+    await slow
+    transport.open.clear()
+    under_way = asyncio.create_task(ask(to, 2))
+    await asyncio.sleep(0.01)
+
+    # A hand-over was seen to take 0.2 s: behind one more there is no time for this.
+    with pytest.raises(DeadlineExceeded, match="rows are ahead: the answer would take"):
+        await ask(to, 3, patience_s=0.1)
+
+    transport.open.set()
+    await under_way
+    assert values(transport) == [[1], [2]]
+
+
+async def test_replies_that_are_there_at_once_need_no_task() -> None:
+    class AtOnce:
+        def send(self, calls: Sequence[Call]) -> list[Reply]:
+            return [Reply(call_id=c.call_id, outputs=c.inputs) for c in calls]
+
+    to, _ = dispatcher(AtOnce())
+
+    assert await asyncio.gather(*(ask(to, v) for v in range(9))) == list(range(9))
 
 
 async def test_too_many_waiting_are_refused_with_when_to_come_back() -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from actors.front_door import FrontDoor
-from actors.listeners.http_messages import JSON, HttpReply, HttpRequest
+from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, error_reply
 from actors.listeners.routes.table import Place, Route
-from cluster.errors import InvalidRequest
+from cluster.errors import InvalidRequest, SquadronError
 from cluster.protocols import v2_json
-from cluster.requests import InferenceRequest
+from cluster.protocols.v2_quick import QuickDecoder, QuickEncoder
+from cluster.requests import InferenceRequest, InferenceResponse
+from cluster.routing.table import EnsembleRoute
+
+logger = logging.getLogger("squadron.http")
 
 _CONTEXT_HEADERS = frozenset({"x-request-id", "x-squadron-tenant", "traceparent"})
 
@@ -20,6 +26,9 @@ class InferRoutes:
 
     def __init__(self, door: FrontDoor) -> None:
         self._door = door
+        self._decoders: dict[tuple[str, str], QuickDecoder | None] = {}
+        self._decoders_of = door.table
+        self._encoder = QuickEncoder()
 
     def routes(self) -> list[Route]:
         return [
@@ -46,10 +55,85 @@ class InferRoutes:
         asked = self._with_headers(asked, request.headers)
         answer = await self._door.infer(asked)
         # A raw body with the binary header asks for Triton's raw answer; without it, for JSON.
+        return self._reply(asked, answer, binary_default=json_length == 0)
+
+    def begin(
+        self, request: HttpRequest, place: Place, done: Callable[[HttpReply], None]
+    ) -> Callable[[], None] | None:
+        """The usual request without a task; None leaves it to the handler."""
+        decoder = self._decoder(place)
+        length = request.headers.get("inference-header-content-length")
+        if decoder is None or (length is not None and not length.isdecimal()):
+            return None
+        found = decoder.decode(
+            request.body, None if length is None else int(length[:18]), place.version
+        )
+        if found is None:
+            return None
+        asked, rows = found
+        asked = self._with_headers(asked, request.headers)
+        try:
+            ticket = self._door.begin(asked, rows, partial(self._answered, asked, done))
+        except SquadronError:
+            return None
+        return None if ticket is None else partial(self._door.cancel, ticket, asked)
+
+    def _answered(
+        self,
+        asked: InferenceRequest,
+        done: Callable[[HttpReply], None],
+        outcome: InferenceResponse | SquadronError,
+    ) -> None:
+        try:
+            if isinstance(outcome, SquadronError):
+                raise outcome
+            text = self._encoder.encode(outcome, asked)
+            if text is None:
+                reply = self._reply(asked, outcome)
+            else:
+                headers = (("x-squadron-variant", outcome.variant),)
+                reply = HttpReply(status=200, chunks=(text,), headers=headers)
+        except SquadronError as error:
+            reply = error_reply(error)
+        except Exception:
+            logger.exception("a request failed with a bug of ours")
+            reply = error_reply(SquadronError("internal error"))
+        done(reply)
+
+    def _decoder(self, place: Place) -> QuickDecoder | None:
+        """Made once a model and table. None for what no single variant answers."""
+        if self._decoders_of is not self._door.table:
+            self._decoders_of = self._door.table
+            self._decoders = {}
+        key = (place.model, place.version)
+        if key not in self._decoders:
+            self._decoders[key] = self._make_decoder(place)
+        return self._decoders[key]
+
+    def _make_decoder(self, place: Place) -> QuickDecoder | None:
+        try:
+            route = self._door.route(place.model, place.version)
+        except SquadronError:
+            return None
+        variants = self._door.table.variants_of(place.model)
+        if isinstance(route, EnsembleRoute) or not route.signature.inputs:
+            return None
+        if any(variant.signature != route.signature for variant in variants):
+            return None
+        return QuickDecoder(
+            place.model,
+            route.signature,
+            is_batched=all(variant.facts.is_batched for variant in variants),
+            max_batch_size=min(variant.batching.max_batch_size for variant in variants),
+        )
+
+    def _reply(
+        self, asked: InferenceRequest, answer: InferenceResponse, *, binary_default: bool = False
+    ) -> HttpReply:
         encoded = v2_json.encode_infer(
             answer,
             asked,
-            binary_default=json_length == 0,
+            binary_default=binary_default,
             class_labels=self._labels(asked),
         )
         headers = [("x-squadron-variant", answer.variant)]

@@ -177,7 +177,7 @@ def make_door(folder: Path, **server: Any) -> Door:
     front = FrontDoor(
         ServerConfig.model_validate(server),
         RoutingTable(version=1, routes={name: _route(name) for name in MODELS}),
-        make_transport=lambda deployment: Computing(MODELS[deployment][1]),
+        make_transport=lambda route: Computing(MODELS[route.deployment][1]),
         metrics=make_metrics(folder / "metrics"),
     )
     offered = make_offered(front, folder / "metrics")

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from actors.listeners.http import MAX_HEADER_BYTES, HttpListener
+from actors.listeners.http import HttpListener
+from actors.listeners.http_connection import MAX_HEADER_BYTES
 from actors.listeners.http_messages import HttpReply, HttpRequest
 from actors.listeners.port_claim import claim_port
 from cluster.config.server import LimitsConfig
 
 
 class Echo:
-    """Answers `METHOD path body`; `/slow` answers when `go` is set."""
+    """Answers `METHOD path body`; `/slow` answers when `go` is set. Paths that begin with `/soon`
+    are answered by calling back, `/soon/never` not at all."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.num_cancelled = 0
+        self.num_begun = 0
+        self.has_begun = asyncio.Event()
+
+    def begin(
+        self, request: HttpRequest, done: Callable[[HttpReply], None]
+    ) -> Callable[[], None] | None:
+        if not request.path.startswith("/soon"):
+            return None
+        self.num_begun += 1
+        self.has_begun.set()
+        if request.path != "/soon/never":
+            tenant = request.headers.get("x-squadron-tenant", "-").encode()
+            reply = HttpReply(status=200, chunks=(tenant, b" ", request.body))
+            asyncio.get_running_loop().call_soon(done, reply)
+        return self._cancel
+
+    def _cancel(self) -> None:
+        self.num_cancelled += 1
 
     async def answer(self, request: HttpRequest) -> HttpReply:
         if request.path == "/slow":
@@ -185,3 +205,81 @@ async def test_draining_finishes_what_is_in_flight_and_accepts_nothing_new(
         await draining
         assert answer.endswith(b"GET /slow ")
         assert b"connection: close" in answer
+
+
+def post(path: str, body: bytes, *headers: bytes) -> bytes:
+    lines = [f"POST {path} HTTP/1.1".encode(), b"host: h", *headers]
+    lines.append(b"content-length: %d" % len(body))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+async def bodies(port: int, *requests: bytes) -> list[bytes]:
+    """The answers to requests of one connection, each sent after the one before was answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    found = []
+    for request in requests:
+        writer.write(request)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        found.append(await reader.readexactly(length))
+    writer.close()
+    await writer.wait_closed()
+    return found
+
+
+async def test_requests_with_the_same_head_again_and_again_are_answered_each(
+    tmp_path: Path,
+) -> None:
+    tenant = b"X-Squadron-Tenant: a"
+    async with listening(tmp_path) as (_, echo, port):
+        found = await bodies(
+            port,
+            post("/soon", b"one", tenant),
+            post("/soon", b"two", tenant),
+            post("/soon", b"three", tenant),
+            post("/soon", b"six", b"X-Squadron-Tenant: b"),
+            post("/soon", b"ten"),
+            post("/plain", b"one"),
+            post("/soon", b"two", tenant),
+        )
+
+    assert found == [
+        b"a one",
+        b"a two",
+        b"a three",
+        b"b six",
+        b"- ten",
+        b"POST /plain one",
+        b"a two",
+    ]
+    assert echo.num_begun == 6
+
+
+async def test_a_body_that_looks_like_a_request_is_a_body(tmp_path: Path) -> None:
+    nested = post("/soon", b"x")
+    async with listening(tmp_path) as (_, _, port):
+        found = await bodies(port, *[post("/soon", nested)] * 3, post("/soon", b"x"))
+
+    assert found == [b"- " + nested] * 3 + [b"- x"]
+
+
+async def test_requests_with_the_same_head_may_be_sent_without_waiting(tmp_path: Path) -> None:
+    one = post("/soon", b"one")
+    last = post("/soon", b"two", b"connection: close")
+    async with listening(tmp_path) as (_, echo, port):
+        answer = await say(port, one, one, one + one, one[:40], one[40:], one + last, pause_s=0.01)
+
+    assert answer.count(b"- one") == 6
+    assert answer.endswith(b"- two")
+    assert echo.num_begun == 7
+
+
+async def test_a_caller_that_goes_cancels_what_was_begun(tmp_path: Path) -> None:
+    async with listening(tmp_path) as (listener, echo, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(post("/soon/never", b""))
+        await asyncio.wait_for(echo.has_begun.wait(), 5)
+        writer.close()
+        await listener.drain(5.0)
+
+    assert echo.num_cancelled == 1

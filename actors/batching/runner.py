@@ -1,0 +1,146 @@
+"""One batch through one engine: requests in, a reply for each of them out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.batching.tally import BatchTally
+from cluster.engines.engine import Engine
+from cluster.errors import EngineFailed, SquadronError
+from cluster.processing.pipeline import Pipeline, Prepared
+from cluster.protocols.envelope import Call, Reply
+from cluster.tensors import Array, Datatype, Tensor, datatype_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Work:
+    """A call in the queue: prepared inputs, and where its reply goes."""
+
+    call: Call
+    prepared: Prepared
+    arrived_s: float
+    future: asyncio.Future[Reply]
+
+
+class BatchRunner:
+    """Called from one thread at a time.
+
+    `cpu_s`: what the last batch took of its thread, without what its replies took.
+    """
+
+    def __init__(
+        self, engine: Engine, pipeline: Pipeline, tally: BatchTally, *, is_batched: bool
+    ) -> None:
+        self.cpu_s = 0.0
+        self._engine = engine
+        self._pipeline = pipeline
+        self._tally = tally
+        self._is_batched = is_batched
+        self._public = tuple(spec.name for spec in pipeline.signature.outputs)
+        self._datatypes: dict[str, tuple[object, Datatype]] = {}
+
+    def run(self, batch: Sequence[Work]) -> list[Reply]:
+        """In the engine's thread. Never raises: what fails with others is run by itself, and its
+        own error is its reply."""
+        started_s = time.monotonic()
+        calls = [work.call for work in batch]
+        merged_of = [work.prepared for work in batch]
+        try:
+            outputs = self._compute(
+                lambda: self._pipeline.merge(merged_of), calls, clock=time.thread_time
+            )
+        except Exception as error:
+            if len(batch) > 1:
+                # One bad request must not take its companions with it: run each by itself.
+                return [reply for work in batch for reply in self.run((work,))]
+            return [Reply(call_id=calls[0].call_id, error=_as_error(error))]
+        queued_s = [started_s - work.arrived_s for work in batch]
+        return self._replies(calls, outputs, queued_s, time.monotonic() - started_s)
+
+    def run_here(self, calls: Sequence[Call]) -> list[Reply] | None:
+        """In the loop, for a plain model. None for calls that cannot be one batch as they are."""
+        names = [tensor.name for tensor in calls[0].inputs]
+        started_s = time.monotonic()
+        try:
+            if len(calls) == 1:
+                merged = {tensor.name: tensor.array for tensor in calls[0].inputs}
+            elif len(names) == 1:
+                merged = {names[0]: np.concatenate([call.inputs[0].array for call in calls])}
+            else:
+                merged = _side_by_side(names, calls)
+            outputs = self._compute(lambda: merged, calls, clock=time.perf_counter)
+        except Exception:
+            # Whose fault it is shows when each is run by itself, which the queue does.
+            return None
+        return self._replies(calls, outputs, None, time.monotonic() - started_s)
+
+    def _compute(
+        self,
+        merge: Callable[[], dict[str, Array]],
+        calls: Sequence[Call],
+        *,
+        clock: Callable[[], float],
+    ) -> dict[str, Array]:
+        began_s = clock()
+        merged = merge()
+        wanted = {name for call in calls for name in call.wanted or self._public}
+        found = self._pipeline.finish(self._engine.infer(merged), merged, wanted)
+        self.cpu_s = clock() - began_s
+        return found
+
+    def _replies(
+        self,
+        calls: Sequence[Call],
+        outputs: dict[str, Array],
+        queued_s: list[float] | None,
+        compute_s: float,
+    ) -> list[Reply]:
+        """Each request's rows of the outputs, as views."""
+        rows = sum([call.rows for call in calls])
+        total_s = sum(queued_s) if queued_s is not None else 0.0
+        self._tally.add(rows=rows, num_requests=len(calls), queue_s=total_s, compute_s=compute_s)
+        named = {name: (array, self._datatype(name, array)) for name, array in outputs.items()}
+        replies: list[Reply] = []
+        start = 0
+        for index, call in enumerate(calls):
+            stop = start + call.rows
+            tensors = []
+            for name in call.wanted or self._public:
+                array, datatype = named[name]
+                if self._is_batched and stop - start != rows:
+                    array = array[start:stop]
+                tensors.append(Tensor(name=name, datatype=datatype, array=array))
+            replies.append(
+                Reply(
+                    call_id=call.call_id,
+                    outputs=tuple(tensors),
+                    queue_s=queued_s[index] if queued_s is not None else 0.0,
+                    compute_s=compute_s,
+                    batch_rows=rows,
+                )
+            )
+            start = stop
+        return replies
+
+    def _datatype(self, name: str, array: Array) -> Datatype:
+        known = self._datatypes.get(name)
+        if known is None or known[0] != array.dtype:
+            known = self._datatypes[name] = array.dtype, datatype_of(array)
+        return known[1]
+
+
+def _side_by_side(names: list[str], calls: Sequence[Call]) -> dict[str, Array]:
+    by_call = [{tensor.name: tensor.array for tensor in call.inputs} for call in calls]
+    return {name: np.concatenate([arrays[name] for arrays in by_call]) for name in names}
+
+
+def _as_error(error: Exception) -> SquadronError:
+    """What the caller may see. Engines raise ours; anything else is a bug, told by name only."""
+    if isinstance(error, SquadronError):
+        return error
+    return EngineFailed(f"the engine failed: {type(error).__name__}")
