@@ -62,6 +62,7 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
         is_batched=card.batched,
         labels=_labels(card, origin.folder) if processed else (),
         is_colocated=colocation_of(variant, origin).is_colocated,
+        output_labels={} if processed and card.postprocess else _output_labels(origin),
     )
 
 
@@ -75,5 +76,13 @@ def colocation_of(variant: VariantConfig, origin: Origin) -> Colocation:
 def _labels(card: ModelCard, folder: Path) -> tuple[bytes, ...]:
     if not isinstance(card.postprocess, ClassifyPostprocess):
         return ()
-    text = (folder / card.postprocess.labels).read_text(encoding="utf-8")
-    return tuple(line.encode() for line in text.splitlines())
+    return tuple(line.encode() for line in _lines(folder / card.postprocess.labels))
+
+
+def _output_labels(origin: Origin) -> dict[str, tuple[str, ...]]:
+    outputs = origin.card.signature.outputs
+    return {out.name: _lines(origin.folder / out.labels) for out in outputs if out.labels}
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    return tuple(path.read_text(encoding="utf-8").splitlines())

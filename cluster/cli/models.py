@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from cluster.cli.import_triton import import_
 from cluster.config.model_card import ModelCard, TensorCard
 from cluster.config.store import ModelStore, default_root
 from cluster.errors import ConfigError
@@ -33,6 +34,8 @@ app = typer.Typer(
       squadron models list
     """,
 )
+
+app.command(name="import")(import_)
 
 Store = Annotated[
     Path | None,

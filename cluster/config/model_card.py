@@ -17,11 +17,16 @@ Format = Literal["onnx", "torchscript", "torch_export", "huggingface", "python",
 
 
 class TensorCard(Section):
-    """Shapes: whole, batch dimension first when `batched`; -1 is any size."""
+    """Shapes: whole, batch dimension first when `batched`; -1 is any size.
+
+    `labels`, for an output of class scores: a file in the version's folder with a name a line, for
+    the protocol's classification.
+    """
 
     name: str
     datatype: Datatype
     shape: list[int]
+    labels: str = ""
 
     def spec(self) -> TensorSpec:
         return TensorSpec(name=self.name, datatype=self.datatype, shape=tuple(self.shape))

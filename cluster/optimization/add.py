@@ -98,7 +98,7 @@ def _add_file(source: Path, store: ModelStore, wanted: _Wanted) -> ModelCard:
     if format_ == "onnx" and found is not None:
         check_names(signature, found, what=str(source))
     card = _card(wanted, format_, source.name, signature, source)
-    return _store(card, store, wanted, [source, *_external_data(source, format_)])
+    return _store(card, store, wanted, [source, *external_data(source, format_)])
 
 
 def _read_signature(source: Path, format_: Format) -> SignatureCard | None:
@@ -130,7 +130,7 @@ def _check_torchscript(source: Path) -> None:
         ) from error
 
 
-def _external_data(source: Path, format_: Format) -> list[Path]:
+def external_data(source: Path, format_: Format) -> list[Path]:
     """The files beside an ONNX graph that hold its large weights."""
     if format_ != "onnx" or importlib.util.find_spec("onnx") is None:
         return []

@@ -7,7 +7,7 @@ it has to. `version` grows with every change, also across restarts of the contro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cluster.config.ensemble import EnsembleConfig, ModelStep
 from cluster.config.squadron import SquadronConfig
@@ -23,8 +23,9 @@ from cluster.tensors import Signature
 class VariantFacts:
     """What the store and the config say of one variant, before anything runs.
 
-    `unavailable` is the reason why it cannot be served here (empty: it can). `is_colocated`: the
-    doors hold it themselves.
+    `unavailable` is the reason why it cannot be served here (empty: it can). `labels` are the class
+    names of the card's postprocessing, `output_labels` those of the artefact's own outputs.
+    `is_colocated`: the doors hold it themselves.
     """
 
     version: str
@@ -33,6 +34,7 @@ class VariantFacts:
     signature: Signature
     is_batched: bool
     labels: tuple[bytes, ...] = ()
+    output_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unavailable: str = ""
     is_colocated: bool = False
 
@@ -56,7 +58,8 @@ class VariantRoute:
     def class_labels(self) -> Mapping[str, tuple[str, ...]]:
         """Output -> the names of its classes, for the classification extension."""
         names = tuple(label.decode() for label in self.facts.labels)
-        return {spec.name: names for spec in self.signature.extra_outputs} if names else {}
+        extra = {spec.name: names for spec in self.signature.extra_outputs} if names else {}
+        return {**self.facts.output_labels, **extra}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from cluster.config.serve_file import read_serve_file
+from cluster.config.store import ModelStore
+from cluster.errors import ConfigError
+from cluster.optimization.triton.convert import (
+    ImportReport,
+    import_repository,
+    write_serve_file,
+)
+from tests.triton_repository import write_model, write_repository, write_scaler
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "store")
+
+
+def imported(root: Path, store: ModelStore) -> ImportReport:
+    return import_repository(root, store)
+
+
+def told(report: ImportReport, model: str) -> list[tuple[str, str]]:
+    return [(each.field, each.outcome) for each in report.findings if each.model == model]
+
+
+def with_scaler(root: Path, text: str) -> Path:
+    write_scaler(root / "m/1/model.onnx", factor=2.0)
+    (root / "m/config.pbtxt").write_text(text)
+    return root
+
+
+TENSORS = """
+max_batch_size: 8
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 3 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 3 ] } ]
+"""
+
+
+def test_a_whole_repository_becomes_a_store_and_a_file_that_loads(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    report = imported(write_repository(tmp_path / "triton"), store)
+    write_serve_file(report, tmp_path / "triton", tmp_path / "out/mine.yaml")
+    _, config = read_serve_file(tmp_path / "out/mine.yaml")
+
+    assert set(config.variants) == {"simple", "scaler", "scaler-v1", "picker", "bare"}
+    assert [(c.name, c.version) for c in store.list()] == [
+        ("bare", "1"), ("picker", "1"), ("scaler", "1"), ("scaler", "2"), ("simple", "1"),
+    ]  # fmt: skip
+    assert told(report, "scaler") == [("version_policy", "changed")]
+    assert report.lost() == ()
+
+
+def test_batching_priorities_and_instances_are_carried_over(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    report = imported(write_repository(tmp_path / "triton"), store)
+    write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
+    simple = read_serve_file(tmp_path / "mine.yaml")[1].variants["simple"]
+
+    assert (simple.source, simple.replicas, simple.device) == ("simple/1", 2, "cpu")
+    batching = simple.batching
+    assert (batching.mode, batching.max_batch_size) == ("fixed", 8)
+    assert (batching.preferred_batch_sizes, batching.max_queue_delay_us) == ((4, 8), 500)
+    assert (batching.priority_levels, batching.default_priority_level) == (2, 2)
+    assert batching.queue_policy.max_queue_size == 64
+    first = batching.priority_queue_policy[1]
+    assert (first.timeout_action, first.default_timeout_us) == ("delay", 2_000_000)
+
+
+def test_without_a_batcher_requests_run_one_by_one_with_the_same_largest_batch(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    report = imported(write_repository(tmp_path / "triton"), store)
+    write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
+    picker = read_serve_file(tmp_path / "mine.yaml")[1].variants["picker"]
+
+    assert (picker.batching.mode, picker.batching.max_batch_size) == ("off", 4)
+    assert picker.options == {"graph_optimization": "extended"}
+
+
+def test_a_label_file_comes_with_its_output(tmp_path: Path, store: ModelStore) -> None:
+    imported(write_repository(tmp_path / "triton"), store)
+
+    assert store.card("picker").signature.outputs[0].labels == "colours.txt"
+    assert (store.folder("picker") / "colours.txt").read_text().split() == ["red", "green", "blue"]
+
+
+def test_a_label_file_outside_the_model_is_refused(tmp_path: Path, store: ModelStore) -> None:
+    root = write_repository(tmp_path / "triton")
+    config = root / "picker/config.pbtxt"
+    config.write_text(config.read_text().replace("colours.txt", "../../secret.txt"))
+
+    report = imported(root, store)
+
+    assert ("version 1", "refused") in told(report, "picker")
+    assert ("ensemble_scheduling.step[1].model_name", "refused") in told(report, "pipeline")
+
+
+def test_a_folder_without_configuration_is_completed_from_its_graph(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    write_scaler(tmp_path / "triton/bare/1/model.onnx", factor=10.0)
+
+    report = imported(tmp_path / "triton", store)
+    write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
+
+    batching = read_serve_file(tmp_path / "mine.yaml")[1].variants["bare"].batching
+    assert (batching.mode, batching.max_batch_size) == ("fixed", 4)
+    assert store.card("bare").signature.inputs[0].shape == [-1, 3]
+
+
+def test_a_max_batch_size_of_0_that_is_written_stays(tmp_path: Path, store: ModelStore) -> None:
+    root = with_scaler(tmp_path / "triton", 'backend: "onnxruntime"\nmax_batch_size: 0\n')
+
+    imported(root, store)
+
+    assert store.card("m").batched is False
+
+
+def test_an_ensemble_keeps_its_maps(tmp_path: Path, store: ModelStore) -> None:
+    report = imported(write_repository(tmp_path / "triton"), store)
+    write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
+    pipeline = read_serve_file(tmp_path / "mine.yaml")[1].ensembles["pipeline"]
+
+    assert pipeline.model_dump()["steps"] == (
+        {"model": "scaler", "inputs": {"x": "raw"}, "outputs": {"y": "scaled"}},
+        {"model": "picker", "inputs": {"x": "scaled"}, "outputs": {"scores": "picked"}},
+    )
+
+
+def test_a_step_that_names_a_version_calls_that_version(tmp_path: Path, store: ModelStore) -> None:
+    root = write_repository(tmp_path / "triton")
+    config = root / "pipeline/config.pbtxt"
+    config.write_text(config.read_text().replace("model_version: -1", "model_version: 1"))
+
+    report = imported(root, store)
+    write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
+
+    steps = read_serve_file(tmp_path / "mine.yaml")[1].ensembles["pipeline"].model_dump()["steps"]
+    assert [step["model"] for step in steps] == ["scaler-v1", "picker"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "names"),
+    [
+        ("latest { num_versions: 1 }", {"m"}),
+        ("latest { num_versions: 2 }", {"m", "m-v2"}),
+        ("specific { versions: [ 1 ] }", {"m"}),
+        ("all {}", {"m", "m-v1", "m-v2"}),
+    ],
+)
+def test_the_version_policy_decides_what_is_served(
+    tmp_path: Path, store: ModelStore, policy: str, names: set[str]
+) -> None:
+    for version in (1, 2, 3):
+        write_scaler(tmp_path / f"triton/m/{version}/model.onnx", factor=2.0)
+    text = f'backend: "onnxruntime"\nversion_policy {{ {policy} }}\n{TENSORS}'
+    (tmp_path / "triton/m/config.pbtxt").write_text(text)
+
+    assert set(imported(tmp_path / "triton", store).variants) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "said"),
+    [
+        ('backend: "python"', "backend", "squadron models add file.py:Class"),
+        ('platform: "tensorrt_plan"', "platform", "import the ONNX model"),
+        ('backend: "mine"', "backend", "backend 'mine' is no engine of ours"),
+        ("sequence_batching { }", "sequence_batching", "sequence"),
+        (
+            "model_transaction_policy { decoupled: true }",
+            "model_transaction_policy.decoupled",
+            "one",
+        ),
+        (
+            'model_operations { op_library_filename: "ops.so" }',
+            "model_operations.op_library_filename",
+            "custom operators",
+        ),
+        ('batch_input { kind: BATCH_ELEMENT_COUNT target_name: "n" }', "batch_input", "ragged"),
+        ("dynamic_batching { preferred_batch_size: [ 9 ] }", "dynamic_batching", "max_batch_size"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_the_field_and_the_reason(
+    tmp_path: Path, store: ModelStore, text: str, field: str, said: str
+) -> None:
+    backend = "" if "backend" in text or "platform" in text else 'backend: "onnxruntime"\n'
+    root = with_scaler(tmp_path / "triton", backend + text + TENSORS)
+    write_scaler(root / "good/1/model.onnx", factor=1.0)
+
+    report = imported(root, store)
+
+    (finding,) = [each for each in report.findings if each.outcome == "refused"]
+    assert (finding.model, finding.field) == ("m", field)
+    assert said in finding.reason
+    assert report.variants == ("good",)
+    assert not store.versions("m")
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("response_cache { enable: true }", "response_cache"),
+        (
+            'parameters { key: "execution_mode" value { string_value: "1" } }',
+            "parameters.execution_mode",
+        ),
+        ("optimization { cuda { graphs: true } }", "optimization.cuda"),
+        ("instance_group [ { rate_limiter { priority: 2 } } ]", "instance_group.rate_limiter"),
+        ('metric_tags { key: "a" value: "b" }', "metric_tags"),
+    ],
+)
+def test_what_has_no_effect_here_is_told(
+    tmp_path: Path, store: ModelStore, text: str, field: str
+) -> None:
+    report = imported(
+        with_scaler(tmp_path / "triton", f'backend: "onnxruntime"\n{text}{TENSORS}'), store
+    )
+
+    assert told(report, "m") == [(field, "dropped")]
+    assert [each.field for each in report.lost()] == [field]
+
+
+def test_every_field_of_the_configuration_is_carried_over_or_told() -> None:
+    from cluster.protocols.triton.findings import Findings
+    from cluster.protocols.triton.model_config import parse_text
+    from cluster.protocols.triton.variant import _CARRIED, variant_section
+
+    fields = {field.name for field in parse_text("", source="").DESCRIPTOR.fields}
+    assert fields >= _CARRIED
+    findings = Findings(model="m")
+    variant_section(
+        parse_text('runtime: "x" metric_tags { key: "a" value: "b" }', source=""), findings
+    )
+    assert {each.field for each in findings.found} == {"runtime", "metric_tags"}
+
+
+def test_instances_on_gpus_share_them(tmp_path: Path, store: ModelStore) -> None:
+    group = "instance_group [ { kind: KIND_GPU count: 2 gpus: [ 0, 1 ] } ]"
+    root = with_scaler(tmp_path / "triton", f'backend: "onnxruntime"\n{group}{TENSORS}')
+
+    report = imported(root, store)
+    write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
+
+    m = read_serve_file(tmp_path / "mine.yaml")[1].variants["m"]
+    assert (m.device, m.replicas, m.resources.num_gpus) == ("cuda", 4, 0.5)
+
+
+def test_a_torchscript_model_takes_its_inputs_in_the_order_of_their_numbers(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    class Sub(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return a - b
+
+    folder = tmp_path / "triton/sub/1"
+    folder.mkdir(parents=True)
+    with pytest.warns(DeprecationWarning, match="script"):
+        torch.jit.script(Sub()).save(str(folder / "model.pt"))
+    (folder.parent / "config.pbtxt").write_text(
+        """
+        platform: "pytorch_libtorch"
+        max_batch_size: 2
+        input [ { name: "INPUT__1" data_type: TYPE_FP32 dims: [ 2 ] },
+                { name: "INPUT__0" data_type: TYPE_FP32 dims: [ 2 ] } ]
+        output [ { name: "OUTPUT__0" data_type: TYPE_FP32 dims: [ 2 ] } ]
+        """
+    )
+
+    imported(tmp_path / "triton", store)
+
+    card = store.card("sub")
+    assert (card.format, card.artefact) == ("torchscript", "model.pt")
+    assert [each.name for each in card.signature.inputs] == ["INPUT__0", "INPUT__1"]
+
+
+def test_a_tensor_that_the_graph_has_not_refuses_the_model(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    root = with_scaler(
+        tmp_path / "triton", f'backend: "onnxruntime"{TENSORS}'.replace('"y"', '"z"')
+    )
+
+    with pytest.raises(ConfigError, match=r"nothing in it can be served.*no output 'z'"):
+        imported(root, store)
+
+
+def test_a_configuration_that_cannot_be_read_names_file_and_line(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    root = with_scaler(tmp_path / "triton", "max_batch_size: 8\nmax_bach_size: 8\n")
+
+    with pytest.raises(ConfigError, match=r"m/config\.pbtxt: .*: 2:1 .*max_bach_size"):
+        imported(root, store)
+
+
+def test_importing_twice_changes_nothing_and_another_content_is_an_error(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    root = with_scaler(tmp_path / "triton", f'backend: "onnxruntime"{TENSORS}')
+    assert [each.is_new for each in imported(root, store).stored] == [True]
+
+    assert [each.is_new for each in imported(root, store).stored] == [False]
+
+    write_scaler(root / "m/1/model.onnx", factor=3.0)
+    with pytest.raises(ConfigError, match="another m version 1 is in the store"):
+        imported(root, store)
+
+
+def test_external_weights_come_along(tmp_path: Path, store: ModelStore) -> None:
+    import onnx
+
+    file = tmp_path / "triton/big/1/model.onnx"
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [512], bytes(2048), raw=True)
+    row: list[str | int] = ["batch", 512]
+    write_model(
+        file,
+        [helper.make_node("Mul", ["x", "w"], ["y"])],
+        [("x", TensorProto.FLOAT, row)],
+        [("y", TensorProto.FLOAT, row)],
+        [weights],
+    )
+    onnx.save(onnx.load(file), file, save_as_external_data=True, location="w.bin", size_threshold=0)
+
+    imported(tmp_path / "triton", store)
+
+    assert (store.folder("big") / "w.bin").stat().st_size == 2048

@@ -1,0 +1,90 @@
+"""A Triton model repository, imported by the command line and served for real."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpc_client
+import tritonclient.http as http_client
+
+from tests.e2e.running import Running, running
+from tests.triton_repository import write_repository
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("triton")
+    write_repository(folder / "repository")
+    program = Path(sys.executable).with_name("squadron")
+    arguments = ["--store", folder / "store", "--out", folder / "imported.yaml", "--strict"]
+    subprocess.run(
+        [program, "models", "import", folder / "repository", *arguments], check=True, timeout=120
+    )
+    with running(folder / "imported.yaml", folder) as started:
+        yield started
+
+
+@pytest.fixture(params=["http", "grpc"])
+def client(request: pytest.FixtureRequest, served: Running) -> Iterator[tuple[Any, Any]]:
+    module = {"http": http_client, "grpc": grpc_client}[request.param]
+    url = served.http_address if request.param == "http" else served.grpc
+    with module.InferenceServerClient(url) as connected:
+        yield module, connected
+
+
+def ask(client: tuple[Any, Any], model: str, inputs: dict[str, np.ndarray], **more: Any) -> Any:
+    module, connected = client
+    names = {"int32": "INT32", "float32": "FP32"}
+    tensors = []
+    for name, array in inputs.items():
+        tensor = module.InferInput(name, list(array.shape), names[array.dtype.name])
+        tensor.set_data_from_numpy(array)
+        tensors.append(tensor)
+    return connected.infer(model, tensors, **more)
+
+
+X = np.array([[1, 2, 3], [9, 4, 5]], np.float32)
+
+
+def test_every_model_answers_as_its_graph_says(client: tuple[Any, Any]) -> None:
+    a = np.arange(32, dtype=np.int32).reshape(2, 16)
+    answer = ask(client, "simple", {"INPUT0": a, "INPUT1": a + 1}, priority=1)
+    np.testing.assert_array_equal(answer.as_numpy("OUTPUT0"), 2 * a + 1)
+    np.testing.assert_array_equal(answer.as_numpy("OUTPUT1"), np.full_like(a, -1))
+
+    for model, factor in (("scaler", 2), ("scaler-v1", 1), ("bare", 10)):
+        np.testing.assert_array_equal(ask(client, model, {"x": X}).as_numpy("y"), factor * X)
+
+
+def test_the_ensemble_runs_its_members(client: tuple[Any, Any]) -> None:
+    answer = ask(client, "pipeline", {"raw": X})
+
+    np.testing.assert_array_equal(answer.as_numpy("picked"), 2 * X)
+
+
+def test_classification_names_the_classes_of_the_label_file(client: tuple[Any, Any]) -> None:
+    module, _ = client
+    wanted = [module.InferRequestedOutput("scores", class_count=1)]
+
+    answer = ask(client, "picker", {"x": X}, outputs=wanted)
+
+    said = [item.decode().split(":")[1:] for item in answer.as_numpy("scores").ravel()]
+    assert said == [["2", "blue"], ["0", "red"]]
+
+
+def test_the_configuration_says_what_was_imported(served: Running) -> None:
+    with http_client.InferenceServerClient(served.http_address) as client:
+        config = client.get_model_config("simple")
+
+    assert config["max_batch_size"] == 8
+    assert config["dynamic_batching"]["preferred_batch_size"] == [4, 8]
+    assert config["instance_group"][0]["count"] == 2
+    assert [each["dims"] for each in config["input"]] == [[16], [16]]

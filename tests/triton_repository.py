@@ -1,0 +1,146 @@
+"""A Triton model repository of tiny ONNX models, as an operator would have written it.
+
+`simple` adds and subtracts (dynamic batching, priorities, two instances, warm-up); `scaler` version
+n multiplies by n; `picker` has class names; `pipeline` is scaler, then picker; `bare` has no
+configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+Io = tuple[str, int, list[str | int]]
+COLOURS = ("red", "green", "blue")
+
+SIMPLE = """
+name: "simple"
+platform: "onnxruntime_onnx"
+max_batch_size: 8
+input [
+  { name: "INPUT0" data_type: TYPE_INT32 dims: [ 16 ] },
+  { name: "INPUT1" data_type: TYPE_INT32 dims: [ 16 ] }
+]
+output [
+  { name: "OUTPUT0" data_type: TYPE_INT32 dims: [ 16 ] },
+  { name: "OUTPUT1" data_type: TYPE_INT32 dims: [ 16 ] }
+]
+instance_group [ { count: 2 kind: KIND_CPU } ]
+dynamic_batching {
+  preferred_batch_size: [ 4, 8 ]
+  max_queue_delay_microseconds: 500
+  priority_levels: 2
+  default_priority_level: 2
+  default_queue_policy { max_queue_size: 64 }
+  priority_queue_policy {
+    key: 1
+    value { timeout_action: DELAY default_timeout_microseconds: 2000000 max_queue_size: 32 }
+  }
+}
+model_warmup [ {
+  name: "zeros" batch_size: 1
+  inputs { key: "INPUT0" value { data_type: TYPE_INT32 dims: [ 16 ] zero_data: true } }
+  inputs { key: "INPUT1" value { data_type: TYPE_INT32 dims: [ 16 ] zero_data: true } }
+} ]
+"""
+SCALER = """
+platform: "onnxruntime_onnx"
+max_batch_size: 4
+version_policy { all {} }
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 3 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 3 ] } ]
+dynamic_batching { }
+"""
+PICKER = """
+backend: "onnxruntime"
+max_batch_size: 4
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 3 ] } ]
+output [ { name: "scores" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "colours.txt" } ]
+parameters { key: "intra_op_thread_count" value { string_value: "1" } }
+optimization { graph { level: 1 } }
+"""
+PIPELINE = """
+platform: "ensemble"
+max_batch_size: 4
+input [ { name: "raw" data_type: TYPE_FP32 dims: [ 3 ] } ]
+output [ { name: "picked" data_type: TYPE_FP32 dims: [ 3 ] } ]
+ensemble_scheduling { step [
+  {
+    model_name: "scaler" model_version: -1
+    input_map { key: "x" value: "raw" }
+    output_map { key: "y" value: "scaled" }
+  },
+  {
+    model_name: "picker" model_version: -1
+    input_map { key: "x" value: "scaled" }
+    output_map { key: "scores" value: "picked" }
+  }
+] }
+"""
+
+
+def write_repository(root: Path) -> Path:
+    add_sub = [
+        helper.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]),
+        helper.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"]),
+    ]
+    inputs = [("INPUT0", TensorProto.INT32), ("INPUT1", TensorProto.INT32)]
+    outputs = [("OUTPUT0", TensorProto.INT32), ("OUTPUT1", TensorProto.INT32)]
+    write_model(
+        root / "simple/1/model.onnx",
+        add_sub,
+        [(name, kind, ["batch", 16]) for name, kind in inputs],
+        [(name, kind, ["batch", 16]) for name, kind in outputs],
+    )
+    for version in (1, 2):
+        write_scaler(root / f"scaler/{version}/model.onnx", factor=float(version))
+    row: list[str | int] = ["batch", 3]
+    write_model(
+        root / "picker/1/model.onnx",
+        [helper.make_node("Identity", ["x"], ["scores"])],
+        [("x", TensorProto.FLOAT, row)],
+        [("scores", TensorProto.FLOAT, row)],
+    )
+    (root / "picker/colours.txt").write_text("\n".join(COLOURS) + "\n")
+    write_scaler(root / "bare/1/model.onnx", factor=10.0)
+    (root / "pipeline/1").mkdir(parents=True)
+    texts = {"simple": SIMPLE, "scaler": SCALER, "picker": PICKER, "pipeline": PIPELINE}
+    for name, text in texts.items():
+        (root / name / "config.pbtxt").write_text(text)
+    return root
+
+
+def write_scaler(file: Path, *, factor: float) -> Path:
+    """`y = factor * x` on [-1, 3]."""
+    constant = helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor])
+    row: list[str | int] = ["batch", 3]
+    return write_model(
+        file,
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        [("x", TensorProto.FLOAT, row)],
+        [("y", TensorProto.FLOAT, row)],
+        [constant],
+    )
+
+
+def write_model(
+    file: Path,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[Io],
+    outputs: Sequence[Io],
+    constants: Sequence[onnx.TensorProto] = (),
+) -> Path:
+    graph = helper.make_graph(
+        list(nodes),
+        "graph",
+        [helper.make_tensor_value_info(*each) for each in inputs],
+        [helper.make_tensor_value_info(*each) for each in outputs],
+        initializer=list(constants),
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(file))
+    return file
