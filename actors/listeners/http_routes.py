@@ -17,6 +17,7 @@ from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, e
 from actors.listeners.routes.extensions import ExtensionRoutes
 from actors.listeners.routes.infer import InferRoutes
 from actors.listeners.routes.management import ManagementRoutes
+from actors.listeners.routes.shared_memory import SharedMemoryRoutes
 from actors.listeners.routes.table import Place, Route, RouteTable
 from cluster.errors import MethodNotAllowed, SquadronError
 from cluster.protocols.extensions import openapi
@@ -38,9 +39,10 @@ class HttpRoutes:
         )
         self.table = RouteTable(
             [
-                *InferRoutes(door).routes(),
+                *InferRoutes(door, offered.shared_memory).routes(),
                 *ManagementRoutes(door, offered, app=app).routes(),
                 *ExtensionRoutes(offered).routes(),
+                *SharedMemoryRoutes(offered.shared_memory).routes(),
                 about,
             ]
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from actors.extensions.shared_memory import SharedMemory
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest
 from actors.listeners.routes.table import Place, Route
 from cluster.errors import InvalidRequest
 from cluster.protocols import v2_json
+from cluster.protocols.extensions.shared_memory import Regions
 from cluster.requests import InferenceRequest
 
 _CONTEXT_HEADERS = frozenset({"x-request-id", "x-squadron-tenant", "traceparent"})
@@ -18,8 +20,9 @@ _CONTEXT_HEADERS = frozenset({"x-request-id", "x-squadron-tenant", "traceparent"
 class InferRoutes:
     """Bound to one front door."""
 
-    def __init__(self, door: FrontDoor) -> None:
+    def __init__(self, door: FrontDoor, memory: SharedMemory) -> None:
         self._door = door
+        self._memory = memory
 
     def routes(self) -> list[Route]:
         return [
@@ -41,17 +44,23 @@ class InferRoutes:
             asked = v2_json.decode_raw(request.body, place.model, place.version, route.signature)
         else:
             asked = v2_json.decode_infer(
-                request.body, json_length=json_length, model=place.model, version=place.version
+                request.body,
+                json_length=json_length,
+                model=place.model,
+                version=place.version,
+                regions=self._regions(request),
             )
         asked = self._with_headers(asked, request.headers)
-        answer = await self._door.infer(asked)
-        # A raw body with the binary header asks for Triton's raw answer; without it, for JSON.
-        encoded = v2_json.encode_infer(
-            answer,
-            asked,
-            binary_default=json_length == 0,
-            class_labels=self._labels(asked),
-        )
+        with self._memory.held(asked.outputs) as places:
+            answer = await self._door.infer(asked)
+            # A raw body with the binary header asks for Triton's raw answer; without it, for JSON.
+            encoded = v2_json.encode_infer(
+                answer,
+                asked,
+                binary_default=json_length == 0,
+                class_labels=self._labels(asked),
+                places=places,
+            )
         headers = [("x-squadron-variant", answer.variant)]
         if encoded.json_length is not None:
             headers.append(("Inference-Header-Content-Length", str(encoded.json_length)))
@@ -61,6 +70,11 @@ class InferRoutes:
             content_type=encoded.content_type,
             headers=tuple(headers),
         )
+
+    def _regions(self, request: HttpRequest) -> Regions:
+        # Web pages of a browser on this machine are local too; they name their site in `Origin`.
+        is_local = request.is_local and "origin" not in request.headers
+        return self._memory.regions(is_local=is_local)
 
     def _labels(self, asked: InferenceRequest) -> Mapping[str, Sequence[str]]:
         if not any(output.num_classes for output in asked.outputs):
