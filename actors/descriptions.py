@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version as installed_version
 
+from actors.extensions import cuda_memory
 from actors.front_door import FrontDoor
 from cluster.protocols import v2_model
 from cluster.protocols.v2_model import ModelDescription
@@ -18,7 +19,15 @@ EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
-"""Only what works (protocol section 5.3)."""
+"""Only what works (protocol section 5.3), whatever the configuration says."""
+
+
+def extensions(door: FrontDoor) -> tuple[str, ...]:
+    """What this server offers beside plain inference."""
+    if not door.server.shared_memory.enabled:
+        return EXTENSIONS
+    cuda = ("cuda_shared_memory",) if cuda_memory.unavailable() == "" else ()
+    return tuple(sorted((*EXTENSIONS, "system_shared_memory", *cuda)))
 
 
 def server_version(door: FrontDoor) -> str:
@@ -27,7 +36,7 @@ def server_version(door: FrontDoor) -> str:
 
 
 def describe_server(door: FrontDoor) -> dict[str, object]:
-    return v2_model.server_metadata(door.server.name, server_version(door), EXTENSIONS)
+    return v2_model.server_metadata(door.server.name, server_version(door), extensions(door))
 
 
 def describe_model(door: FrontDoor, model: str, version: str = "") -> ModelDescription:

@@ -3,7 +3,8 @@
     SquadronError
     ├── RequestError      the caller must change the request; do not retry
     │   ├── InvalidRequest 400 · ModelNotFound 404 · UnknownRoute 404 · MethodNotAllowed 405
-    │   └── PayloadTooLarge 413 · Unauthorized 401 · Forbidden 403 · Unsupported 501
+    │   ├── PayloadTooLarge 413 · Unauthorized 401 · Forbidden 403 · Unsupported 501
+    │   └── RegionNotFound 404 · RegionNotOpened 400 · AlreadyExists 400
     ├── CapacityError     wait, then retry (`retry_after_s`)
     │   └── Overloaded 503 · NoReadyReplica 503 · RateLimited 429 · DeadlineExceeded 504
     ├── ReplicaError      ours; the request may be run elsewhere only if nothing was sent
@@ -116,6 +117,29 @@ class Unsupported(RequestError):
     code = "unsupported"
     http_status = 501
     grpc_status = "UNIMPLEMENTED"
+
+
+class RegionNotFound(RequestError):
+    """No shared-memory region is registered under that name."""
+
+    code = "region_not_found"
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+
+
+class RegionNotOpened(RequestError):
+    """The shared-memory object behind a region is not there, or is not ours to open."""
+
+    code = "region_not_opened"
+    # Triton answers INTERNAL, and its clients' tests look at it; the fault is the caller's.
+    grpc_status = "INTERNAL"
+
+
+class AlreadyExists(RequestError):
+    """The name is taken."""
+
+    code = "already_exists"
+    grpc_status = "ALREADY_EXISTS"
 
 
 class CapacityError(SquadronError):

@@ -10,12 +10,23 @@ Parameter = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegionSlice:
+    """Bytes of a registered shared-memory region; `offset` counts from the region's start."""
+
+    region: str
+    offset: int
+    byte_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestedOutput:
-    """An output the caller named. `num_classes` > 0 asks for the classification extension."""
+    """An output the caller named. `num_classes` > 0 asks for the classification extension;
+    `place` is where in shared memory the caller wants it."""
 
     name: str
     is_binary: bool | None = None
     num_classes: int = 0
+    place: RegionSlice | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.extensions.cuda_memory import CudaMemory
 from actors.extensions.settings import DoorSettings
+from actors.extensions.shared_memory import SharedMemory
 from actors.extensions.statistics import NodeStatistics
 from actors.front_door import FrontDoor
 
@@ -17,6 +19,7 @@ class Offered:
     metrics_folder: Path
     statistics: NodeStatistics
     settings: DoorSettings
+    shared_memory: SharedMemory
 
 
 def make_offered(door: FrontDoor, metrics_folder: Path) -> Offered:
@@ -25,4 +28,10 @@ def make_offered(door: FrontDoor, metrics_folder: Path) -> Offered:
         metrics_folder=metrics_folder,
         statistics=NodeStatistics(door, metrics_folder),
         settings=DoorSettings(door),
+        # Beside the metrics: the folder that all doors of the node have in common.
+        shared_memory=SharedMemory(
+            door.server.shared_memory,
+            metrics_folder.parent / "shared_memory",
+            CudaMemory(is_only_door=door.server.doors_per_node == 1),
+        ),
     )

@@ -16,13 +16,15 @@ import grpc
 
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
-from actors.listeners.grpc_management import GrpcManagement, Unary
+from actors.listeners.grpc_management import GrpcManagement
+from actors.listeners.grpc_shared_memory import PeerRegions, Unary
 from actors.listeners.in_order import InOrder
 from actors.listeners.port_claim import PortClaim
 from cluster.errors import SquadronError
 from cluster.protocols import v2_grpc
+from cluster.protocols.extensions.shared_memory import Places
 from cluster.protocols.grpc_schema import HEALTH_SERVICE, REFLECTION_SERVICES
-from cluster.requests import InferenceRequest
+from cluster.requests import InferenceRequest, InferenceResponse
 
 logger = logging.getLogger("squadron.grpc")
 
@@ -127,12 +129,17 @@ class GrpcListener:
         return run
 
     async def _model_infer(self, data: bytes, context: Any) -> bytes:
-        asked = self._with_metadata(v2_grpc.decode_infer(data), context)
-        answer = await self._door.infer(asked)
+        asked = self._asked(data, context)
+        with self._offered.shared_memory.held(asked.outputs) as places:
+            answer = await self._door.infer(asked)
+            encoded = self._encoded(answer, asked, places)
         context.set_trailing_metadata((("x-squadron-variant", answer.variant),))
+        return encoded
+
+    def _encoded(self, answer: InferenceResponse, asked: InferenceRequest, places: Places) -> bytes:
         has_classes = any(output.num_classes for output in asked.outputs)
         labels = self._door.class_labels(asked.model) if has_classes else {}
-        return v2_grpc.encode_infer(answer, asked, class_labels=labels)
+        return v2_grpc.encode_infer(answer, asked, class_labels=labels, places=places)
 
     async def _stream_infer(
         self, requests: AsyncIterator[bytes], context: Any
@@ -153,12 +160,17 @@ class GrpcListener:
     async def _stream_one(self, data: bytes, context: Any) -> bytes | StreamError:
         request_id = ""
         try:
-            asked = self._with_metadata(v2_grpc.decode_infer(data), context)
+            asked = self._asked(data, context)
             request_id = asked.request_id
-            answer = await self._door.infer(asked)
-            return v2_grpc.encode_stream_infer(answer, asked)
+            with self._offered.shared_memory.held(asked.outputs) as places:
+                answer = await self._door.infer(asked)
+                return v2_grpc.encode_stream_infer(answer, asked, places)
         except SquadronError as error:
             return StreamError(error=error, request_id=request_id)
+
+    def _asked(self, data: bytes, context: Any) -> InferenceRequest:
+        regions = PeerRegions(self._offered.shared_memory, context)
+        return self._with_metadata(v2_grpc.decode_infer(data, regions), context)
 
     def _with_metadata(self, asked: InferenceRequest, context: Any) -> InferenceRequest:
         metadata = dict(context.invocation_metadata() or ())

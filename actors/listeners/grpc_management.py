@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
-import grpc
-
-from actors.descriptions import EXTENSIONS, describe_model, describe_server, repository_index
+from actors.descriptions import describe_model, describe_server, extensions, repository_index
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
+from actors.listeners.grpc_shared_memory import GrpcSharedMemory, Unary
 from actors.listeners.guard import check_peer
 from cluster.errors import CapacityError, ModelNotFound, Unsupported
 from cluster.protocols import v2_grpc
@@ -19,13 +18,8 @@ from cluster.protocols.extensions.reflection import answer_reflection
 from cluster.protocols.extensions.statistics import statistics_json
 from cluster.protocols.grpc_schema import HEALTH_SERVICE, SERVICE
 
-Unary = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
-
 WATCH_S = 0.5
 """How often a watched health is looked at."""
-
-_KINDS = ("System", "Cuda")
-_VERBS = ("Status", "Register", "Unregister")
 
 NO_LOADING = "explicit model load / unload is not allowed if polling is enabled"
 """Triton's text; models are what the configuration says."""
@@ -52,7 +46,7 @@ class GrpcManagement:
             "RepositoryModelUnload": self._unload,
             "TraceSetting": self._trace_setting,
             "LogSettings": self._log_settings,
-            **{f"{kind}SharedMemory{verb}": _no_memory for kind in _KINDS for verb in _VERBS},
+            **GrpcSharedMemory(self._offered.shared_memory).methods(),
         }
 
     async def health_check(self, data: bytes, context: Any) -> bytes:
@@ -98,7 +92,7 @@ class GrpcManagement:
     async def _server_metadata(self, data: bytes, context: Any) -> bytes:
         described = describe_server(self._door)
         return v2_grpc.encode_server_metadata(
-            str(described["name"]), str(described["version"]), EXTENSIONS
+            str(described["name"]), str(described["version"]), extensions(self._door)
         )
 
     async def _model_metadata(self, data: bytes, context: Any) -> bytes:
@@ -142,10 +136,6 @@ class GrpcManagement:
             return grpc_messages.encode_log_settings(settings.log)
         check_peer(context.peer())
         return grpc_messages.encode_log_settings(settings.change_log(changes))
-
-
-async def _no_memory(data: bytes, context: Any) -> bytes:
-    raise Unsupported("Client shared memory is disabled: send tensors in the request")
 
 
 def _refuse_repository(message: Any) -> None:

@@ -20,6 +20,8 @@ from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, e
 from actors.listeners.routes.extensions import ExtensionRoutes
 from actors.listeners.routes.infer import InferRoutes
 from actors.listeners.routes.management import ManagementRoutes
+from actors.listeners.routes.quick_infer import QuickInfer
+from actors.listeners.routes.shared_memory import SharedMemoryRoutes
 from actors.listeners.routes.table import Place, Route, RouteTable
 from cluster.errors import MethodNotAllowed, SquadronError
 from cluster.protocols.extensions import openapi
@@ -40,14 +42,16 @@ class HttpRoutes:
         about = Route(
             method="GET", path="/openapi.json", answer=self._openapi, summary="This document"
         )
-        self._infer = InferRoutes(door)
-        infer_routes = self._infer.routes()
+        infer = InferRoutes(door, offered.shared_memory)
+        infer_routes = infer.routes()
+        self._quick = QuickInfer(door, infer)
         self._infer_handler = infer_routes[0].answer
         self.table = RouteTable(
             [
                 *infer_routes,
                 *ManagementRoutes(door, offered, app=app).routes(),
                 *ExtensionRoutes(offered).routes(),
+                *SharedMemoryRoutes(offered.shared_memory).routes(),
                 about,
             ]
         )
@@ -87,7 +91,7 @@ class HttpRoutes:
         accepted = request.headers.get("accept-encoding")
         if accepted is not None:
             done = partial(self._compress_large, accepted, done)
-        return self._infer.begin(request, place, done)
+        return self._quick.begin(request, place, done)
 
     def _compress_large(
         self, accepted: str, done: Callable[[HttpReply], None], reply: HttpReply

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from cluster.config.section import Section
 
@@ -24,6 +26,26 @@ class LimitsConfig(Section):
     keep_alive_timeout_s: float = Field(default=90.0, gt=0)
 
 
+class SharedMemoryConfig(Section):
+    """Tensors in the callers' own shared memory, for callers on this machine.
+
+    `prefixes`: what the key of a shared-memory object must begin with; "/" allows every object
+    that the server's user can open, also other programs'.
+    """
+
+    enabled: bool = False
+    prefixes: tuple[str, ...] = ("/squadron_",)
+    max_region_bytes: int = Field(default=2**30, gt=0)
+    max_regions: int = Field(default=256, gt=0, le=4096)
+
+    @model_validator(mode="after")
+    def _prefixes_begin_at_the_root(self) -> Self:
+        wrong = [prefix for prefix in self.prefixes if not prefix.startswith("/")]
+        if wrong:
+            raise ValueError(f"prefixes holds {wrong[0]!r}; every prefix begins with '/'")
+        return self
+
+
 class ServerConfig(Section):
     """The doors: HTTP, gRPC and metrics, as Triton numbers them.
 
@@ -37,3 +59,4 @@ class ServerConfig(Section):
     grpc: ListenerConfig = ListenerConfig(port=8001)
     metrics: ListenerConfig = ListenerConfig(port=8002)
     limits: LimitsConfig = LimitsConfig()
+    shared_memory: SharedMemoryConfig = SharedMemoryConfig()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from cluster.errors import InvalidRequest, Unsupported
+from cluster.errors import InvalidRequest
 from cluster.requests import Parameter
 from cluster.tensors import DATATYPES, NUMPY_DTYPES, Datatype
 
@@ -101,16 +101,6 @@ def parameters_field(value: object, what: str) -> dict[str, Parameter]:
                 "parameters starting with 'triton_' are not allowed"
             )
     return value
-
-
-def refuse_shared_memory(parameters: Mapping[str, Parameter], what: str) -> None:
-    """Raises: Unsupported, naming the region."""
-    region = parameters.get("shared_memory_region")
-    if region is not None:
-        raise Unsupported(
-            f"Client shared memory is disabled: {what} refers to region '{str(region)[:256]}'; "
-            "send the tensor in the request"
-        )
 
 
 def bool_parameter(parameters: Mapping[str, Parameter], key: str, what: str) -> bool | None:

@@ -16,6 +16,15 @@ from google.protobuf.message import DecodeError
 
 from cluster.errors import InvalidRequest, SquadronError
 from cluster.protocols import v2_model
+from cluster.protocols.extensions.shared_memory import (
+    DISABLED,
+    Places,
+    Regions,
+    array_in_region,
+    check_output,
+    place_of,
+    write_output,
+)
 from cluster.protocols.grpc_schema import (
     METHODS,
     SERVICE,
@@ -24,18 +33,24 @@ from cluster.protocols.grpc_schema import (
 from cluster.protocols.v2_binary import array_from_bytes, bytes_from_tensor
 from cluster.protocols.v2_classification import classes_of
 from cluster.protocols.v2_fields import (
+    MAX_NAME_LENGTH,
     bool_parameter,
     check_reserved,
     datatype_field,
     name_field,
     parameters_field,
     refuse_duplicates,
-    refuse_shared_memory,
     shape_field,
     uint_parameter,
 )
 from cluster.protocols.v2_model import ModelDescription
-from cluster.requests import InferenceRequest, InferenceResponse, Parameter, RequestedOutput
+from cluster.requests import (
+    InferenceRequest,
+    InferenceResponse,
+    Parameter,
+    RegionSlice,
+    RequestedOutput,
+)
 from cluster.tensors import NUMPY_DTYPES, Array, Datatype, Tensor, bytes_array
 
 __all__ = ["METHODS", "SERVICE"]
@@ -78,20 +93,19 @@ def _parsed(kind: Any, data: bytes) -> Any:
         raise InvalidRequest(f"failed to parse {len(data)} bytes as {name}: {error}") from None
 
 
-def decode_infer(data: bytes) -> InferenceRequest:
-    """The request in the bytes of a `ModelInferRequest`.
+def decode_infer(data: bytes, regions: Regions = DISABLED) -> InferenceRequest:
+    """The request in the bytes of a `ModelInferRequest`; its tensors may be in `regions`.
 
-    Raises: InvalidRequest naming the tensor, what was expected and what came; Unsupported for
-    shared memory.
+    Raises: InvalidRequest naming the tensor, what was expected and what came; what `regions` raise.
     """
     message = _parsed(_InferRequest, data)
     model = message.model_name
     parameters: dict[str, Parameter] = {}
     if message.parameters:
         parameters = _parameters(message.parameters, "the request", allowed=_EMPTY_FINAL)
-    inputs = _inputs(message, model)
+    inputs = _inputs(message, model, regions)
     refuse_duplicates([item.name for item in inputs], "input")
-    outputs = tuple([_requested(entry) for entry in message.outputs])
+    outputs = tuple([_requested(entry, regions) for entry in message.outputs])
     refuse_duplicates([output.name for output in outputs], "output")
     return InferenceRequest(
         model=model,
@@ -113,29 +127,43 @@ def _parameters(entries: Any, what: str, allowed: str = "") -> dict[str, Paramet
     return {**parameters_field(values, what), **special}
 
 
-def _inputs(message: Any, model: str) -> tuple[Tensor, ...]:
+def _inputs(message: Any, model: str, regions: Regions) -> tuple[Tensor, ...]:
+    """Buffers belong to the inputs that are not in shared memory, in their order."""
     raw = message.raw_input_contents
-    if not raw:
-        return tuple([_input(entry, None, model) for entry in message.inputs])
-    if len(raw) != len(message.inputs):
-        for entry in message.inputs:
-            if entry.parameters:
-                refuse_shared_memory(_parameters(entry.parameters, "input"), f"'{entry.name}'")
+    places = [_place(entry, model) for entry in message.inputs]
+    if raw and len(raw) != places.count(None):
         raise InvalidRequest(
             f"raw_input_contents for model '{model}' must have one buffer for each of the "
-            f"{len(message.inputs)} inputs, got {len(raw)}"
+            f"{places.count(None)} inputs that are not in shared memory, got {len(raw)}"
         )
-    return tuple([_input(*pair, model) for pair in zip(message.inputs, raw, strict=True)])
+    buffers = iter(raw)
+    return tuple(
+        [
+            _input(entry, next(buffers, None) if place is None else None, place, model, regions)
+            for entry, place in zip(message.inputs, places, strict=True)
+        ]
+    )
 
 
-def _input(entry: Any, raw: bytes | None, model: str) -> Tensor:
+def _place(entry: Any, model: str) -> RegionSlice | None:
+    if not entry.parameters:
+        return None
+    what = f"input '{entry.name[:MAX_NAME_LENGTH]}' for model '{model}'"
+    return place_of(_parameters(entry.parameters, what), what)
+
+
+def _input(
+    entry: Any, raw: bytes | None, place: RegionSlice | None, model: str, regions: Regions
+) -> Tensor:
     name = name_field(entry.name, "'name' of an input")
     what = f"input '{name}' for model '{model}'"
     datatype = datatype_field(entry.datatype, what)
     shape = shape_field(list(entry.shape), what)
-    if entry.parameters:
-        refuse_shared_memory(_parameters(entry.parameters, what), what)
-    if raw is None:
+    if place is not None:
+        if entry.HasField("contents"):
+            raise InvalidRequest(f"contents of {what} must not be set: it is in shared memory")
+        array = array_in_region(place, datatype, shape, name, regions)
+    elif raw is None:
         array = _typed(entry, datatype, shape, what)
     elif entry.HasField("contents"):
         raise InvalidRequest(
@@ -175,18 +203,19 @@ def _typed(entry: Any, datatype: Datatype, shape: tuple[int, ...], what: str) ->
         raise InvalidRequest(f"contents of {what}: out of range for {datatype}: {error}") from None
 
 
-def _requested(entry: Any) -> RequestedOutput:
+def _requested(entry: Any, regions: Regions) -> RequestedOutput:
     name = name_field(entry.name, "'name' of an output")
     if not entry.parameters:
         return RequestedOutput(name=name)
     what = f"output '{name}'"
     parameters = _parameters(entry.parameters, what)
-    refuse_shared_memory(parameters, what)
-    return RequestedOutput(
+    output = RequestedOutput(
         name=name,
         is_binary=bool_parameter(parameters, "binary_data", what),
         num_classes=uint_parameter(parameters, "classification", what) or 0,
+        place=place_of(parameters, what),
     )
+    return check_output(output, regions)
 
 
 def encode_infer(
@@ -194,12 +223,15 @@ def encode_infer(
     request: InferenceRequest,
     *,
     class_labels: Mapping[str, Sequence[str]] = _NO_LABELS,
+    places: Places = DISABLED,
 ) -> bytes:
     """The bytes of a `ModelInferResponse`; the parameter `squadron_variant` names who computed it.
 
-    `class_labels`: output name -> labels, for the classification extension.
+    `class_labels`: output name -> labels, for the classification extension. Outputs that the caller
+    wants in shared memory are written to `places`.
     """
-    data: bytes = _infer_response(response, request, class_labels).SerializeToString()
+    message = _infer_response(response, request, class_labels, places)
+    data: bytes = message.SerializeToString()
     return data
 
 
@@ -207,6 +239,7 @@ def _infer_response(
     response: InferenceResponse,
     request: InferenceRequest,
     class_labels: Mapping[str, Sequence[str]],
+    places: Places,
 ) -> Any:
     message = _InferResponse(
         model_name=response.model, model_version=response.version, id=request.request_id
@@ -222,8 +255,15 @@ def _infer_response(
         if wanted is not None and wanted.num_classes:
             labels = class_labels.get(tensor.name, ())
             tensor = classes_of(tensor, wanted.num_classes, labels)
-        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-        message.raw_output_contents.append(bytes(bytes_from_tensor(tensor)))
+        output = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        data = bytes_from_tensor(tensor)
+        if wanted is not None and wanted.place is not None:
+            written = write_output(wanted.place, tensor.name, data, places)
+            for key, value in written.items():
+                _set_parameter(output.parameters[key], value)
+            # Clients find an output's buffer by its number: this one's is empty.
+            data = b""
+        message.raw_output_contents.append(bytes(data))
     return message
 
 
@@ -241,9 +281,11 @@ def _set_parameter(entry: Any, value: Parameter) -> None:
             entry.string_param = value
 
 
-def encode_stream_infer(response: InferenceResponse, request: InferenceRequest) -> bytes:
+def encode_stream_infer(
+    response: InferenceResponse, request: InferenceRequest, places: Places = DISABLED
+) -> bytes:
     """One message of `ModelStreamInfer`; every request has one answer, which is its last."""
-    answer = _infer_response(response, request, _NO_LABELS)
+    answer = _infer_response(response, request, _NO_LABELS, places)
     answer.parameters["triton_final_response"].bool_param = True
     data: bytes = _StreamResponse(infer_response=answer).SerializeToString()
     return data

@@ -17,6 +17,15 @@ from typing import Any
 import orjson
 
 from cluster.errors import InvalidRequest, SquadronError
+from cluster.protocols.extensions.shared_memory import (
+    DISABLED,
+    Places,
+    Regions,
+    array_in_region,
+    check_output,
+    place_of,
+    write_output,
+)
 from cluster.protocols.v2_binary import array_from_bytes, bytes_from_tensor
 from cluster.protocols.v2_classification import classes_of
 from cluster.protocols.v2_fields import (
@@ -26,7 +35,6 @@ from cluster.protocols.v2_fields import (
     name_field,
     parameters_field,
     refuse_duplicates,
-    refuse_shared_memory,
     shape_field,
     shown,
     text_field,
@@ -43,6 +51,7 @@ MAX_DEPTH = 100
 
 _REQUEST_KEYS = frozenset({"id", "parameters", "inputs", "outputs"})
 _INPUT_KEYS = frozenset({"name", "datatype", "shape", "parameters", "data"})
+_HOW_MANY = ("all of them", "both", "one", "neither")
 _NO_LABELS: Mapping[str, Sequence[str]] = {}
 
 
@@ -59,15 +68,20 @@ class EncodedResponse:
 
 
 def decode_infer(
-    body: bytes | memoryview, *, json_length: int | None, model: str, version: str
+    body: bytes | memoryview,
+    *,
+    json_length: int | None,
+    model: str,
+    version: str,
+    regions: Regions = DISABLED,
 ) -> InferenceRequest:
     """The request in a body.
 
     `json_length` is the Inference-Header-Content-Length; None: the whole body is JSON. A length of
     0 means a raw body, which only `decode_raw` can read. The reserved parameters `priority` and
-    `timeout` (microseconds) are checked and stay in `parameters`.
-    Raises: InvalidRequest naming the tensor, what was expected and what came; Unsupported for
-    shared memory.
+    `timeout` (microseconds) are checked and stay in `parameters`. `regions`: the shared memory that
+    tensors may be in.
+    Raises: InvalidRequest naming the tensor, what was expected and what came; what `regions` raise.
     """
     message, tail = _parts(body, json_length)
     if not message.keys() <= _REQUEST_KEYS:
@@ -82,7 +96,7 @@ def decode_infer(
     if type(entries) is not list:
         found = shown(entries) if "inputs" in message else "nothing"
         raise InvalidRequest(f"'inputs' must be an array of tensors, got {found}")
-    tensors = _Tensors(tail, model)
+    tensors = _Tensors(tail, model, regions)
     inputs = tuple([tensors.take(entry) for entry in entries])
     tensors.check_all_taken()
     refuse_duplicates([item.name for item in inputs], "input")
@@ -91,7 +105,7 @@ def decode_infer(
         version=version,
         request_id="" if message.get("id") is None else text_field(message["id"], "'id'"),
         inputs=inputs,
-        outputs=() if message.get("outputs") is None else _outputs(message["outputs"]),
+        outputs=() if message.get("outputs") is None else _outputs(message["outputs"], regions),
         parameters=parameters,
         priority=priority,
     )
@@ -139,10 +153,11 @@ def _check_depth(value: object, left: int) -> None:
 class _Tensors:
     """Takes one input after the other, binary ones from the front of what is left."""
 
-    def __init__(self, tail: memoryview | None, model: str) -> None:
+    def __init__(self, tail: memoryview | None, model: str, regions: Regions) -> None:
         self._tail = tail
         self._at = 0
         self._model = model
+        self._regions = regions
 
     def take(self, entry: object) -> Tensor:
         if type(entry) is not dict:
@@ -154,24 +169,24 @@ class _Tensors:
         if not entry.keys() <= _INPUT_KEYS:
             for key in entry.keys() - _INPUT_KEYS:
                 _check_depth(entry[key], MAX_DEPTH - 3)
-        size = self._binary_size(entry, what)
-        if (size is None) == (entry.get("data") is None):
+        parameters: dict[str, Parameter] = {}
+        if entry.get("parameters") is not None:
+            parameters = parameters_field(entry["parameters"], what)
+        size = uint_parameter(parameters, "binary_data_size", what)
+        place = place_of(parameters, what) if parameters else None
+        sources = (entry.get("data"), size, place)
+        if sources.count(None) != 2:
             raise InvalidRequest(
-                f"{what} must have exactly one of 'data' and parameter 'binary_data_size', "
-                f"got {'neither' if size is None else 'both'}"
+                f"{what} must have exactly one of 'data' and the parameters 'binary_data_size' and "
+                f"'shared_memory_region', got {_HOW_MANY[sources.count(None)]}"
             )
-        if size is None:
-            array = array_from_json(entry["data"], datatype, shape, what)
-        else:
+        if size is not None:
             array = array_from_bytes(self._next(size, what), datatype, shape, what)
+        elif place is not None:
+            array = array_in_region(place, datatype, shape, name, self._regions)
+        else:
+            array = array_from_json(entry["data"], datatype, shape, what)
         return Tensor(name=name, datatype=datatype, array=array)
-
-    def _binary_size(self, entry: dict[str, Any], what: str) -> int | None:
-        if entry.get("parameters") is None:
-            return None
-        parameters = parameters_field(entry["parameters"], what)
-        refuse_shared_memory(parameters, what)
-        return uint_parameter(parameters, "binary_data_size", what)
 
     def _next(self, size: int, what: str) -> memoryview:
         if self._tail is None:
@@ -197,15 +212,15 @@ class _Tensors:
             )
 
 
-def _outputs(value: object) -> tuple[RequestedOutput, ...]:
+def _outputs(value: object, regions: Regions) -> tuple[RequestedOutput, ...]:
     if type(value) is not list:
         raise InvalidRequest(f"'outputs' must be an array, got {shown(value)}")
-    outputs = tuple([_requested(entry) for entry in value])
+    outputs = tuple([_requested(entry, regions) for entry in value])
     refuse_duplicates([output.name for output in outputs], "output")
     return outputs
 
 
-def _requested(entry: object) -> RequestedOutput:
+def _requested(entry: object, regions: Regions) -> RequestedOutput:
     if type(entry) is not dict:
         raise InvalidRequest(f"each of 'outputs' must be an object, got {shown(entry)}")
     name = name_field(entry.get("name"), "'name' of an output")
@@ -216,12 +231,13 @@ def _requested(entry: object) -> RequestedOutput:
         return RequestedOutput(name=name)
     what = f"output '{name}'"
     parameters = parameters_field(entry["parameters"], what)
-    refuse_shared_memory(parameters, what)
-    return RequestedOutput(
+    output = RequestedOutput(
         name=name,
         is_binary=bool_parameter(parameters, "binary_data", what),
         num_classes=uint_parameter(parameters, "classification", what) or 0,
+        place=place_of(parameters, what),
     )
+    return check_output(output, regions)
 
 
 def decode_raw(
@@ -285,8 +301,9 @@ def encode_infer(
     *,
     binary_default: bool = False,
     class_labels: Mapping[str, Sequence[str]] = _NO_LABELS,
+    places: Places = DISABLED,
 ) -> EncodedResponse:
-    """The body of an answer.
+    """The body of an answer. Outputs that the caller wants in shared memory are written there.
 
     An output is binary by its own `binary_data`, else by the request's `binary_data_output`, else
     by `binary_default`. `class_labels`: output name -> labels, for the classification extension.
@@ -307,7 +324,10 @@ def encode_infer(
             "shape": tensor.shape,
         }
         choice = wanted.is_binary if wanted is not None else None
-        if choice if choice is not None else is_binary:
+        if wanted is not None and wanted.place is not None:
+            data = bytes_from_tensor(tensor)
+            entry["parameters"] = write_output(wanted.place, tensor.name, data, places)
+        elif choice if choice is not None else is_binary:
             chunk = bytes_from_tensor(tensor)
             entry["parameters"] = {"binary_data_size": len(chunk)}
             chunks.append(chunk)
@@ -315,7 +335,7 @@ def encode_infer(
             entry["data"] = json_from_tensor(tensor)
         outputs.append(entry)
     text = orjson.dumps(_head(response, request, outputs), option=orjson.OPT_SERIALIZE_NUMPY)
-    has_binary = any("parameters" in entry for entry in outputs)
+    has_binary = len(chunks) > 0
     return EncodedResponse(
         chunks=(text, *chunks),
         content_type=BINARY if has_binary else JSON,

@@ -45,14 +45,14 @@ class ExtensionRoutes:
         return json_reply(self._offered.settings.trace(place.model))
 
     async def _change_trace(self, request: HttpRequest, place: Place) -> HttpReply:
-        changes = _object(request.body)
+        changes = json_object(request.body)
         return json_reply(self._offered.settings.change_trace(changes, place.model))
 
     async def _log(self, request: HttpRequest, place: Place) -> HttpReply:
         return json_reply(self._offered.settings.log.as_json())
 
     async def _change_log(self, request: HttpRequest, place: Place) -> HttpReply:
-        return json_reply(self._offered.settings.change_log(_object(request.body)).as_json())
+        return json_reply(self._offered.settings.change_log(json_object(request.body)).as_json())
 
     async def _load(self, request: HttpRequest, place: Place) -> NoReturn:
         raise CapacityError(NO_LOADING)
@@ -76,7 +76,7 @@ def _post(path: str, answer: Handler, summary: str) -> Route:
     )
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
     """The JSON object in the body; none counts as empty. Raises: InvalidRequest."""
     if not body.strip():
         return {}

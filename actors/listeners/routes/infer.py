@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
+from actors.extensions.shared_memory import SharedMemory
 from actors.front_door import FrontDoor
-from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, error_reply
+from actors.listeners.http_messages import JSON, HttpReply, HttpRequest
 from actors.listeners.routes.table import Place, Route
-from cluster.errors import InvalidRequest, SquadronError
+from cluster.errors import InvalidRequest
 from cluster.protocols import v2_json
-from cluster.protocols.v2_quick import QuickDecoder, QuickEncoder
+from cluster.protocols.extensions.shared_memory import DISABLED, Places, Regions
 from cluster.requests import InferenceRequest, InferenceResponse
-from cluster.routing.table import EnsembleRoute
-
-logger = logging.getLogger("squadron.http")
 
 _CONTEXT_HEADERS = frozenset({"x-request-id", "x-squadron-tenant", "traceparent"})
 
@@ -24,11 +20,9 @@ _CONTEXT_HEADERS = frozenset({"x-request-id", "x-squadron-tenant", "traceparent"
 class InferRoutes:
     """Bound to one front door."""
 
-    def __init__(self, door: FrontDoor) -> None:
+    def __init__(self, door: FrontDoor, memory: SharedMemory) -> None:
         self._door = door
-        self._decoders: dict[tuple[str, str], QuickDecoder | None] = {}
-        self._decoders_of = door.table
-        self._encoder = QuickEncoder()
+        self._memory = memory
 
     def routes(self) -> list[Route]:
         return [
@@ -50,91 +44,33 @@ class InferRoutes:
             asked = v2_json.decode_raw(request.body, place.model, place.version, route.signature)
         else:
             asked = v2_json.decode_infer(
-                request.body, json_length=json_length, model=place.model, version=place.version
+                request.body,
+                json_length=json_length,
+                model=place.model,
+                version=place.version,
+                regions=self._regions(request),
             )
-        asked = self._with_headers(asked, request.headers)
-        answer = await self._door.infer(asked)
-        # A raw body with the binary header asks for Triton's raw answer; without it, for JSON.
-        return self._reply(asked, answer, binary_default=json_length == 0)
+        asked = self.with_headers(asked, request.headers)
+        with self._memory.held(asked.outputs) as places:
+            answer = await self._door.infer(asked)
+            # A raw body with the binary header asks for Triton's raw answer; without it, for JSON.
+            return self.reply(asked, answer, binary_default=json_length == 0, places=places)
 
-    def begin(
-        self, request: HttpRequest, place: Place, done: Callable[[HttpReply], None]
-    ) -> Callable[[], None] | None:
-        """The usual request without a task; None leaves it to the handler."""
-        decoder = self._decoder(place)
-        length = request.headers.get("inference-header-content-length")
-        if decoder is None or (length is not None and not length.isdecimal()):
-            return None
-        found = decoder.decode(
-            request.body, None if length is None else int(length[:18]), place.version
-        )
-        if found is None:
-            return None
-        asked, rows = found
-        asked = self._with_headers(asked, request.headers)
-        try:
-            ticket = self._door.begin(asked, rows, partial(self._answered, asked, done))
-        except SquadronError:
-            return None
-        return None if ticket is None else partial(self._door.cancel, ticket, asked)
-
-    def _answered(
+    def reply(
         self,
         asked: InferenceRequest,
-        done: Callable[[HttpReply], None],
-        outcome: InferenceResponse | SquadronError,
-    ) -> None:
-        try:
-            if isinstance(outcome, SquadronError):
-                raise outcome
-            text = self._encoder.encode(outcome, asked)
-            if text is None:
-                reply = self._reply(asked, outcome)
-            else:
-                headers = (("x-squadron-variant", outcome.variant),)
-                reply = HttpReply(status=200, chunks=(text,), headers=headers)
-        except SquadronError as error:
-            reply = error_reply(error)
-        except Exception:
-            logger.exception("a request failed with a bug of ours")
-            reply = error_reply(SquadronError("internal error"))
-        done(reply)
-
-    def _decoder(self, place: Place) -> QuickDecoder | None:
-        """Made once a model and table. None for what no single variant answers."""
-        if self._decoders_of is not self._door.table:
-            self._decoders_of = self._door.table
-            self._decoders = {}
-        key = (place.model, place.version)
-        if key not in self._decoders:
-            self._decoders[key] = self._make_decoder(place)
-        return self._decoders[key]
-
-    def _make_decoder(self, place: Place) -> QuickDecoder | None:
-        try:
-            route = self._door.route(place.model, place.version)
-        except SquadronError:
-            return None
-        variants = self._door.table.variants_of(place.model)
-        if isinstance(route, EnsembleRoute) or not route.signature.inputs:
-            return None
-        if any(variant.signature != route.signature for variant in variants):
-            return None
-        return QuickDecoder(
-            place.model,
-            route.signature,
-            is_batched=all(variant.facts.is_batched for variant in variants),
-            max_batch_size=min(variant.batching.max_batch_size for variant in variants),
-        )
-
-    def _reply(
-        self, asked: InferenceRequest, answer: InferenceResponse, *, binary_default: bool = False
+        answer: InferenceResponse,
+        *,
+        binary_default: bool = False,
+        places: Places = DISABLED,
     ) -> HttpReply:
+        """Raises: InvalidRequest for an output that cannot be sent as the caller asked."""
         encoded = v2_json.encode_infer(
             answer,
             asked,
             binary_default=binary_default,
             class_labels=self._labels(asked),
+            places=places,
         )
         headers = [("x-squadron-variant", answer.variant)]
         if encoded.json_length is not None:
@@ -146,14 +82,17 @@ class InferRoutes:
             headers=tuple(headers),
         )
 
+    def _regions(self, request: HttpRequest) -> Regions:
+        # Web pages of a browser on this machine are local too; they name their site in `Origin`.
+        is_local = request.is_local and "origin" not in request.headers
+        return self._memory.regions(is_local=is_local)
+
     def _labels(self, asked: InferenceRequest) -> Mapping[str, Sequence[str]]:
         if not any(output.num_classes for output in asked.outputs):
             return {}
         return self._door.class_labels(asked.model)
 
-    def _with_headers(
-        self, asked: InferenceRequest, headers: Mapping[str, str]
-    ) -> InferenceRequest:
+    def with_headers(self, asked: InferenceRequest, headers: Mapping[str, str]) -> InferenceRequest:
         sticky = self._door.sticky_header(asked.model) or "x-squadron-user"
         if sticky not in headers and _CONTEXT_HEADERS.isdisjoint(headers):
             return asked

@@ -63,7 +63,7 @@ def _body(schema: str) -> JsonObject:
     if schema == "InferRequest":
         # JSON with binary tensors behind it, or the model's only input as it is.
         content["application/octet-stream"] = {"schema": {}}
-    required = schema in ("InferRequest", "GenerateRequest", "Region")
+    required = schema in ("InferRequest", "GenerateRequest", "Region", "CudaRegion")
     return {"required": required, "content": content}
 
 
@@ -151,5 +151,11 @@ _SCHEMAS: JsonObject = {
     ),
     "Settings": {"type": "object", "additionalProperties": True},
     "Region": _object(("key", "byte_size"), key=_TEXT, offset=_COUNT, byte_size=_COUNT),
+    "CudaRegion": _object(
+        ("raw_handle", "byte_size"),
+        raw_handle=_object(("b64",), b64=_TEXT),
+        device_id=_COUNT,
+        byte_size=_COUNT,
+    ),
     "Regions": {"type": "array", "items": {"type": "object"}},
 }

@@ -182,7 +182,11 @@ def test_the_reserved_parameter_of_decoupled_models_is_allowed() -> None:
 
 @pytest.mark.parametrize("raw", [(), (bytes(8),)])
 def test_shared_memory_is_unsupported_and_the_region_is_named(raw: tuple[bytes, ...]) -> None:
-    shared = {**INT32, "parameters": {"shared_memory_region": {"string_param": "input_data"}}}
+    parameters = {
+        "shared_memory_region": {"string_param": "input_data"},
+        "shared_memory_byte_size": {"int64_param": 8},
+    }
+    shared = {**INT32, "parameters": parameters}
 
     with pytest.raises(Unsupported, match="input_data"):
         v2_grpc.decode_infer(message(shared, {**INT32, "name": "y"}, raw=raw))

@@ -1,0 +1,111 @@
+"""Inference as most callers ask for it: no task, no await, one call back with the answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Protocol
+
+from actors.front_door import FrontDoor
+from actors.listeners.http_messages import HttpReply, HttpRequest, error_reply
+from actors.listeners.routes.table import Place
+from cluster.errors import SquadronError
+from cluster.protocols.v2_quick import QuickDecoder, QuickEncoder
+from cluster.requests import InferenceRequest, InferenceResponse
+from cluster.routing.table import EnsembleRoute
+
+logger = logging.getLogger("squadron.http")
+
+MAX_LENGTH_DIGITS = 18
+
+
+class Whole(Protocol):
+    """The routes that know every kind of request."""
+
+    def with_headers(
+        self, asked: InferenceRequest, headers: Mapping[str, str]
+    ) -> InferenceRequest: ...
+
+    def reply(self, asked: InferenceRequest, answer: InferenceResponse) -> HttpReply: ...
+
+
+class QuickInfer:
+    """Bound to one front door. What it cannot do it leaves to `whole`."""
+
+    def __init__(self, door: FrontDoor, whole: Whole) -> None:
+        self._door = door
+        self._whole = whole
+        self._decoders: dict[tuple[str, str], QuickDecoder | None] = {}
+        self._decoders_of = door.table
+        self._encoder = QuickEncoder()
+
+    def begin(
+        self, request: HttpRequest, place: Place, done: Callable[[HttpReply], None]
+    ) -> Callable[[], None] | None:
+        """See `Answers.begin`."""
+        decoder = self._decoder(place)
+        if decoder is None:
+            return None
+        length = request.headers.get("inference-header-content-length")
+        if length is not None and not (length.isdecimal() and len(length) <= MAX_LENGTH_DIGITS):
+            return None
+        found = decoder.decode(request.body, None if length is None else int(length), place.version)
+        if found is None:
+            return None
+        asked, rows = found
+        asked = self._whole.with_headers(asked, request.headers)
+        try:
+            ticket = self._door.begin(asked, rows, partial(self._answered, asked, done))
+        except SquadronError:
+            return None
+        return None if ticket is None else partial(self._door.cancel, ticket, asked)
+
+    def _answered(
+        self,
+        asked: InferenceRequest,
+        done: Callable[[HttpReply], None],
+        outcome: InferenceResponse | SquadronError,
+    ) -> None:
+        try:
+            if isinstance(outcome, SquadronError):
+                raise outcome
+            text = self._encoder.encode(outcome, asked)
+            if text is None:
+                reply = self._whole.reply(asked, outcome)
+            else:
+                headers = (("x-squadron-variant", outcome.variant),)
+                reply = HttpReply(status=200, chunks=(text,), headers=headers)
+        except SquadronError as error:
+            reply = error_reply(error)
+        except Exception:
+            logger.exception("a request failed with a bug of ours")
+            reply = error_reply(SquadronError("internal error"))
+        done(reply)
+
+    def _decoder(self, place: Place) -> QuickDecoder | None:
+        """Made once a model and table. None for what no single variant answers."""
+        if self._decoders_of is not self._door.table:
+            self._decoders_of = self._door.table
+            self._decoders = {}
+        key = (place.model, place.version)
+        if key not in self._decoders:
+            self._decoders[key] = self._make_decoder(place)
+        return self._decoders[key]
+
+    def _make_decoder(self, place: Place) -> QuickDecoder | None:
+        try:
+            route = self._door.route(place.model, place.version)
+        except SquadronError:
+            return None
+        variants = self._door.table.variants_of(place.model)
+        if isinstance(route, EnsembleRoute) or not route.signature.inputs:
+            return None
+        if any(variant.signature != route.signature for variant in variants):
+            return None
+        return QuickDecoder(
+            place.model,
+            route.signature,
+            is_batched=all(variant.facts.is_batched for variant in variants),
+            max_batch_size=min(variant.batching.max_batch_size for variant in variants),
+        )
