@@ -17,6 +17,7 @@ from starlette.responses import Response
 from actors.controller import get_or_start_controller
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
+from actors.garbage import collect_rarely
 from actors.listeners import asgi
 from actors.listeners.grpc import GrpcListener
 from actors.listeners.http import HttpListener
@@ -80,6 +81,7 @@ class Gateway:
         await self._http.start(self._claims[0], folder)
         await self._grpc.start(self._claims[1])
         await self._metrics.start()
+        collect_rarely()
         self._following = asyncio.get_running_loop().create_task(self._follow())
 
     def _transport(self, route: VariantRoute) -> Transport:

@@ -247,18 +247,29 @@ class ModelReplica:
                     timer.cancel()
                 case Run() as run:
                     self._busy_since_s = time.monotonic()
-                    work = loop.run_in_executor(self._computing, self._compute, run, loop)
-                    is_whole = await work
+                    if self._is_inline and self._scheduler.is_cheap(run.rows):
+                        replies = self._compute(run)
+                        # Those who were answered, and those who came, have their turn first.
+                        await asyncio.sleep(0)
+                    else:
+                        replies = await loop.run_in_executor(
+                            self._computing, self._compute, run, loop
+                        )
                     self._busy_since_s = None
                     now_s = time.monotonic()
+                    is_whole = all(reply.error is None for reply in replies)
                     self._scheduler.finished(now_s, is_whole=is_whole, cpu_s=self._runner.cpu_s)
 
-    def _compute(self, run: Run[Work], loop: asyncio.AbstractEventLoop) -> bool:
-        """In the engine's thread: run a batch, hand every reply to the loop at once. False when
-        any request failed: what that took says nothing of what a batch takes."""
+    def _compute(
+        self, run: Run[Work], loop: asyncio.AbstractEventLoop | None = None
+    ) -> list[Reply]:
+        """Run a batch, in the engine's thread or in the loop, and hand every reply to the loop."""
         replies = self._runner.run([item.payload for item in run.batch])
-        loop.call_soon_threadsafe(_answer_all, run.batch, replies)
-        return all(reply.error is None for reply in replies)
+        if loop is None:
+            _answer_all(run.batch, replies)
+        else:
+            loop.call_soon_threadsafe(_answer_all, run.batch, replies)
+        return replies
 
     def _ready_engine(self, setup: ReplicaSetup) -> Engine:
         """Loaded and warm; what warm batches take is the start of the cost curve."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ray import serve
 
+from actors.garbage import collect_rarely
 from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import node_folder
 from actors.node_link import NodeListener, replica_folder
@@ -23,6 +24,7 @@ class ReplicaHost:
         path = folder / f"{context.replica_id.unique_id}.sock"
         self._listener = NodeListener(path, self._replica.infer)
         await self._listener.start()
+        collect_rarely()
 
     async def infer(self, message: bytes) -> bytes:
         """An envelope of calls in, an envelope of replies out."""

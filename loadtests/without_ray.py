@@ -27,6 +27,7 @@ import actors.model_replica
 from actors.app import build
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
+from actors.garbage import collect_rarely
 from actors.gateway import GatewaySetup
 from actors.listeners.http import HttpListener
 from actors.listeners.http_connection import HttpConnection
@@ -127,6 +128,7 @@ async def serve_door(parts: _Parts, folder: Path, port: int) -> None:
     listening = await asyncio.get_running_loop().create_server(
         lambda: HttpConnection(routes, server.limits, listener), "127.0.0.1", port, backlog=2048
     )
+    collect_rarely()
     told_to_end = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told_to_end.set)
     await told_to_end.wait()

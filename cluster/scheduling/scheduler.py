@@ -50,7 +50,11 @@ class Scheduler(Generic[P]):
             return False
         limit = self.policy.max_batch_size if self._limit_of is None else self._limit_of(None)
         is_small = rows <= limit and not self.policy.max_queue_delay_s
-        return is_small and is_inline(self._computing, rows)
+        return is_small and self.is_cheap(rows)
+
+    def is_cheap(self, rows: int) -> bool:
+        """Whether such a batch costs less than handing it to the engine's thread does."""
+        return is_inline(self._computing, rows)
 
     def ran(self, rows: int, seconds: float, cpu_s: float) -> None:
         """A batch was run outside the queue: on the spot, or to warm up."""
