@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from actors.dispatch import Dispatcher, Ticket
+from actors.delivery.dispatch import Dispatcher, Ticket
+from actors.delivery.transport import Transport
+from actors.ensemble_run import EnsembleRun
 from actors.request_tally import RequestTally
-from actors.transport import Transport
-from cluster.config.ensemble import CombineStep, ModelStep, TopKStep
 from cluster.config.server import ServerConfig
 from cluster.errors import (
     InvalidRequest,
@@ -28,9 +28,7 @@ from cluster.errors import (
 from cluster.observability.metrics import Metrics
 from cluster.protocols.envelope import Call, Reply
 from cluster.protocols.v2_check import check_request
-from cluster.requests import InferenceRequest, InferenceResponse, RequestedOutput
-from cluster.routing.combine import mean, top_k
-from cluster.routing.ensemble import PlannedStep, input_map
+from cluster.requests import InferenceRequest, InferenceResponse
 from cluster.routing.split import choose_arm
 from cluster.routing.table import (
     EnsembleRoute,
@@ -40,7 +38,7 @@ from cluster.routing.table import (
     VariantRoute,
 )
 from cluster.scheduling.policy import policy_of
-from cluster.tensors import Tensor, tensor
+from cluster.tensors import Tensor
 
 MakeTransport = Callable[[VariantRoute], Transport]
 """A variant -> the way to its replicas."""
@@ -241,7 +239,9 @@ class FrontDoor:
                 arm = self.table.routes[chosen.variant]
                 return await self._ask(arm, request, deadline_s)
             case EnsembleRoute():
-                return await self._ask_ensemble(route, request, deadline_s)
+                run = EnsembleRun(route, self.table, request)
+                outputs = await run.outputs(partial(self._ask_member, deadline_s=deadline_s))
+                return _Answer(variant=route.name, version="1", outputs=outputs)
 
     async def _ask_variant(
         self, route: VariantRoute, request: InferenceRequest, deadline_s: float
@@ -260,87 +260,11 @@ class FrontDoor:
         reply = await self._dispatcher(route).run(call, deadline_s=deadline_s)
         return _Answer(variant=route.name, version=route.facts.version, outputs=reply.outputs)
 
-    async def _ask_ensemble(
-        self, route: EnsembleRoute, request: InferenceRequest, deadline_s: float
-    ) -> _Answer:
-        check_request(request, route.signature, max_batch_size=65536, is_batched=True)
-        values: dict[str, Tensor] = {tensor.name: tensor for tensor in request.inputs}
-        started: set[int] = set()
-        running: set[asyncio.Task[dict[str, Tensor]]] = set()
-        try:
-            while True:
-                for index in route.plan.runnable(frozenset(values), frozenset(started)):
-                    started.add(index)
-                    step = route.plan.steps[index]
-                    work = self._run_step(route, step, dict(values), request, deadline_s)
-                    running.add(self._loop.create_task(work))
-                if not running:
-                    break
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    values |= task.result()
-        finally:
-            for task in running:
-                task.cancel()
-        names = tuple(output.name for output in request.outputs) or tuple(
-            spec.name for spec in route.signature.outputs
-        )
-        return _Answer(
-            variant=route.name, version="1", outputs=tuple(values[name] for name in names)
-        )
-
-    async def _run_step(
-        self,
-        route: EnsembleRoute,
-        planned: PlannedStep,
-        values: Mapping[str, Tensor],
-        request: InferenceRequest,
-        deadline_s: float,
-    ) -> dict[str, Tensor]:
-        match planned.step:
-            case ModelStep() as step:
-                return await self._ask_member(step, values, request, deadline_s)
-            case CombineStep() as step:
-                combined = mean([values[name].array for name in step.inputs], step.weights)
-                return {step.output: tensor(step.output, combined)}
-            case TopKStep() as step:
-                labels, scores = top_k(
-                    values[step.input].array, route.plan.labels[step.labels_of], step.top_k
-                )
-                return {
-                    step.labels: tensor(step.labels, labels),
-                    step.scores: tensor(step.scores, scores),
-                }
-
     async def _ask_member(
-        self,
-        step: ModelStep,
-        values: Mapping[str, Tensor],
-        request: InferenceRequest,
-        deadline_s: float,
-    ) -> dict[str, Tensor]:
-        member = self.table.routes[step.model]
-        inputs = tuple(
-            Tensor(name=name, datatype=values[value].datatype, array=values[value].array)
-            for name, value in input_map(step, member.signature).items()
-        )
-        asked = InferenceRequest(
-            model=step.model,
-            request_id=request.request_id,
-            inputs=inputs,
-            outputs=tuple(RequestedOutput(name=name) for name in step.outputs),
-            priority=request.priority,
-            tenant=request.tenant,
-            affinity_key=request.affinity_key,
-            trace_parent=request.trace_parent,
-        )
-        answer = await self._ask(member, asked, deadline_s)
-        return {
-            step.outputs[output.name]: Tensor(
-                name=step.outputs[output.name], datatype=output.datatype, array=output.array
-            )
-            for output in answer.outputs
-        }
+        self, request: InferenceRequest, *, deadline_s: float
+    ) -> tuple[Tensor, ...]:
+        answer = await self._ask(self.table.routes[request.model], request, deadline_s)
+        return answer.outputs
 
     def _dispatcher(self, route: VariantRoute) -> Dispatcher:
         found = self._dispatchers.get(route.name)

@@ -15,6 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from actors.controller import get_or_start_controller
+from actors.delivery.node_link import NodeLinks, replica_folder
+from actors.delivery.transport import (
+    HandleTransport,
+    MemoryTransport,
+    NodeFirstTransport,
+    Transport,
+)
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
 from actors.garbage import collect_rarely
@@ -26,8 +33,6 @@ from actors.listeners.metrics import MetricsListener
 from actors.listeners.port_claim import PortClaim, claim_port
 from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import metrics_folder, node_folder
-from actors.node_link import NodeLinks, replica_folder
-from actors.transport import HandleTransport, MemoryTransport, NodeFirstTransport, Transport
 from cluster.config.server import ServerConfig
 from cluster.errors import EngineFailed
 from cluster.observability.metrics import make_metrics

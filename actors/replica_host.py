@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from ray import serve
 
+from actors.delivery.node_link import NodeListener, replica_folder
 from actors.garbage import collect_rarely
 from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import node_folder
-from actors.node_link import NodeListener, replica_folder
 
 
 class ReplicaHost:

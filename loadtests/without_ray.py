@@ -25,6 +25,7 @@ import yaml
 
 import actors.model_replica
 from actors.app import build
+from actors.delivery.transport import MemoryTransport
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
 from actors.garbage import collect_rarely
@@ -33,7 +34,6 @@ from actors.listeners.http import HttpListener
 from actors.listeners.http_connection import HttpConnection
 from actors.listeners.http_routes import HttpRoutes
 from actors.model_replica import ModelReplica, ReplicaSetup
-from actors.transport import MemoryTransport
 from cluster.observability.metrics import make_metrics
 from cluster.protocols.envelope import Call, decode_replies, encode_calls
 from cluster.tensors import Tensor, datatype_of

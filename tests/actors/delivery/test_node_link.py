@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.node_link import NodeLinks, NodeListener
+from actors.delivery.node_link import NodeLinks, NodeListener
 from cluster.errors import ShardLost
 
 

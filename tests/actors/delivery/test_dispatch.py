@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from actors.dispatch import MAX_ATTEMPTS, Dispatcher
-from actors.transport import Transport
+from actors.delivery.dispatch import MAX_ATTEMPTS, Dispatcher
+from actors.delivery.transport import Transport
 from cluster.errors import DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded, ShardLost
 from cluster.protocols.envelope import Call, Reply
 from cluster.scheduling.policy import BatchPolicy, LevelPolicy

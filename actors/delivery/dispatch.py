@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 
-from actors.transport import Transport
+from actors.delivery.transport import Transport
 from cluster.errors import DeadlineExceeded, EngineFailed, ShardLost, SquadronError
 from cluster.protocols.envelope import Call, Reply
 from cluster.scheduling.admission import Reject

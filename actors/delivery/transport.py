@@ -8,8 +8,8 @@ from typing import Protocol
 from ray import serve
 from ray.exceptions import RayActorError, WorkerCrashedError
 
+from actors.delivery.node_link import NodeLinks
 from actors.model_replica import ModelReplica
-from actors.node_link import NodeLinks
 from cluster.errors import ShardLost
 from cluster.protocols.envelope import Call, Reply, decode_replies, encode_calls
 
