@@ -41,7 +41,7 @@ class BatchCost:
         self._safes: list[float] = []
 
     def observe(self, rows: int, seconds: float) -> None:
-        size = _grain(rows)
+        size = grain(rows)
         point = self._points.get(size)
         if point is None:
             self._points[size] = CostPoint(rows=size, mean_s=seconds, deviation_s=0.0, num_seen=1)
@@ -56,11 +56,6 @@ class BatchCost:
         self._means = list(accumulate((p.mean_s for p in points), max))
         safes = (p.mean_s + NUM_DEVIATIONS * p.deviation_s for p in points)
         self._safes = list(accumulate(safes, max))
-
-    @property
-    def largest_rows(self) -> int:
-        """The largest size that was measured; 0 when none was."""
-        return self._rows[-1] if self._rows else 0
 
     def points(self) -> tuple[CostPoint, ...]:
         return tuple(self._points[rows] for rows in self._rows)
@@ -122,7 +117,7 @@ class CostBook:
         return found
 
 
-def _grain(rows: int) -> int:
+def grain(rows: int) -> int:
     """Sizes above 32 are kept to an eighth: a curve has a hundred points at most."""
     if rows <= 32:
         return rows

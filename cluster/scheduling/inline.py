@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from cluster.scheduling.batch_cost import BatchCost
+from bisect import bisect_left
+
+from cluster.scheduling.batch_cost import grain
 
 INLINE_S = 0.0003
 """The longest batch that may hold up the loop that serves the sockets. A hand-over to the engine's
 thread and back costs 0.1 to 0.2 ms and two switches of Python's lock (measured on 2 cores)."""
 
+FALL_GAIN = 0.5
+RISE_GAIN = 0.02
+"""What a batch costs when nothing disturbs it: a cheaper run is believed at once, a dearer one only
+when dozens agree. Most of those were interrupted, and a mean that believed them kept all batches
+in the thread, where they are interrupted more."""
 
-def is_inline(curve: BatchCost, rows: int) -> bool:
-    """`curve`: CPU time of one thread. Only what was measured counts: nothing runs in the loop on
-    a guess."""
-    return curve.largest_rows >= rows and curve.safe_s(rows) <= INLINE_S
+
+class UndisturbedCost:
+    """Rows -> seconds of one thread, from what batches were seen to take."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+        self._rows: list[int] = []
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """A batch of `rows` took so long."""
+        size = grain(rows)
+        known = self._seconds.get(size)
+        if known is None:
+            self._seconds[size] = seconds
+            self._rows = sorted(self._seconds)
+        else:
+            gain = FALL_GAIN if seconds < known else RISE_GAIN
+            self._seconds[size] = known + gain * (seconds - known)
+
+    def is_cheap(self, rows: int) -> bool:
+        """Only what was measured counts, for this size or the next larger one: nothing runs in the
+        loop on a guess."""
+        at = bisect_left(self._rows, rows)
+        return at < len(self._rows) and self._seconds[self._rows[at]] <= INLINE_S

@@ -10,11 +10,11 @@ from typing import Generic, TypeVar
 
 from cluster.config.variant import BatchingConfig
 from cluster.scheduling.admission import Admit, Load, Reject, admit
-from cluster.scheduling.batch_cost import BatchCost, CostBook
+from cluster.scheduling.batch_cost import CostBook
 from cluster.scheduling.batch_limit import AdaptiveLimits, BatchLimit
 from cluster.scheduling.batch_queue import BatchQueue
 from cluster.scheduling.decision import Idle, Queued, Run, Wait
-from cluster.scheduling.inline import is_inline
+from cluster.scheduling.inline import UndisturbedCost
 from cluster.scheduling.policy import policy_of
 
 P = TypeVar("P")
@@ -34,7 +34,7 @@ class Scheduler(Generic[P]):
             self._limits = AdaptiveLimits(self.policy.max_batch_size, target_s, self.costs)
         self._limit_of = self._limits.rows if self._limits is not None else None
         # Waiting for Python's lock is what running on the spot would spare: it must not count.
-        self._computing = BatchCost()
+        self._computing = UndisturbedCost()
         self._rows_admitted = 0
         # With limits that move, the surest count of batches is one a row.
         self._sure_batch_rows = 1 if self._limits is not None else self.policy.max_batch_size
@@ -54,7 +54,7 @@ class Scheduler(Generic[P]):
 
     def is_cheap(self, rows: int) -> bool:
         """Whether such a batch costs less than handing it to the engine's thread does."""
-        return is_inline(self._computing, rows)
+        return self._computing.is_cheap(rows)
 
     def ran(self, rows: int, seconds: float, cpu_s: float) -> None:
         """A batch was run outside the queue: on the spot, or to warm up."""

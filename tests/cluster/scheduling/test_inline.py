@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from cluster.config.variant import BatchingConfig
-from cluster.scheduling.batch_cost import BatchCost
 from cluster.scheduling.decision import Queued
-from cluster.scheduling.inline import is_inline
+from cluster.scheduling.inline import UndisturbedCost
 from cluster.scheduling.scheduler import Scheduler
 
 
-def curve(*points: tuple[int, float]) -> BatchCost:
-    found = BatchCost()
+def cost(*points: tuple[int, float]) -> UndisturbedCost:
+    found = UndisturbedCost()
     for rows, seconds in points:
         found.observe(rows, seconds)
     return found
 
 
-def test_a_cheap_batch_is_inline_and_a_dear_one_is_not() -> None:
-    known = curve((1, 0.00002), (64, 0.0005))
+def test_a_cheap_batch_is_told_from_a_dear_one() -> None:
+    known = cost((1, 0.00002), (8, 0.0001), (64, 0.0005))
 
-    assert is_inline(known, 1)
-    assert is_inline(known, 8)
-    assert not is_inline(known, 64)
+    assert known.is_cheap(1)
+    assert known.is_cheap(5)
+    assert not known.is_cheap(9)
+    assert not known.is_cheap(64)
 
 
-def test_sizes_that_were_never_measured_are_not_inline() -> None:
-    assert not is_inline(BatchCost(), 1)
-    assert not is_inline(curve((1, 0.00002)), 2)
+def test_sizes_that_were_never_measured_are_not_cheap() -> None:
+    assert not UndisturbedCost().is_cheap(1)
+    assert not cost((1, 0.00002)).is_cheap(2)
+
+
+def test_interruptions_are_not_believed_and_a_change_is() -> None:
+    known = cost((4, 0.00005), *[(4, 0.005), (4, 0.00005)] * 20)
+    assert known.is_cheap(4)
+
+    for _ in range(100):
+        known.observe(4, 0.001)
+    assert not known.is_cheap(4)
+
+    for _ in range(5):
+        known.observe(4, 0.00005)
+    assert known.is_cheap(4)
 
 
 def warm(**batching: object) -> Scheduler[str]:
