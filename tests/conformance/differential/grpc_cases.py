@@ -191,7 +191,7 @@ def _management() -> list[GrpcCase]:
         case("unknown model ready", "ModelReady", name="nothing"),
         case("unknown version ready", "ModelReady", name="simple", version="9"),
         case("server metadata", "ServerMetadata"),
-        case("model metadata", "ModelMetadata", name="simple"),
+        case("model metadata", "ModelMetadata", name="scores"),
         case("unbatched model metadata", "ModelMetadata", name="whole"),
         case("unknown model metadata", "ModelMetadata", name="nothing"),
         case("unknown version metadata", "ModelMetadata", name="simple", version="9"),

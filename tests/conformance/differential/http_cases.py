@@ -434,7 +434,7 @@ def _management() -> list[HttpCase]:
         get("unknown model ready", "/v2/models/nothing/ready"),
         get("unknown version ready", "/v2/models/simple/versions/9/ready"),
         get("server metadata", "/v2"),
-        get("model metadata", "/v2/models/simple"),
+        get("model metadata", "/v2/models/scores"),
         get("unbatched model metadata", "/v2/models/whole"),
         get("text model metadata", "/v2/models/text"),
         get("unknown model metadata", "/v2/models/nothing"),
