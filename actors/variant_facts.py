@@ -56,7 +56,7 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
     processed = variant.processed
     return VariantFacts(
         version=card.version,
-        platform=f"{origin.engine}_{card.format}",
+        platform=_platform(origin.engine, card.format),
         backend=origin.engine,
         signature=card.public_signature() if processed else card.raw_signature(),
         is_batched=card.batched,
@@ -71,6 +71,11 @@ def colocation_of(variant: VariantConfig, origin: Origin) -> Colocation:
     artefact = origin.folder / origin.card.artefact
     num_bytes = artefact.stat().st_size if origin.card.artefact and artefact.is_file() else 0
     return colocate(variant, engine=origin.engine, artefact_bytes=num_bytes)
+
+
+def _platform(engine: str, format: str) -> str:
+    """As Triton names platforms: `onnxruntime_onnx`, and once where both are one."""
+    return engine if engine == format else f"{engine}_{format}"
 
 
 def _labels(card: ModelCard, folder: Path) -> tuple[bytes, ...]:

@@ -19,8 +19,10 @@ from cluster.optimization.sources import (
     IdentityRecipe,
     PackagedEncoderRecipe,
     SentimentHeadRecipe,
+    SequenceArithmeticRecipe,
     Sources,
     StaticInt8Recipe,
+    SumAndDifferenceRecipe,
     load_sources,
     recipe_samples,
 )
@@ -144,6 +146,14 @@ def _build(name: str, version: str, workshop: Workshop, folder: Path) -> ModelCa
 
             return sentiment.build(name, version, recipe, workshop, folder)
         case IdentityRecipe() as recipe:
-            from cluster.optimization import identity
+            from cluster.optimization import tiny_graphs
 
-            return identity.build(name, version, recipe, folder)
+            return tiny_graphs.build_identity(name, version, recipe, folder)
+        case SumAndDifferenceRecipe() as recipe:
+            from cluster.optimization import tiny_graphs
+
+            return tiny_graphs.build_sum_and_difference(name, version, recipe, folder)
+        case SequenceArithmeticRecipe() as recipe:
+            from cluster.optimization import tiny_graphs
+
+            return tiny_graphs.build_sequence_arithmetic(name, version, recipe, folder)

@@ -115,6 +115,23 @@ class IdentityRecipe(Section):
     width: int = Field(gt=0)
 
 
+class SumAndDifferenceRecipe(Section):
+    """Triton's example `simple`: two `[batch, 16]` -> their sum and difference.
+
+    BYTES hold the numbers as decimal text.
+    """
+
+    kind: Literal["sum-and-difference"] = "sum-and-difference"
+    datatype: Literal["INT32", "INT8", "BYTES"]
+
+
+class SequenceArithmeticRecipe(Section):
+    """Triton's example of a sequence model: what it computes shows the control tensors it got."""
+
+    kind: Literal["sequence-arithmetic"] = "sequence-arithmetic"
+    has_end: bool = False
+
+
 Recipe = Annotated[
     EfficientNetRecipe
     | StaticInt8Recipe
@@ -122,7 +139,9 @@ Recipe = Annotated[
     | DynamicInt8Recipe
     | PackagedEncoderRecipe
     | SentimentHeadRecipe
-    | IdentityRecipe,
+    | IdentityRecipe
+    | SumAndDifferenceRecipe
+    | SequenceArithmeticRecipe,
     Field(discriminator="kind"),
 ]
 
@@ -203,7 +222,7 @@ def recipe_archives(recipe: Recipe) -> list[str]:
             return [recipe.directory.archive]
         case PackagedEncoderRecipe():
             return [recipe.onnx.archive, recipe.tokenizer.archive]
-        case StaticInt8Recipe() | DynamicInt8Recipe() | SentimentHeadRecipe() | IdentityRecipe():
+        case _:
             return []
 
 

@@ -9,9 +9,11 @@ from cluster.tensors import Array, Signature, TensorSpec
 
 
 def signature(*shape: int) -> Signature:
-    spec = TensorSpec(name="x", datatype="INT64", shape=shape)
-    text = TensorSpec(name="t", datatype="BYTES", shape=shape[:1])
-    return Signature(inputs=(spec, text), outputs=())
+    return Signature(inputs=(TensorSpec(name="x", datatype="INT64", shape=shape),), outputs=())
+
+
+def texts() -> Signature:
+    return Signature(inputs=(TensorSpec(name="t", datatype="BYTES", shape=(-1,)),), outputs=())
 
 
 def test_zeros_have_the_rows_asked_for_and_a_guess_for_any_other_free_size() -> None:
@@ -19,7 +21,7 @@ def test_zeros_have_the_rows_asked_for_and_a_guess_for_any_other_free_size() -> 
 
     assert made["x"].shape == (2, FREE_SIZE, 3)
     assert made["x"].dtype == np.int64
-    assert made["t"].tolist() == [b"", b""]
+    assert zeros(texts(), is_batched=True, batch_size=2)["t"].tolist() == [b"0", b"0"]
 
 
 def test_every_batch_size_is_run_and_an_unbatched_model_once() -> None:
@@ -38,7 +40,8 @@ def fail(inputs: dict[str, Array]) -> None:
     raise EngineFailed("no")
 
 
-def test_a_failure_counts_unless_the_shape_was_our_guess() -> None:
+def test_a_failure_counts_unless_the_shape_or_the_text_was_our_guess() -> None:
     run_zeros(fail, signature(-1, -1), (1,), is_batched=True)
+    run_zeros(fail, texts(), (1,), is_batched=True)
     with pytest.raises(EngineFailed):
         run_zeros(fail, signature(-1, 3), (1,), is_batched=True)
