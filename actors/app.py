@@ -84,6 +84,7 @@ def _setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaSetup:
         threads=variant.threads,
         is_processed=variant.processed,
         batching=variant.batching,
+        limits=variant.limits,
         options=dict(variant.options),
     )
 

@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from actors.batching.engine_run import EngineRun
 from actors.batching.runner import BatchRunner, Work
 from actors.batching.tally import BatchTally
 from actors.node_folder import metrics_folder
 from cluster.config.model_card import ModelCard
-from cluster.config.variant import BatchingConfig
+from cluster.config.variant import BatchingConfig, ProcessLimits
 from cluster.engines.engine import Engine, EngineSetup
 from cluster.engines.table import make_engine
 from cluster.errors import DeadlineExceeded, EngineFailed, SquadronError
@@ -46,6 +47,7 @@ class ReplicaSetup:
     threads: int
     is_processed: bool
     batching: BatchingConfig
+    limits: ProcessLimits = field(default_factory=ProcessLimits)
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
 
 
@@ -72,11 +74,18 @@ class ModelReplica:
         self._pipeline = Pipeline(setup.card, setup.folder, raw=not setup.is_processed)
         self._scheduler: Scheduler[Work] = Scheduler(setup.batching, is_batched=setup.card.batched)
         # In the engine's own thread from the start: some runtimes bind a device to a thread.
-        make = make_ready or self._ready_engine
+        make = make_ready or _loaded_engine
         self._engine: Engine = self._computing.submit(make, setup).result()
+        self._engine_run = EngineRun(
+            self._engine,
+            max_rows=self._scheduler.policy.max_batch_size,
+            is_batched=setup.card.batched,
+        )
+        if make_ready is None:
+            self._computing.submit(self._warm_up).result()
         version = setup.variant, setup.card.version
         self._runner = BatchRunner(
-            self._engine,
+            self._engine_run,
             self._pipeline,
             BatchTally(self._metrics, *version, flush_later=flush_later),
             is_batched=setup.card.batched,
@@ -259,6 +268,7 @@ class ModelReplica:
                     now_s = time.monotonic()
                     is_whole = all(reply.error is None for reply in replies)
                     self._scheduler.finished(now_s, is_whole=is_whole, cpu_s=self._runner.cpu_s)
+                    self._scheduler.cap(self._engine_run.max_rows)
 
     def _compute(
         self, run: Run[Work], loop: asyncio.AbstractEventLoop | None = None
@@ -271,17 +281,17 @@ class ModelReplica:
             loop.call_soon_threadsafe(_answer_all, run.batch, replies)
         return replies
 
-    def _ready_engine(self, setup: ReplicaSetup) -> Engine:
-        """Loaded and warm; what warm batches take is the start of the cost curve."""
-        engine = _loaded_engine(setup)
-        sizes = tuple(sorted({1, self._scheduler.policy.max_batch_size}))
-        engine.warm_up(sizes)
+    def _warm_up(self) -> None:
+        """What warm batches take is the start of the cost curve."""
+        sizes = sorted({1, self._scheduler.policy.max_batch_size})
         for rows in sizes:
+            self._engine_run.warm_up(rows)
+        for rows in {min(size, self._engine_run.max_rows) for size in sizes}:
             began_s, cpu_began_s = time.monotonic(), time.thread_time()
-            engine.warm_up((rows,))
+            self._engine.warm_up((rows,))
             cpu_s = time.thread_time() - cpu_began_s
             self._scheduler.ran(rows, time.monotonic() - began_s, cpu_s)
-        return engine
+        self._scheduler.cap(self._engine_run.max_rows)
 
 
 def _loaded_engine(setup: ReplicaSetup) -> Engine:

@@ -11,6 +11,7 @@ from actors.delivery.node_link import NodeListener, replica_folder
 from actors.garbage import collect_rarely
 from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import node_folder
+from actors.process_limits import ProcessGuard
 
 
 class ReplicaHost:
@@ -18,6 +19,9 @@ class ReplicaHost:
 
     # Serve awaits an asynchronous constructor, on the loop that the replica will live on.
     async def __init__(self, setup: ReplicaSetup) -> None:  # type: ignore[misc]
+        # Before the engine makes its threads: they inherit what is set here.
+        self._guard = ProcessGuard(setup.limits)
+        self._guard.hold(threads=setup.threads, folder=node_folder() / "cores")
         self._replica = ModelReplica(setup)
         context = serve.get_replica_context()
         folder = replica_folder(node_folder(), context.app_name, context.deployment)

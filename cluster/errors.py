@@ -8,7 +8,7 @@
     ├── CapacityError     wait, then retry (`retry_after_s`)
     │   └── Overloaded 503 · NoReadyReplica 503 · RateLimited 429 · DeadlineExceeded 504
     ├── ReplicaError      ours; the request may be run elsewhere only if nothing was sent
-    │   └── ShardLost 503 · EngineFailed 500
+    │   └── ShardLost 503 · EngineFailed 500 · OutOfMemory 503
     └── ConfigError       the operator, at start: names file, key, value and what is allowed
 
 Bugs are deliberately not in the tree: they become a 500 without details.
@@ -199,6 +199,15 @@ class EngineFailed(ReplicaError):
     """The engine raised while it ran a batch."""
 
     code = "engine_failed"
+
+
+class OutOfMemory(EngineFailed):
+    """The engine had too little memory for a batch, be it of one request."""
+
+    code = "out_of_memory"
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+    is_retryable = True
 
 
 class ConfigError(SquadronError):

@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from actors.batching.engine_run import EngineRun
 from actors.batching.tally import BatchTally
-from cluster.engines.engine import Engine
 from cluster.errors import EngineFailed, SquadronError
 from cluster.processing.pipeline import Pipeline, Prepared
 from cluster.protocols.envelope import Call, Reply
@@ -36,7 +34,7 @@ class BatchRunner:
     """
 
     def __init__(
-        self, engine: Engine, pipeline: Pipeline, tally: BatchTally, *, is_batched: bool
+        self, engine: EngineRun, pipeline: Pipeline, tally: BatchTally, *, is_batched: bool
     ) -> None:
         self.cpu_s = 0.0
         self._engine = engine
@@ -51,11 +49,9 @@ class BatchRunner:
         own error is its reply."""
         started_s = time.monotonic()
         calls = [work.call for work in batch]
-        merged_of = [work.prepared for work in batch]
+        prepared = [work.prepared for work in batch]
         try:
-            outputs = self._compute(
-                lambda: self._pipeline.merge(merged_of), calls, clock=time.thread_time
-            )
+            outputs = self._compute(lambda: self._merged(prepared), calls, clock=time.thread_time)
         except Exception as error:
             if len(batch) > 1:
                 # One bad request must not take its companions with it: run each by itself.
@@ -66,15 +62,10 @@ class BatchRunner:
 
     def run_here(self, calls: Sequence[Call]) -> list[Reply] | None:
         """In the loop, for a plain model. None for calls that cannot be one batch as they are."""
-        names = [tensor.name for tensor in calls[0].inputs]
         started_s = time.monotonic()
         try:
-            if len(calls) == 1:
-                merged = {tensor.name: tensor.array for tensor in calls[0].inputs}
-            elif len(names) == 1:
-                merged = {names[0]: np.concatenate([call.inputs[0].array for call in calls])}
-            else:
-                merged = _side_by_side(names, calls)
+            parts = [{tensor.name: tensor.array for tensor in call.inputs} for call in calls]
+            merged = self._engine.join(parts)
             # The thread's own clock leaves out other processes' turns, and costs two calls to the
             # kernel (7 µs each): too much for a few requests.
             clock = time.thread_time if len(calls) >= _CPU_CLOCK_CALLS else time.perf_counter
@@ -83,6 +74,11 @@ class BatchRunner:
             # Whose fault it is shows when each is run by itself, which the queue does.
             return None
         return self._replies(calls, outputs, None, time.monotonic() - started_s)
+
+    def _merged(self, prepared: Sequence[Prepared]) -> dict[str, Array]:
+        if self._is_batched and self._pipeline.is_plain:
+            return self._engine.join([part.arrays for part in prepared])
+        return self._pipeline.merge(prepared)
 
     def _compute(
         self,
@@ -94,7 +90,8 @@ class BatchRunner:
         began_s = clock()
         merged = merge()
         wanted = {name for call in calls for name in call.wanted or self._public}
-        found = self._pipeline.finish(self._engine.infer(merged), merged, wanted)
+        outputs = self._engine.infer(merged, sum([call.rows for call in calls]))
+        found = self._pipeline.finish(outputs, merged, wanted)
         self.cpu_s = clock() - began_s
         return found
 
@@ -137,11 +134,6 @@ class BatchRunner:
         if known is None or known[0] != array.dtype:
             known = self._datatypes[name] = array.dtype, datatype_of(array)
         return known[1]
-
-
-def _side_by_side(names: list[str], calls: Sequence[Call]) -> dict[str, Array]:
-    by_call = [{tensor.name: tensor.array for tensor in call.inputs} for call in calls]
-    return {name: np.concatenate([arrays[name] for arrays in by_call]) for name in names}
 
 
 def _as_error(error: Exception) -> SquadronError:

@@ -107,6 +107,33 @@ class ReplicaResources(Section):
     memory_bytes: int | None = Field(default=None, gt=0)
 
 
+class ProcessLimits(Section):
+    """What one replica's process may take. Going over `memory_limit_mb` (resident set) or
+    `cpu_limit` (cores, as the mean of ten seconds) ends that process and no other: its requests
+    are run elsewhere and Serve replaces it.
+
+    `nice`: its priority for the cores, 0 (as everybody) to 19 (after everybody). `cpu_affinity`:
+    cores of the machine; each replica takes as many of them for itself as it has threads, and all
+    of them when its sisters have taken them.
+    """
+
+    nice: int = Field(default=0, ge=0, le=19)
+    memory_limit_mb: float | None = Field(default=None, gt=0)
+    cpu_limit: float | None = Field(default=None, gt=0)
+    cpu_affinity: tuple[int, ...] = ()
+
+    @field_validator("cpu_affinity")
+    @classmethod
+    def _cores_are_numbers(cls, cores: tuple[int, ...]) -> tuple[int, ...]:
+        if any(core < 0 for core in cores) or len(set(cores)) != len(cores):
+            raise ValueError(f"cores must be different numbers >= 0, got {list(cores)}")
+        return cores
+
+    @property
+    def is_set(self) -> bool:
+        return self != ProcessLimits()
+
+
 class VariantConfig(Section):
     """`source` is `name` or `name/version` in the model store; `card` is a model card written here
     instead (user code, the fake engine). Exactly one of the two.
@@ -129,6 +156,7 @@ class VariantConfig(Section):
     optional: bool = False
     batching: BatchingConfig = BatchingConfig()
     resources: ReplicaResources = ReplicaResources()
+    limits: ProcessLimits = ProcessLimits()
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
     @field_validator("source")
@@ -143,4 +171,10 @@ class VariantConfig(Section):
     def _one_origin(self) -> Self:
         if (self.source is None) == (self.card is None):
             raise ValueError("needs exactly one of `source` (a stored model) and `card` (inline)")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_need_a_process(self) -> Self:
+        if self.limits.is_set and self.colocate == "always":
+            raise ValueError("limits need a process of their own; colocate: always has none")
         return self

@@ -18,9 +18,10 @@ from cluster.engines.graph_signature import (
     check_graph_inputs,
     check_graph_outputs,
 )
+from cluster.engines.memory import is_out_of_memory
 from cluster.engines.options import check_option_names
 from cluster.engines.warm_up import run_zeros
-from cluster.errors import ConfigError, EngineFailed, InvalidRequest, SquadronError
+from cluster.errors import ConfigError, EngineFailed, InvalidRequest, OutOfMemory, SquadronError
 from cluster.processing.signature_check import check_inputs
 from cluster.tensors import NUMPY_DTYPES, Array, Datatype, Signature, TensorSpec, bytes_array
 
@@ -266,4 +267,6 @@ def _refusal(error: Exception) -> SquadronError:
     # The runtime's class for "these inputs cannot be computed" (an index out of range, …).
     if type(error).__name__ == "InvalidArgument":
         return InvalidRequest(f"the model refuses the inputs: {said}")
+    if is_out_of_memory(error):
+        return OutOfMemory(f"ONNX Runtime had too little memory: {said}")
     return EngineFailed(f"ONNX Runtime failed: {type(error).__name__}: {said}")

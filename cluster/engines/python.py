@@ -17,8 +17,9 @@ import numpy as np
 from cluster.engines.artefact import artefact_file, check_sha256, inside
 from cluster.engines.device import parse_device
 from cluster.engines.engine import EngineFacts, EngineSetup
+from cluster.engines.memory import is_out_of_memory
 from cluster.engines.warm_up import run_zeros
-from cluster.errors import ConfigError, EngineFailed, SquadronError
+from cluster.errors import ConfigError, EngineFailed, OutOfMemory, SquadronError
 from cluster.processing.signature_check import check_inputs, check_outputs
 from cluster.tensors import Array, Signature, tensor
 
@@ -129,6 +130,8 @@ class PythonEngine:
         except (Exception, SystemExit) as error:
             # SystemExit too: `sys.exit()` in a model must not take the batching thread with it.
             place = f"{self._setup.card.python_class}.{method}"
+            if isinstance(error, Exception) and is_out_of_memory(error):
+                raise OutOfMemory(f"{place} had too little memory: {error}") from error
             raise EngineFailed(f"{place} raised {type(error).__name__}: {error}") from error
 
     def _arrays(self, answer: object) -> dict[str, Array]:

@@ -14,10 +14,11 @@ from cluster.engines.artefact import artefact_file
 from cluster.engines.device import Device, parse_device, refuse_device
 from cluster.engines.engine import EngineFacts, EngineSetup
 from cluster.engines.graph_signature import GraphTensor, check_graph_inputs
+from cluster.engines.memory import is_out_of_memory
 from cluster.engines.options import check_option_names
 from cluster.engines.pt2_archive import refuse_pickles
 from cluster.engines.warm_up import run_zeros
-from cluster.errors import ConfigError, EngineFailed, InvalidRequest, SquadronError
+from cluster.errors import ConfigError, EngineFailed, InvalidRequest, OutOfMemory, SquadronError
 from cluster.processing.signature_check import check_inputs, check_outputs
 from cluster.tensors import NUMPY_DTYPES, Array, Datatype, Signature, TensorSpec
 
@@ -127,6 +128,8 @@ class TorchEngine:
             raise
         except Exception as error:
             said = f"{type(error).__name__}: {_message(error)}"
+            if is_out_of_memory(error):
+                raise OutOfMemory(f"PyTorch had too little memory: {said}") from None
             raise EngineFailed(f"PyTorch failed: {said}") from None
         check_outputs(outputs, self._signature.outputs, rows=rows, is_batched=is_batched)
         return outputs

@@ -43,6 +43,8 @@ def _why_not(variant: VariantConfig, engine: EngineName, artefact_bytes: int) ->
         return f"{variant.replicas} replicas"
     if variant.optional:
         return "optional: the door must be ready without it"
+    if variant.limits.is_set:
+        return "limits need a process of their own"
     if artefact_bytes > MAX_BYTES:
         return f"{artefact_bytes} bytes, more than {MAX_BYTES}"
     return ""

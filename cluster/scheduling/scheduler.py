@@ -33,6 +33,7 @@ class Scheduler(Generic[P]):
             target_s = None if config.latency_target_ms is None else config.latency_target_ms / 1e3
             self._limits = AdaptiveLimits(self.policy.max_batch_size, target_s, self.costs)
         self._limit_of = self._limits.rows if self._limits is not None else None
+        self._cap_rows = self.policy.max_batch_size
         # Waiting for Python's lock is what running on the spot would spare: it must not count.
         self._computing = UndisturbedCost()
         self._rows_admitted = 0
@@ -62,6 +63,19 @@ class Scheduler(Generic[P]):
         self.costs.observe(None, rows, seconds)
         if self._limits is not None:
             self._limits.observe(None, rows, seconds)
+
+    def cap(self, rows: int) -> None:
+        """No batch is formed with more than `rows` from now on: there is no memory for it."""
+        if rows >= self._cap_rows:
+            return
+        self._cap_rows = rows
+        self._sure_batch_rows = min(self._sure_batch_rows, rows)
+        limits = self._limits
+
+        def limit_of(lane: Hashable) -> int:
+            return rows if limits is None else min(rows, limits.rows(lane))
+
+        self._limit_of = limit_of
 
     def admit_all(self, *, rows: int, left_s: float) -> bool:
         """Whether requests of so many rows can all be admitted without a closer look: in time
@@ -133,6 +147,11 @@ class Scheduler(Generic[P]):
             self.costs.observe(lane, rows, now_s - started_s)
             if self._limits is not None:
                 self._limits.observe(lane, rows, now_s - started_s)
+
+    @property
+    def cap_rows(self) -> int:
+        """The largest batch that there is memory for, as far as is known."""
+        return self._cap_rows
 
     def limits(self) -> dict[Hashable, BatchLimit]:
         """Lane -> the largest batch now, and why. Empty unless the mode is adaptive."""

@@ -32,6 +32,12 @@ def test_one_replica_of_a_small_cpu_model_lives_in_the_door() -> None:
             1,
             "auto: optional: the door must be ready without it",
         ),
+        (
+            {"limits": {"nice": 5}},
+            "onnxruntime",
+            1,
+            "auto: limits need a process of their own",
+        ),
         ({}, "onnxruntime", MAX_BYTES + 1, "auto: 1048577 bytes, more than 1048576"),
     ],
 )
