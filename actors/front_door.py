@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from actors.caching.route_cache import RouteCache
 from actors.delivery.dispatch import Dispatcher, Ticket
 from actors.delivery.transport import Transport
 from actors.ensemble_run import EnsembleRun
@@ -28,7 +29,7 @@ from cluster.errors import (
 from cluster.observability.metrics import Metrics
 from cluster.protocols.envelope import Call, Reply
 from cluster.protocols.v2_check import check_request
-from cluster.requests import InferenceRequest, InferenceResponse
+from cluster.requests import InferenceRequest, InferenceResponse, Parameter
 from cluster.routing.split import choose_arm
 from cluster.routing.table import (
     EnsembleRoute,
@@ -54,6 +55,7 @@ class _Answer:
     variant: str
     version: str
     outputs: tuple[Tensor, ...]
+    cache: str = ""
 
 
 class FrontDoor:
@@ -78,10 +80,12 @@ class FrontDoor:
         self._num_in_flight = 0
         self._loop = asyncio.get_running_loop()
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
+        self._cache = RouteCache(server.cache, metrics.cache, table)
 
     def adopt(self, table: RoutingTable) -> None:
         """Use this table from the next request on."""
         self.table = table
+        self._cache.adopt(table)
         self._metrics.table_version.set(table.version)
         for route in table.routes.values():
             if isinstance(route, VariantRoute) and route.name in self._dispatchers:
@@ -114,6 +118,11 @@ class FrontDoor:
     def write_counts(self) -> None:
         """Bring the metrics up to now; they are otherwise half a second behind."""
         self._tally.flush()
+        self._cache.write_counts()
+
+    async def close(self) -> None:
+        """When no request comes any more."""
+        await self._cache.close()
 
     def class_labels(self, model: str) -> Mapping[str, Sequence[str]]:
         """Output -> class names, as the model's variants know them."""
@@ -151,7 +160,7 @@ class FrontDoor:
             request_id=request.request_id,
             variant=answer.variant,
             outputs=answer.outputs,
-            parameters={"squadron_variant": answer.variant},
+            parameters=_parameters(answer),
         )
 
     def begin(
@@ -159,11 +168,14 @@ class FrontDoor:
     ) -> Ticket | None:
         """`infer` without a task of its own, for a request that was checked to fit its model.
 
-        None when it takes more than one step: then `infer` is to be asked. `done` is called once,
-        later, with the answer or the error; not at all after `cancel`.
+        None when it takes more than one step or the cache may know it: then `infer` is to be asked.
+        `done` is called once, later, with the answer or the error; not at all after `cancel`.
         Raises: Overloaded.
         """
         route = self.table.routes.get(request.model)
+        # Before an arm is drawn: a second draw would favour the arms that are not cached.
+        if request.model in self._cache.models:
+            return None
         if isinstance(route, ExperimentRoute):
             arm = choose_arm(
                 route.arms, experiment=route.name, key=request.affinity_key, draw=self._draw()
@@ -229,23 +241,29 @@ class FrontDoor:
         return min(limit_s, int(asked) / 1e6)
 
     async def _ask(self, route: Route, request: InferenceRequest, deadline_s: float) -> _Answer:
-        match route:
-            case VariantRoute():
-                return await self._ask_variant(route, request, deadline_s)
-            case ExperimentRoute(name=name, arms=arms):
-                chosen = choose_arm(
-                    arms, experiment=name, key=request.affinity_key, draw=self._draw()
-                )
-                arm = self.table.routes[chosen.variant]
-                return await self._ask(arm, request, deadline_s)
-            case EnsembleRoute():
-                run = EnsembleRun(route, self.table, request)
-                outputs = await run.outputs(partial(self._ask_member, deadline_s=deadline_s))
-                return _Answer(variant=route.name, version="1", outputs=outputs)
+        if isinstance(route, ExperimentRoute):
+            chosen = choose_arm(
+                route.arms, experiment=route.name, key=request.affinity_key, draw=self._draw()
+            )
+            return await self._ask(self.table.routes[chosen.variant], request, deadline_s)
+        compute = partial(self._compute, route, request, deadline_s)
+        version = self.version_of(route)
+        if not self._cache.takes(route, request):
+            return _Answer(variant=route.name, version=version, outputs=await compute())
+        outputs, how = await self._cache.ask(route, request, deadline_s, compute)
+        return _Answer(variant=route.name, version=version, outputs=outputs, cache=how)
+
+    async def _compute(
+        self, route: VariantRoute | EnsembleRoute, request: InferenceRequest, deadline_s: float
+    ) -> tuple[Tensor, ...]:
+        if isinstance(route, VariantRoute):
+            return await self._ask_variant(route, request, deadline_s)
+        run = EnsembleRun(route, self.table, request)
+        return await run.outputs(partial(self._ask_member, deadline_s=deadline_s))
 
     async def _ask_variant(
         self, route: VariantRoute, request: InferenceRequest, deadline_s: float
-    ) -> _Answer:
+    ) -> tuple[Tensor, ...]:
         if route.state == "UNAVAILABLE":
             raise NoReadyReplica(
                 f"model '{route.name}' is not at ready state: {route.reason}", retry_after_s=1
@@ -258,7 +276,7 @@ class FrontDoor:
         )
         call = _call(request, rows)
         reply = await self._dispatcher(route).run(call, deadline_s=deadline_s)
-        return _Answer(variant=route.name, version=route.facts.version, outputs=reply.outputs)
+        return reply.outputs
 
     async def _ask_member(
         self, request: InferenceRequest, *, deadline_s: float
@@ -299,6 +317,11 @@ def _call(request: InferenceRequest, rows: int) -> Call:
         tenant=request.tenant,
         trace_parent=request.trace_parent,
     )
+
+
+def _parameters(answer: _Answer) -> dict[str, Parameter]:
+    found: dict[str, Parameter] = {"squadron_variant": answer.variant}
+    return {**found, "squadron_cache": answer.cache} if answer.cache else found
 
 
 def _window_rows(route: VariantRoute) -> int:

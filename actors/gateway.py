@@ -117,6 +117,7 @@ class Gateway:
         await self._metrics.close()
         for model in self._own.values():
             await model.close()
+        await self._door.close()
         for claim in self._claims:
             claim.release()
 

@@ -11,6 +11,7 @@ from cluster.config.variant import VariantConfig
 from cluster.engines.fit import check_fit
 from cluster.errors import ConfigError
 from cluster.models import EngineName
+from cluster.routing.cache_key import digest_of
 from cluster.routing.colocation import Colocation, colocate
 from cluster.routing.table import VariantFacts
 from cluster.tensors import Signature
@@ -63,6 +64,9 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
         labels=_labels(card, origin.folder) if processed else (),
         is_colocated=colocation_of(variant, origin).is_colocated,
         output_labels={} if processed and card.postprocess else _output_labels(origin),
+        fingerprint=digest_of(
+            [card.model_dump_json(), origin.engine, processed, sorted(variant.options.items())]
+        ),
     )
 
 

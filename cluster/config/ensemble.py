@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from cluster.config.cache import ResponseCacheConfig
 from cluster.config.section import Section
 
 
@@ -45,8 +46,10 @@ class EnsembleConfig(Section):
     """Steps run as soon as what they need is there, members side by side.
 
     `inputs` and `outputs` name the graph's own values that clients send and receive.
+    `response_cache` keeps whole answers; a member's own switch keeps that step's outputs.
     """
 
     inputs: tuple[str, ...] = Field(min_length=1)
     outputs: tuple[str, ...] = Field(min_length=1)
     steps: tuple[Step, ...] = Field(min_length=1)
+    response_cache: ResponseCacheConfig = ResponseCacheConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cluster.errors import ConfigError
+
+_ADDRESS_SECRET = re.compile(r"://[^\s'\"]*@")
+"""Who logs in, and the password, in an address."""
 
 
 def explain(error: ValidationError, schema: type[BaseModel], source: str) -> ConfigError:
@@ -45,7 +49,7 @@ def _message(detail: ErrorDetails) -> str:
 def _shown(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return ""
-    text = repr(detail["input"])
+    text = _ADDRESS_SECRET.sub("://***@", repr(detail["input"]))
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from cluster.config.cache import CacheConfig
 from cluster.config.section import Section
 
 
@@ -60,3 +61,4 @@ class ServerConfig(Section):
     metrics: ListenerConfig = ListenerConfig(port=8002)
     limits: LimitsConfig = LimitsConfig()
     shared_memory: SharedMemoryConfig = SharedMemoryConfig()
+    cache: CacheConfig = CacheConfig()

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from cluster.config.cache import ResponseCacheConfig
 from cluster.config.model_card import ModelCard
 from cluster.config.section import Section
 from cluster.models import EngineName
@@ -155,6 +156,7 @@ class VariantConfig(Section):
     processed: bool = True
     optional: bool = False
     batching: BatchingConfig = BatchingConfig()
+    response_cache: ResponseCacheConfig = ResponseCacheConfig()
     resources: ReplicaResources = ReplicaResources()
     limits: ProcessLimits = ProcessLimits()
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)

@@ -15,6 +15,7 @@ import prometheus_client.values
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from cluster.observability.cache_metrics import CacheMetrics, declare_cache_metrics
 from cluster.observability.statistics import NodeSamples, Sample
 
 LATENCY_BUCKETS_S = (
@@ -46,6 +47,7 @@ class Metrics:
     in_flight: Gauge
     table_version: Gauge
     statistics: StatisticsMetrics
+    cache: CacheMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,7 @@ def _declared(registry: CollectorRegistry) -> Metrics:
             "squadron_routing_table_version", "Version of the routing table.", (), "livemax"
         ),
         statistics=_statistics(registry),
+        cache=declare_cache_metrics(registry),
     )
 
 

@@ -54,26 +54,31 @@ def model_statistics(node: NodeSamples, model: str, version: str) -> ModelStatis
     """What the doors answered for a model and what its replicas computed.
 
     A model without replicas of its own (an experiment, an ensemble) has no rows and no batches
-    that could be told apart from its members': each of its answers counts as one of both.
+    that could be told apart from its members': each of its answers that did not come from the cache
+    counts as one of both.
     """
     key = {"model": model, "version": version}
     success = int(node.total("nv_inference_request_success", **key))
     fail = int(node.total("nv_inference_request_failure", **key))
     executed = int(node.total("squadron_executed_requests", **key))
+    hits = int(node.total("nv_cache_num_hits_per_model", **key))
+    misses = int(node.total("nv_cache_num_misses_per_model", **key))
     executions = int(node.total("nv_inference_exec_count", **key))
     rows = int(node.total("nv_inference_count", **key))
     return ModelStatistics(
         name=model,
         version=version,
         last_inference_ms=int(node.largest("squadron_last_inference_seconds", **key) * 1000),
-        inference_count=rows if executions else success,
-        execution_count=executions or success,
+        inference_count=rows if executions else max(0, success - hits),
+        execution_count=executions or max(0, success - hits),
         success=Total(count=success, ns=_ns(node, "nv_inference_request_duration_us", key)),
         fail=Total(count=fail, ns=_ns(node, "squadron_request_failure_duration_us", key)),
         queue=Total(count=executed, ns=_ns(node, "nv_inference_queue_duration_us", key)),
         compute_infer=Total(
             count=executed, ns=_ns(node, "nv_inference_compute_infer_duration_us", key)
         ),
+        cache_hit=Total(count=hits, ns=_ns(node, "nv_cache_hit_duration_per_model", key)),
+        cache_miss=Total(count=misses, ns=_ns(node, "nv_cache_miss_duration_per_model", key)),
         batches=_batches(node, key),
     )
 

@@ -6,9 +6,10 @@ it has to. `version` grows with every change, also across restarts of the contro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from cluster.config.cache import ResponseCacheConfig
 from cluster.config.ensemble import EnsembleConfig, ModelStep
 from cluster.config.squadron import SquadronConfig
 from cluster.config.variant import BatchingConfig
@@ -18,6 +19,8 @@ from cluster.routing.ensemble import EnsemblePlan, plan_ensemble
 from cluster.routing.split import Arm
 from cluster.tensors import Signature
 
+_NO_CACHE = ResponseCacheConfig()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantFacts:
@@ -25,7 +28,7 @@ class VariantFacts:
 
     `unavailable` is the reason why it cannot be served here (empty: it can). `labels` are the class
     names of the card's postprocessing, `output_labels` those of the artefact's own outputs.
-    `is_colocated`: the doors hold it themselves.
+    `is_colocated`: the doors hold it themselves. `fingerprint`: equal ones compute the same.
     """
 
     version: str
@@ -37,6 +40,7 @@ class VariantFacts:
     output_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unavailable: str = ""
     is_colocated: bool = False
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,7 @@ class VariantRoute:
     is_optional: bool
     state: ModelState = "LOADING"
     reason: str = ""
+    response_cache: ResponseCacheConfig = _NO_CACHE
 
     @property
     def signature(self) -> Signature:
@@ -76,6 +81,7 @@ class ExperimentRoute:
 class EnsembleRoute:
     name: str
     plan: EnsemblePlan
+    response_cache: ResponseCacheConfig = _NO_CACHE
 
     @property
     def signature(self) -> Signature:
@@ -158,6 +164,7 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
             is_optional=variant.optional,
             state="UNAVAILABLE" if fact.unavailable else "LOADING",
             reason=fact.unavailable or "waiting for its first replica",
+            response_cache=variant.response_cache,
         )
     for name, experiment in config.experiments.items():
         arms = tuple(Arm(variant=v, weight=w) for v, w in experiment.split.items())
@@ -175,14 +182,31 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
         if not ready:
             raise _ensemble_cycle(waiting)
         for name in ready:
-            plan = plan_ensemble(name, waiting.pop(name), signatures, labels)
-            routes[name] = EnsembleRoute(name=name, plan=plan)
+            ensemble = waiting.pop(name)
+            plan = plan_ensemble(name, ensemble, signatures, labels)
+            cache = ensemble.response_cache
+            if cache.enabled and _meets_experiment(plan.models, routes):
+                raise ConfigError(
+                    f"ensembles.{name}.response_cache.enabled: an experiment is among its models, "
+                    "and a kept answer would be that of one arm for everybody",
+                    key=f"ensembles.{name}.response_cache.enabled",
+                    allowed="false; the switches of the variants themselves",
+                )
+            routes[name] = EnsembleRoute(name=name, plan=plan, response_cache=cache)
             signatures[name] = plan.signature
     return RoutingTable(version=0, routes=routes)
 
 
 def _members(ensemble: EnsembleConfig) -> set[str]:
     return {step.model for step in ensemble.steps if isinstance(step, ModelStep)}
+
+
+def _meets_experiment(models: Iterable[str], routes: Mapping[str, Route]) -> bool:
+    return any(
+        isinstance(route, ExperimentRoute)
+        or (isinstance(route, EnsembleRoute) and _meets_experiment(route.plan.models, routes))
+        for route in map(routes.__getitem__, models)
+    )
 
 
 def _ensemble_cycle(waiting: Mapping[str, EnsembleConfig]) -> ConfigError:

@@ -73,6 +73,8 @@ class InferRoutes:
             places=places,
         )
         headers = [("x-squadron-variant", answer.variant)]
+        if "squadron_cache" in answer.parameters:
+            headers.append(("x-squadron-cache", str(answer.parameters["squadron_cache"])))
         if encoded.json_length is not None:
             headers.append(("Inference-Header-Content-Length", str(encoded.json_length)))
         return HttpReply(

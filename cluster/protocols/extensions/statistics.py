@@ -30,8 +30,9 @@ class BatchTotal:
 class ModelStatistics:
     """`inference_count` counts rows, `execution_count` batches; `last_inference_ms` since 1970.
 
-    There is no response cache yet, and what an engine does with its inputs and outputs is part of
-    `compute_infer`: these totals are zero, but every client finds them.
+    `cache_hit` and `cache_miss` are requests of a model that has a response cache. What an engine
+    does with its inputs and outputs is part of `compute_infer`: the totals of both are zero, but
+    every client finds them.
     """
 
     name: str
@@ -43,6 +44,8 @@ class ModelStatistics:
     fail: Total = Total()
     queue: Total = Total()
     compute_infer: Total = Total()
+    cache_hit: Total = Total()
+    cache_miss: Total = Total()
     batches: tuple[BatchTotal, ...] = ()
 
 
@@ -66,8 +69,8 @@ def _model(model: ModelStatistics) -> dict[str, object]:
             "compute_input": unmeasured,
             "compute_infer": _total(model.compute_infer),
             "compute_output": unmeasured,
-            "cache_hit": _total(Total()),
-            "cache_miss": _total(Total()),
+            "cache_hit": _total(model.cache_hit),
+            "cache_miss": _total(model.cache_miss),
         },
         "batch_stats": [
             {

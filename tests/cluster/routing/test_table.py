@@ -2,8 +2,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from cluster.config.squadron import SquadronConfig
-from cluster.routing.table import RoutingTable, VariantFacts, VariantRoute, build_table
+from cluster.errors import ConfigError
+from cluster.routing.table import (
+    EnsembleRoute,
+    RoutingTable,
+    VariantFacts,
+    VariantRoute,
+    build_table,
+)
 from cluster.tensors import Signature, TensorSpec
 
 X = TensorSpec(name="x", datatype="FP32", shape=(-1, 4))
@@ -85,3 +94,25 @@ def test_new_states_make_a_new_table_and_leave_the_old_one() -> None:
     assert (old.version, new.version) == (0, 5)
     assert isinstance(old.routes["a"], VariantRoute)
     assert old.routes["a"].state == "LOADING"
+
+
+def test_an_ensemble_over_an_experiment_keeps_no_whole_answers() -> None:
+    """What one caller's arm answered would be everybody's."""
+    content = config().model_dump()
+    content["ensembles"]["outer"]["response_cache"] = {"enabled": True}
+
+    with pytest.raises(ConfigError, match=r"ensembles\.outer\.response_cache.*experiment"):
+        build_table(SquadronConfig.model_validate(content), {"a": facts(), "b": facts()})
+
+
+def test_routes_carry_their_caches_settings() -> None:
+    content = config().model_dump()
+    content["variants"]["a"]["response_cache"] = {"enabled": True, "ttl_s": 5}
+    content["ensembles"]["inner"]["steps"][0]["model"] = "a"
+    content["ensembles"]["inner"]["response_cache"] = {"enabled": True}
+    table = build_table(SquadronConfig.model_validate(content), {"a": facts(), "b": facts()})
+
+    for name, is_cached in {"a": True, "b": False, "inner": True, "outer": False}.items():
+        route = table.routes[name]
+        assert isinstance(route, VariantRoute | EnsembleRoute)
+        assert route.response_cache.enabled is is_cached

@@ -1,0 +1,55 @@
+"""The response cache: one section of the server, one of each model that uses it."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from cluster.config.section import Section
+
+
+class ResponseCacheConfig(Section):
+    """Whether a model's answers are kept. Only for models that answer the same to the same inputs.
+
+    `namespace_by_tenant`: tenants do not share answers, so that none can tell from an answer's
+    speed what another one asked.
+    """
+
+    enabled: bool = False
+    ttl_s: float = Field(default=300.0, gt=0, le=30 * 86400)
+    namespace_by_tenant: bool = False
+
+
+class RedisConfig(Section):
+    """`timeout_s` bounds what a request may wait for Redis; after a failure nothing is asked for
+    `retry_after_s`. `prefix` begins every key, so that several servers can share one Redis.
+    """
+
+    url: str = ""
+    prefix: str = "squadron"
+    timeout_s: float = Field(default=0.05, gt=0, le=5)
+    retry_after_s: float = Field(default=5.0, gt=0, le=3600)
+    max_connections: int = Field(default=16, ge=1, le=1024)
+
+
+class CacheConfig(Section):
+    """`size_bytes` bounds the answers kept in each door's memory. With `backend: redis` the doors
+    of the whole cluster share their answers too.
+    """
+
+    size_bytes: int = Field(default=64 * 2**20, gt=0)
+    backend: Literal["memory", "redis"] = "memory"
+    redis: RedisConfig = RedisConfig()
+
+    @model_validator(mode="after")
+    def _redis_has_an_address(self) -> Self:
+        if self.backend == "redis":
+            scheme = urlsplit(self.redis.url).scheme
+            if scheme not in ("redis", "rediss", "unix"):
+                # The address may hold a password: only its scheme is shown.
+                raise ValueError(
+                    f"redis.url must begin with redis://, rediss:// or unix://, got {scheme!r}"
+                )
+        return self
