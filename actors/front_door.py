@@ -75,6 +75,7 @@ class FrontDoor:
         self._metrics = metrics
         self._draw = draw
         self._dispatchers: dict[str, Dispatcher] = {}
+        self._leaving: list[Dispatcher] = []
         self._num_in_flight = 0
         self._loop = asyncio.get_running_loop()
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
@@ -83,13 +84,23 @@ class FrontDoor:
         """Use this table from the next request on."""
         self.table = table
         self._metrics.table_version.set(table.version)
-        for route in table.routes.values():
-            if isinstance(route, VariantRoute) and route.name in self._dispatchers:
-                self._dispatchers[route.name].window_rows = _window_rows(route)
+        routes = [route for route in table.routes.values() if isinstance(route, VariantRoute)]
+        for route in routes:
+            if route.deployment in self._dispatchers:
+                self._dispatchers[route.deployment].window_rows = _window_rows(route)
+        for gone in self._dispatchers.keys() - {route.deployment for route in routes}:
+            self._leaving.append(self._dispatchers.pop(gone))
+
+    def is_at_rest(self) -> bool:
+        """No request is under way to a deployment that the table no longer names."""
+        self._leaving = [each for each in self._leaving if not each.is_idle]
+        return not self._leaving
 
     def route(self, model: str, version: str = "") -> Route:
         """Raises: ModelNotFound for an unknown name, or a version that is not served."""
         route = self.table.routes.get(model)
+        if route is None and model in self.table.unloaded:
+            raise ModelNotFound(f"Request for unknown model: '{model}' has no available versions")
         if route is None:
             raise ModelNotFound(f"Request for unknown model: '{model}' is not found")
         if version and version != self.version_of(route):
@@ -168,7 +179,7 @@ class FrontDoor:
             arm = choose_arm(
                 route.arms, experiment=route.name, key=request.affinity_key, draw=self._draw()
             )
-            route = self.table.routes[arm.variant]
+            route = self.table.routes.get(arm.variant)
         if not isinstance(route, VariantRoute) or route.state == "UNAVAILABLE":
             return None
         if self._num_in_flight >= self.server.limits.max_in_flight:
@@ -236,7 +247,7 @@ class FrontDoor:
                 chosen = choose_arm(
                     arms, experiment=name, key=request.affinity_key, draw=self._draw()
                 )
-                arm = self.table.routes[chosen.variant]
+                arm = self.route(chosen.variant)
                 return await self._ask(arm, request, deadline_s)
             case EnsembleRoute():
                 run = EnsembleRun(route, self.table, request)
@@ -263,14 +274,14 @@ class FrontDoor:
     async def _ask_member(
         self, request: InferenceRequest, *, deadline_s: float
     ) -> tuple[Tensor, ...]:
-        answer = await self._ask(self.table.routes[request.model], request, deadline_s)
+        answer = await self._ask(self.route(request.model), request, deadline_s)
         return answer.outputs
 
     def _dispatcher(self, route: VariantRoute) -> Dispatcher:
-        found = self._dispatchers.get(route.name)
+        found = self._dispatchers.get(route.deployment)
         if found is None:
             retries = self._metrics.retries.labels(route.name)
-            found = self._dispatchers[route.name] = Dispatcher(
+            found = self._dispatchers[route.deployment] = Dispatcher(
                 self._make_transport(route),
                 policy_of(route.batching, is_batched=route.facts.is_batched),
                 window_rows=_window_rows(route),

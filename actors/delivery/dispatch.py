@@ -92,6 +92,10 @@ class Dispatcher:
     def num_waiting(self) -> int:
         return len(self._queue) + len(self._fresh) + len(self._again)
 
+    @property
+    def is_idle(self) -> bool:
+        return not self.num_waiting and not self._num_under_way
+
     def submit(self, call: Call, *, deadline_s: float, done: Callable[[Reply], None]) -> Ticket:
         """Have the call answered (`call_id` and `left_s` are set here), never before this returns.
 
