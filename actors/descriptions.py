@@ -22,17 +22,24 @@ EXTENSIONS = (
 """Only what works (protocol section 5.3), whatever the configuration says."""
 
 
-def extensions(door: FrontDoor) -> tuple[str, ...]:
-    """What this server offers beside plain inference."""
-    if not door.server.shared_memory.enabled:
-        return EXTENSIONS
-    cuda = ("cuda_shared_memory",) if cuda_memory.unavailable() == "" else ()
-    return tuple(sorted((*EXTENSIONS, "system_shared_memory", *cuda)))
+REPOSITORY_EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")
 
 
 def server_version(door: FrontDoor) -> str:
     """What the configuration says, else the installed version."""
     return door.server.version or installed_version("squadron-serve")
+
+
+def extensions(door: FrontDoor) -> tuple[str, ...]:
+    """What this server offers beside plain inference."""
+    found = list(EXTENSIONS)
+    if door.server.shared_memory.enabled:
+        found.append("system_shared_memory")
+        if cuda_memory.unavailable() == "":
+            found.append("cuda_shared_memory")
+    if door.server.repository_control == "explicit":
+        found.extend(REPOSITORY_EXTENSIONS)
+    return tuple(sorted(found))
 
 
 def describe_server(door: FrontDoor) -> dict[str, object]:
@@ -74,9 +81,9 @@ def describe_model(door: FrontDoor, model: str, version: str = "") -> ModelDescr
 
 def repository_index(door: FrontDoor, *, only_ready: bool) -> list[dict[str, str]]:
     index: list[dict[str, str]] = []
-    for name in sorted(door.table.routes):
+    for name in sorted({*door.table.routes, *door.table.unloaded}):
         state, reason = door.table.state_of(name)
         if state == "READY" or not only_ready:
-            version = door.version_of(door.table.routes[name])
+            version = door.version_of(door.table.known(name))
             index.append({"name": name, "version": version, "state": state, "reason": reason})
     return index

@@ -86,7 +86,7 @@ class EnsembleRun:
 
     def _asked(self, step: ModelStep, values: Mapping[str, Tensor]) -> InferenceRequest:
         """The request to a member: its caller, priority and tenant are the ensemble's."""
-        member = self._table.routes[step.model]
+        member = self._table.known(step.model)
         inputs = tuple(
             Tensor(name=name, datatype=values[value].datatype, array=values[value].array)
             for name, value in input_map(step, member.signature).items()

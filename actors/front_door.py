@@ -76,7 +76,8 @@ class FrontDoor:
         self._make_transport = make_transport
         self._metrics = metrics
         self._draw = draw
-        self._dispatchers: dict[str, Dispatcher] = {}
+        self._dispatchers: dict[tuple[str, str], Dispatcher] = {}
+        self._leaving: list[Dispatcher] = []
         self._num_in_flight = 0
         self._loop = asyncio.get_running_loop()
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
@@ -87,13 +88,23 @@ class FrontDoor:
         self.table = table
         self._cache.adopt(table)
         self._metrics.table_version.set(table.version)
-        for route in table.routes.values():
-            if isinstance(route, VariantRoute) and route.name in self._dispatchers:
-                self._dispatchers[route.name].window_rows = _window_rows(route)
+        routes = [route for route in table.routes.values() if isinstance(route, VariantRoute)]
+        for route in routes:
+            if _place(route) in self._dispatchers:
+                self._dispatchers[_place(route)].window_rows = _window_rows(route)
+        for gone in self._dispatchers.keys() - {_place(route) for route in routes}:
+            self._leaving.append(self._dispatchers.pop(gone))
+
+    def is_at_rest(self) -> bool:
+        """No request is under way to a deployment that the table no longer names."""
+        self._leaving = [each for each in self._leaving if not each.is_idle]
+        return not self._leaving
 
     def route(self, model: str, version: str = "") -> Route:
         """Raises: ModelNotFound for an unknown name, or a version that is not served."""
         route = self.table.routes.get(model)
+        if route is None and model in self.table.unloaded:
+            raise ModelNotFound(f"Request for unknown model: '{model}' has no available versions")
         if route is None:
             raise ModelNotFound(f"Request for unknown model: '{model}' is not found")
         if version and version != self.version_of(route):
@@ -180,7 +191,7 @@ class FrontDoor:
             arm = choose_arm(
                 route.arms, experiment=route.name, key=request.affinity_key, draw=self._draw()
             )
-            route = self.table.routes[arm.variant]
+            route = self.table.routes.get(arm.variant)
         if not isinstance(route, VariantRoute) or route.state == "UNAVAILABLE":
             return None
         if self._num_in_flight >= self.server.limits.max_in_flight:
@@ -245,7 +256,7 @@ class FrontDoor:
             chosen = choose_arm(
                 route.arms, experiment=route.name, key=request.affinity_key, draw=self._draw()
             )
-            return await self._ask(self.table.routes[chosen.variant], request, deadline_s)
+            return await self._ask(self.route(chosen.variant), request, deadline_s)
         compute = partial(self._compute, route, request, deadline_s)
         version = self.version_of(route)
         if not self._cache.takes(route, request):
@@ -281,14 +292,14 @@ class FrontDoor:
     async def _ask_member(
         self, request: InferenceRequest, *, deadline_s: float
     ) -> tuple[Tensor, ...]:
-        answer = await self._ask(self.table.routes[request.model], request, deadline_s)
+        answer = await self._ask(self.route(request.model), request, deadline_s)
         return answer.outputs
 
     def _dispatcher(self, route: VariantRoute) -> Dispatcher:
-        found = self._dispatchers.get(route.name)
+        found = self._dispatchers.get(_place(route))
         if found is None:
             retries = self._metrics.retries.labels(route.name)
-            found = self._dispatchers[route.name] = Dispatcher(
+            found = self._dispatchers[_place(route)] = Dispatcher(
                 self._make_transport(route),
                 policy_of(route.batching, is_batched=route.facts.is_batched),
                 window_rows=_window_rows(route),
@@ -322,6 +333,11 @@ def _call(request: InferenceRequest, rows: int) -> Call:
 def _parameters(answer: _Answer) -> dict[str, Parameter]:
     found: dict[str, Parameter] = {"squadron_variant": answer.variant}
     return {**found, "squadron_cache": answer.cache} if answer.cache else found
+
+
+def _place(route: VariantRoute) -> tuple[str, str]:
+    """A changed model has another deployment; models that a door holds share the door's."""
+    return route.name, route.deployment
 
 
 def _window_rows(route: VariantRoute) -> int:

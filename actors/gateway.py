@@ -5,11 +5,13 @@ owns its listeners. Serve's own ingress reaches the same routes through `__call_
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,12 +35,16 @@ from actors.listeners.metrics import MetricsListener
 from actors.listeners.port_claim import PortClaim, claim_port
 from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import metrics_folder, node_folder
+from actors.repository.control import RepositorySetup
 from cluster.config.server import ServerConfig
 from cluster.errors import EngineFailed
 from cluster.observability.metrics import make_metrics
 from cluster.routing.table import RoutingTable, VariantRoute
 
 logger = logging.getLogger("squadron.gateway")
+
+LOOK_AGAIN_S = 0.05
+"""How often a door looks whether its last requests to a replaced model are answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +56,7 @@ class GatewaySetup:
     table: RoutingTable
     colocated: tuple[ReplicaSetup, ...] = ()
     generation: int
+    repository: RepositorySetup | None = None
 
 
 class Gateway:
@@ -65,6 +72,8 @@ class Gateway:
         server = setup.server
         folder = node_folder()
         metrics = make_metrics(metrics_folder())
+        self._door_id = serve.get_replica_context().replica_id.unique_id
+        self._telling: asyncio.Task[None] | None = None
         self._own: dict[str, ModelReplica] = {}
         self._door = FrontDoor(server, setup.table, self._transport, metrics)
         for model in setup.colocated:
@@ -72,7 +81,10 @@ class Gateway:
             self._own[model.variant] = await asyncio.to_thread(
                 ModelReplica, model, metrics=metrics, flush_later=self._door.flush_with
             )
-        offered = make_offered(self._door, metrics_folder())
+        if setup.repository is not None:
+            # What is served is known to the controller only: a door that listens knows it too.
+            await self._adopt_first_table()
+        offered = make_offered(self._door, metrics_folder(), self._controller)
         self._routes = HttpRoutes(self._door, offered, app=app)
         self._claims: list[PortClaim] = []
         self._http = HttpListener(self._routes, server.limits)
@@ -93,8 +105,9 @@ class Gateway:
         own = self._own.get(route.name)
         if own is not None:
             return MemoryTransport(own)
-        folder = replica_folder(node_folder(), self._app, route.deployment)
-        return NodeFirstTransport(NodeLinks(folder), HandleTransport(route.deployment, self._app))
+        app = route.app or self._app
+        folder = replica_folder(node_folder(), app, route.deployment)
+        return NodeFirstTransport(NodeLinks(folder), HandleTransport(route.deployment, app))
 
     async def __call__(self, request: Request) -> Response:
         return await asgi.answer(self._routes, request)
@@ -131,11 +144,37 @@ class Gateway:
                 logger.warning("no controller (%s); the last table stays", type(error).__name__)
             await asyncio.sleep(0.5)
 
+    async def _controller(self) -> Any:
+        # Ray types the result of an async method as never; calls of the controller do return.
+        return await asyncio.to_thread(get_or_start_controller, self._app)
+
+    async def _adopt_first_table(self) -> None:
+        setup = self._setup
+        controller = await self._controller()
+        await controller.adopt.remote(setup.table, setup.generation, setup.repository)
+        table = await controller.next_table.remote(0, self._door_id)
+        if table is not None:
+            self._door.adopt(table)
+
     async def _listen_to_controller(self) -> None:
-        # Ray types the result of an async method as never; the calls below do return.
-        controller: Any = await asyncio.to_thread(get_or_start_controller, self._app)
-        await controller.adopt.remote(self._setup.table, self._setup.generation)
+        setup = self._setup
+        controller = await self._controller()
+        await controller.adopt.remote(setup.table, setup.generation, setup.repository)
         while True:
-            table = await controller.next_table.remote(self._door.table.version)
+            self._tell_when_at_rest(controller, self._door.table.version)
+            table = await controller.next_table.remote(self._door.table.version, self._door_id)
             if table is not None:
                 self._door.adopt(table)
+
+    def _tell_when_at_rest(self, controller: Any, version: int) -> None:
+        """Once for each table: the controller then deletes what it no longer names."""
+        if self._setup.repository is None:
+            return
+
+        async def tell() -> None:
+            while not self._door.is_at_rest():  # noqa: ASYNC110  (nobody tells; it is over soon)
+                await asyncio.sleep(LOOK_AGAIN_S)
+            with contextlib.suppress(RayActorError):  # it asks anew when it is back
+                await controller.at_rest.remote(self._door_id, version)
+
+        self._telling = asyncio.get_running_loop().create_task(tell())

@@ -81,6 +81,7 @@ class Dispatcher:
         self._again: deque[Ticket] = deque()
         self._rows_under_way = 0
         self._num_under_way = 0
+        self._num_pausing = 0
         self._is_flush_due = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._agenda: Agenda[Call] = Agenda(_is_open)
@@ -90,7 +91,11 @@ class Dispatcher:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._queue) + len(self._fresh) + len(self._again)
+        return len(self._queue) + len(self._fresh) + len(self._again) + self._num_pausing
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.num_waiting and not self._num_under_way
 
     def submit(self, call: Call, *, deadline_s: float, done: Callable[[Reply], None]) -> Ticket:
         """Have the call answered (`call_id` and `left_s` are set here), never before this returns.
@@ -254,9 +259,11 @@ class Dispatcher:
                 _fail(ticket, error)
             else:
                 pause_s = 0.0 if ticket.attempts == 1 else 0.1 * 2 ** (ticket.attempts - 2)
+                self._num_pausing += 1
                 self._loop.call_later(pause_s, self._put_back, ticket)
 
     def _put_back(self, ticket: Ticket) -> None:
+        self._num_pausing -= 1
         self._again.append(ticket)
         self._send_more()
 

@@ -10,6 +10,7 @@ from actors.extensions.settings import DoorSettings
 from actors.extensions.shared_memory import SharedMemory
 from actors.extensions.statistics import NodeStatistics
 from actors.front_door import FrontDoor
+from actors.repository.client import GetController, Repository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +21,12 @@ class Offered:
     statistics: NodeStatistics
     settings: DoorSettings
     shared_memory: SharedMemory
+    repository: Repository
 
 
-def make_offered(door: FrontDoor, metrics_folder: Path) -> Offered:
+def make_offered(
+    door: FrontDoor, metrics_folder: Path, get_controller: GetController | None = None
+) -> Offered:
     """The extensions of one door, as its configuration wants them."""
     return Offered(
         metrics_folder=metrics_folder,
@@ -34,4 +38,5 @@ def make_offered(door: FrontDoor, metrics_folder: Path) -> Offered:
             metrics_folder.parent / "shared_memory",
             CudaMemory(is_only_door=door.server.doors_per_node == 1),
         ),
+        repository=Repository(door, get_controller),
     )

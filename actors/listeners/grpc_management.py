@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import Any
 
 from actors.descriptions import describe_model, describe_server, extensions, repository_index
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
 from actors.listeners.grpc_shared_memory import GrpcSharedMemory, Unary
 from actors.listeners.guard import check_peer
-from cluster.errors import CapacityError, ModelNotFound, Unsupported
+from cluster.errors import ModelNotFound
 from cluster.protocols import v2_grpc
 from cluster.protocols.extensions import grpc_messages
 from cluster.protocols.extensions.reflection import answer_reflection
@@ -20,9 +20,6 @@ from cluster.protocols.grpc_schema import HEALTH_SERVICE, SERVICE
 
 WATCH_S = 0.5
 """How often a watched health is looked at."""
-
-NO_LOADING = "explicit model load / unload is not allowed if polling is enabled"
-"""Triton's text; models are what the configuration says."""
 
 
 class GrpcManagement:
@@ -85,6 +82,8 @@ class GrpcManagement:
 
     async def _model_ready(self, data: bytes, context: Any) -> bytes:
         name, version = v2_grpc.decode_model_name("ModelReady", data)
+        if name in self._door.table.unloaded:
+            return v2_grpc.encode_model_ready(False)
         self._door.route(name, version)
         state, _ = self._door.table.state_of(name)
         return v2_grpc.encode_model_ready(state == "READY")
@@ -109,17 +108,23 @@ class GrpcManagement:
         return v2_grpc.encode_json("ModelStatistics", statistics_json(found))
 
     async def _repository_index(self, data: bytes, context: Any) -> bytes:
-        _refuse_repository(grpc_messages.parsed("RepositoryIndex", data))
+        grpc_messages.refuse_repository_name(grpc_messages.parsed("RepositoryIndex", data))
         only_ready = v2_grpc.decode_repository_index(data)
         return v2_grpc.encode_repository_index(repository_index(self._door, only_ready=only_ready))
 
     async def _load(self, data: bytes, context: Any) -> bytes:
         check_peer(context.peer())
-        _refuse_loading(grpc_messages.parsed("RepositoryModelLoad", data))
+        model, config, files = grpc_messages.decode_load(data)
+        await self._offered.repository.load(
+            model, config, files, timeout_s=context.time_remaining()
+        )
+        return grpc_messages.encoded("RepositoryModelLoad")
 
     async def _unload(self, data: bytes, context: Any) -> bytes:
         check_peer(context.peer())
-        _refuse_loading(grpc_messages.parsed("RepositoryModelUnload", data))
+        model, with_dependents = grpc_messages.decode_unload(data)
+        await self._offered.repository.unload(model, with_dependents=with_dependents)
+        return grpc_messages.encoded("RepositoryModelUnload")
 
     async def _trace_setting(self, data: bytes, context: Any) -> bytes:
         model, changes = grpc_messages.decode_trace_setting(data)
@@ -136,13 +141,3 @@ class GrpcManagement:
             return grpc_messages.encode_log_settings(settings.log)
         check_peer(context.peer())
         return grpc_messages.encode_log_settings(settings.change_log(changes))
-
-
-def _refuse_repository(message: Any) -> None:
-    if message.repository_name:
-        raise Unsupported("'repository_name' specification is not supported")
-
-
-def _refuse_loading(message: Any) -> NoReturn:
-    _refuse_repository(message)
-    raise CapacityError(NO_LOADING)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,6 +51,8 @@ class ServerConfig(Section):
     """The doors: HTTP, gRPC and metrics, as Triton numbers them.
 
     `name` and `version` are what clients are told; the installed version when none is given.
+    `repository_control: explicit` lets callers on the server's own machine load and unload models;
+    each model is then an application of its own, never held by a door.
     """
 
     name: str = Field(default="squadron", min_length=1)
@@ -62,3 +64,4 @@ class ServerConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     shared_memory: SharedMemoryConfig = SharedMemoryConfig()
     cache: CacheConfig = CacheConfig()
+    repository_control: Literal["none", "explicit"] = "none"

@@ -6,7 +6,7 @@ it has to. `version` grows with every change, also across restarts of the contro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cluster.config.cache import ResponseCacheConfig
@@ -20,6 +20,8 @@ from cluster.routing.split import Arm
 from cluster.tensors import Signature
 
 _NO_CACHE = ResponseCacheConfig()
+UNLOADED = "unloaded"
+"""The reason of a model that was unloaded at run time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,9 @@ class VariantFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantRoute:
+    """`app`: the Serve application of the deployment; empty: the door's own. Deployment names are
+    unique across applications."""
+
     name: str
     deployment: str
     facts: VariantFacts
@@ -54,6 +59,7 @@ class VariantRoute:
     state: ModelState = "LOADING"
     reason: str = ""
     response_cache: ResponseCacheConfig = _NO_CACHE
+    app: str = ""
 
     @property
     def signature(self) -> Signature:
@@ -93,12 +99,20 @@ Route = VariantRoute | ExperimentRoute | EnsembleRoute
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingTable:
+    """`unloaded`: names that are known and that nobody can call until they are loaded."""
+
     version: int
     routes: Mapping[str, Route]
+    unloaded: Mapping[str, Route] = field(default_factory=dict)
+
+    def known(self, name: str) -> Route:
+        """The route of a name, loaded or not. Raises: KeyError."""
+        found = self.routes.get(name)
+        return self.unloaded[name] if found is None else found
 
     def variants_of(self, name: str) -> tuple[VariantRoute, ...]:
         """Every variant that an answer of this model may need."""
-        match self.routes[name]:
+        match self.known(name):
             case VariantRoute() as route:
                 return (route,)
             case ExperimentRoute(arms=arms):
@@ -108,6 +122,8 @@ class RoutingTable:
 
     def state_of(self, name: str) -> tuple[ModelState, str]:
         """The worst state of the variants it needs, with that one's reason."""
+        if name in self.unloaded:
+            return "UNAVAILABLE", UNLOADED
         variants = self.variants_of(name)
         for state in ("UNAVAILABLE", "LOADING"):
             for variant in variants:
@@ -135,7 +151,18 @@ class RoutingTable:
                 state, reason = states[name]
                 route = replace(route, state=state, reason=reason)
             routes[name] = route
-        return RoutingTable(version=version, routes=routes)
+        return replace(self, version=version, routes=routes)
+
+    def without(self, names: Collection[str]) -> RoutingTable:
+        """The same routes, those of `names` set aside as unloaded."""
+        unloaded: dict[str, Route] = {}
+        for name in names:
+            route = self.known(name)
+            if isinstance(route, VariantRoute):
+                route = replace(route, state="UNAVAILABLE", reason=UNLOADED)
+            unloaded[name] = route
+        routes = {name: route for name, route in self.routes.items() if name not in unloaded}
+        return replace(self, routes=routes, unloaded={**self.unloaded, **unloaded})
 
 
 GATEWAY = "gateway"

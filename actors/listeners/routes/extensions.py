@@ -7,11 +7,11 @@ from typing import Any, NoReturn
 import orjson
 
 from actors.extensions.offered import Offered
-from actors.listeners.grpc_management import NO_LOADING
 from actors.listeners.guard import guarded
 from actors.listeners.http_messages import HttpReply, HttpRequest, json_reply
 from actors.listeners.routes.table import Handler, Place, Route
-from cluster.errors import CapacityError, InvalidRequest, Unsupported
+from cluster.errors import InvalidRequest, Unsupported
+from cluster.protocols.extensions.repository import decode_load, decode_unload
 
 
 class ExtensionRoutes:
@@ -34,10 +34,10 @@ class ExtensionRoutes:
 
     def _repository(self) -> list[Route]:
         found = [_post("/v2/repository/{name}/index", self._named, "The index of one repository")]
-        for verb in ("load", "unload"):
+        for verb, answer in (("load", self._load), ("unload", self._unload)):
             of_all = f"/v2/repository/models/{{model}}/{verb}"
             of_one = f"/v2/repository/{{name}}/models/{{model}}/{verb}"
-            found.append(_post(of_all, self._load, f"{verb.capitalize()} a model"))
+            found.append(_post(of_all, answer, f"{verb.capitalize()} a model"))
             found.append(_post(of_one, self._named, f"{verb.capitalize()} from one repository"))
         return found
 
@@ -54,8 +54,15 @@ class ExtensionRoutes:
     async def _change_log(self, request: HttpRequest, place: Place) -> HttpReply:
         return json_reply(self._offered.settings.change_log(json_object(request.body)).as_json())
 
-    async def _load(self, request: HttpRequest, place: Place) -> NoReturn:
-        raise CapacityError(NO_LOADING)
+    async def _load(self, request: HttpRequest, place: Place) -> HttpReply:
+        config, files = decode_load(json_object(request.body))
+        await self._offered.repository.load(place.model, config, files)
+        return json_reply({})
+
+    async def _unload(self, request: HttpRequest, place: Place) -> HttpReply:
+        with_dependents = decode_unload(json_object(request.body))
+        await self._offered.repository.unload(place.model, with_dependents=with_dependents)
+        return json_reply({})
 
     async def _named(self, request: HttpRequest, place: Place) -> NoReturn:
         raise Unsupported("'repository_name' specification is not supported")

@@ -92,7 +92,8 @@ class ManagementRoutes:
         return json_reply(v2_model.model_config(described))
 
     async def _model_ready(self, request: HttpRequest, place: Place) -> HttpReply:
-        self._door.route(place.model, place.version)
+        if place.model not in self._door.table.unloaded:
+            self._door.route(place.model, place.version)
         state, reason = self._door.table.state_of(place.model)
         if state != "READY":
             raise NoReadyReplica(

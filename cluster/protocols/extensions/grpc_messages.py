@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from cluster.errors import InvalidRequest
+from cluster.errors import InvalidRequest, Unsupported
 from cluster.protocols.extensions.settings import LogSettings, TraceValue
 from cluster.protocols.grpc_schema import HEALTH_METHODS, METHODS
 
@@ -72,6 +72,39 @@ def encode_log_settings(settings: LogSettings) -> bytes:
                 entry.string_param = value
     data: bytes = answer.SerializeToString()
     return data
+
+
+def refuse_repository_name(message: Any) -> None:
+    """There is one repository; it has no name. Raises: Unsupported."""
+    if message.repository_name:
+        raise Unsupported("'repository_name' specification is not supported")
+
+
+def decode_load(data: bytes) -> tuple[str, str, dict[str, bytes]]:
+    """Model, configuration (JSON, empty when none was sent) and files by parameter name.
+
+    Raises: InvalidRequest, Unsupported.
+    """
+    message = parsed("RepositoryModelLoad", data)
+    refuse_repository_name(message)
+    config, files = "", {}
+    for name, entry in message.parameters.items():
+        kind = entry.WhichOneof("parameter_choice")
+        if name == "config" and kind == "string_param":
+            config = entry.string_param
+        elif name.startswith("file:") and kind == "bytes_param":
+            files[name] = entry.bytes_param
+        else:
+            raise InvalidRequest(f"load parameter {name[:80]!r} ({kind}) is not one of Triton's")
+    return message.model_name, config, files
+
+
+def decode_unload(data: bytes) -> tuple[str, bool]:
+    """Model, and whether what only it needs goes too. Raises: InvalidRequest, Unsupported."""
+    message = parsed("RepositoryModelUnload", data)
+    refuse_repository_name(message)
+    entry = message.parameters.get("unload_dependents")
+    return message.model_name, bool(entry is not None and entry.bool_param)
 
 
 def decode_health(data: bytes) -> str:

@@ -28,6 +28,8 @@ def parse_text(text: str, *, source: str) -> Any:
 
 def parse_json(text: str) -> Any:
     """The JSON form; numbers may stand in quotes. Raises: InvalidRequest."""
+    if not text.lstrip().startswith("{"):
+        raise InvalidRequest("not a model configuration: a JSON object is expected")
     try:
         return json_format.Parse(text, message_class(_NAME)(), descriptor_pool=POOL)
     except json_format.ParseError as error:

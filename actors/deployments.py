@@ -1,0 +1,62 @@
+"""A variant's part of the configuration as a Serve deployment."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from ray import serve
+from ray.serve import Application, Deployment
+
+from actors.model_replica import ReplicaSetup
+from actors.replica_host import ReplicaHost
+from actors.variant_facts import Origin
+from cluster.config.variant import VariantConfig
+from cluster.routing.table import deployment_name
+
+HEALTH_PERIOD_S = 1.0
+
+
+def replica_setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaSetup:
+    return ReplicaSetup(
+        variant=name,
+        card=origin.card,
+        folder=origin.folder,
+        engine=origin.engine,
+        device=variant.device,
+        threads=variant.threads,
+        is_processed=variant.processed,
+        batching=variant.batching,
+        limits=variant.limits,
+        options=dict(variant.options),
+    )
+
+
+def bind_replica(
+    setup: ReplicaSetup, variant: VariantConfig, timeout_s: float, *, deployment: str = ""
+) -> Application:
+    """`deployment`: its name when it is not the variant's usual one. `timeout_s`: the longest a
+    request may take."""
+    resources = variant.resources
+    options: dict[str, object] = {"num_cpus": resources.num_cpus}
+    if resources.num_gpus is not None:
+        options["num_gpus"] = resources.num_gpus
+    if resources.memory_bytes is not None:
+        options["memory"] = resources.memory_bytes
+    host = deployment_of(ReplicaHost).options(
+        name=deployment or deployment_name(setup.variant),
+        num_replicas=variant.replicas,
+        # Our doors decide admission and deadlines; Serve's own limits stay looser.
+        max_ongoing_requests=4096,
+        health_check_period_s=HEALTH_PERIOD_S,
+        # On a GPU there is rarely room for a second copy; elsewhere the new one starts first.
+        max_surge_percent=0 if resources.num_gpus else 100,
+        graceful_shutdown_timeout_s=timeout_s + 5,
+        graceful_shutdown_wait_loop_s=0.5,
+        ray_actor_options=options,
+    )
+    return host.bind(setup)
+
+
+def deployment_of(kind: type) -> Deployment:
+    """`serve.deployment` of a class, with the type that it has."""
+    return cast(Deployment, serve.deployment(kind))

@@ -1,0 +1,175 @@
+"""Load and unload, as the protocol's repository extension has them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from actors.repository.control import RepositoryControl
+from actors.variant_facts import Origin
+from cluster.config.store import ModelStore
+from cluster.config.variant import NAME_PATTERN, VariantConfig
+from cluster.control.repository import Setting, Wanted, members_of
+from cluster.errors import ConfigError, InvalidRequest, ModelNotFound, SquadronError
+from cluster.optimization.triton.repository import chosen_versions
+from cluster.optimization.triton.upload import Uploaded, store_upload
+from cluster.protocols.triton.findings import Findings
+from cluster.protocols.triton.model_config import parse_json
+from cluster.protocols.triton.override import lay_over
+from cluster.protocols.triton.uploads import UploadedFile, uploaded_files
+
+Step = Callable[[], Awaitable[None]]
+"""One control pass."""
+
+LOOK_AGAIN_S = 0.1
+NOT_POLLED = "failed to poll from model repository"
+
+
+class Commands:
+    """One command a model at a time."""
+
+    def __init__(self, control: RepositoryControl, step: Step) -> None:
+        self._control = control
+        self._step = step
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def load(self, model: str, config: str, files: Mapping[str, bytes]) -> None:
+        """Returns when the model serves as asked. Raises: InvalidRequest or SquadronError whose
+        text says "failed to load"; what served before goes on serving then."""
+        async with self._locks.setdefault(model, asyncio.Lock()):
+            try:
+                if members_of(self._control.config, model):
+                    await self._load_graph(model, bool(config or files))
+                else:
+                    await self._load_variant(model, config, files)
+            except (ConfigError, InvalidRequest) as error:
+                raise InvalidRequest(f"failed to load '{model}', {error.message}") from None
+            except SquadronError as error:
+                raise type(error)(f"failed to load '{model}', {error.message}") from None
+        await self._step()
+
+    async def unload(self, model: str, *, with_dependents: bool) -> None:
+        """From now on nobody can call it; requests under way are finished. Raises: ModelNotFound.
+
+        `with_dependents`: the members of an ensemble too, but those that another one needs.
+        """
+        control = self._control
+        desired = control.desired()
+        graphs = {*control.config.experiments, *control.config.ensembles}
+        if model not in desired.variants and model not in graphs:
+            raise ModelNotFound(f"failed to unload '{model}', no such model")
+        names = [model]
+        if with_dependents:
+            others = graphs - desired.unloaded - {model}
+            shared = {each for other in others for each in members_of(control.config, other)}
+            members = members_of(control.config, model)
+            names += [each for each in members if each not in shared]
+        for name in names:
+            control.give_up(name, "it was unloaded meanwhile")
+            wanted = desired.variants.get(name)
+            own = control.config.variants.get(name)
+            is_own = wanted is None or (wanted.variant == own and not wanted.store)
+            control.set(
+                name,
+                Setting(is_loaded=False)
+                if is_own or wanted is None
+                else Setting(is_loaded=False, variant=wanted.variant, store=wanted.store),
+            )
+        await self._step()
+
+    async def _load_graph(self, model: str, is_changed: bool) -> None:
+        if is_changed:
+            raise InvalidRequest("an ensemble or experiment is changed in the configuration only")
+        unloaded = self._control.desired().unloaded
+        for member in members_of(self._control.config, model):
+            if member in unloaded:
+                await self.load(member, "", {})
+        self._control.set(model, Setting(is_loaded=True))
+
+    async def _load_variant(self, model: str, config: str, files: Mapping[str, bytes]) -> None:
+        sent = uploaded_files(files)
+        if not re.fullmatch(NAME_PATTERN, model):
+            raise SquadronError(NOT_POLLED)
+        if sent:
+            uploaded = await self._upload(model, config, sent)
+            wanted = Wanted(variant=uploaded.variant, store=uploaded.store)
+        else:
+            wanted = await asyncio.to_thread(self._wanted, model, config)
+        own = Wanted(variant=self._control.config.variants[model]) if self._is_own(model) else None
+        setting = (
+            Setting(is_loaded=True)
+            if wanted == own
+            else Setting(is_loaded=True, variant=wanted.variant, store=wanted.store)
+        )
+        candidate = await asyncio.to_thread(self._control.candidate, model, wanted)
+        done = self._control.try_out(candidate, setting)
+        while not done.done():
+            await self._step()
+            await asyncio.wait({done}, timeout=LOOK_AGAIN_S)
+        done.result()
+
+    def _is_own(self, model: str) -> bool:
+        return model in self._control.config.variants
+
+    def _wanted(self, model: str, config: str) -> Wanted:
+        """The configured variant or that of the store, with the caller's configuration over it.
+
+        Raises: InvalidRequest, ConfigError; SquadronError for a model that nobody knows.
+        """
+        store = ModelStore(self._control.setup.store)
+        variant = self._control.config.variants.get(model)
+        if variant is None:
+            if not store.versions(model):
+                raise SquadronError(NOT_POLLED)
+            variant = VariantConfig(source=model, colocate="never")
+        if not config:
+            return Wanted(variant=variant)
+        message = parse_json(config)
+        _check_name(message, model)
+        variant = _with_version(variant, message, store)
+        origin = self._control.candidate(model, Wanted(variant=variant)).origin
+        if not isinstance(origin, Origin):
+            raise origin
+        return Wanted(variant=lay_over(variant, message, is_batched=origin.card.batched))
+
+    async def _upload(self, model: str, config: str, files: tuple[UploadedFile, ...]) -> Uploaded:
+        """In a process of its own: a file made to crash the parser crashes only that."""
+        try:
+            _check_name(parse_json(config or "{}"), model)
+            work: Any = ray.remote(num_cpus=0, max_retries=0)(store_upload)
+            found: Uploaded = await work.remote(
+                model, config, files, Path(self._control.setup.store)
+            )
+        except RayTaskError as error:
+            if isinstance(error.cause, SquadronError):
+                raise error.cause from None
+            raise InvalidRequest("the files could not be read") from None
+        except ray.exceptions.RayError:
+            raise InvalidRequest("the files could not be read") from None
+        return found
+
+
+def _check_name(message: Any, model: str) -> None:
+    if message.name and message.name != model:
+        raise InvalidRequest(f"the configuration is that of '{message.name}'")
+
+
+def _with_version(variant: VariantConfig, message: Any, store: ModelStore) -> VariantConfig:
+    """The version that a `version_policy` chooses among those in the store."""
+    if not message.HasField("version_policy") or variant.source is None:
+        return variant
+    name = variant.source.partition("/")[0]
+    there = [int(card.version) for card in store.versions(name)]
+    chosen = chosen_versions(message.version_policy, there, Findings(model=name))
+    if not chosen:
+        raise InvalidRequest(
+            "at least one version must be available under the version policy of model "
+            f"'{name}'; there: {', '.join(map(str, there))}"
+        )
+    return variant.model_copy(update={"source": f"{name}/{chosen[-1]}"})

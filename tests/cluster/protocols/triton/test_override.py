@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from cluster.config.variant import VariantConfig
+from cluster.errors import InvalidRequest
+from cluster.protocols.triton.model_config import parse_json
+from cluster.protocols.triton.override import lay_over
+
+OWN = VariantConfig.model_validate(
+    {
+        "source": "m",
+        "threads": 2,
+        "batching": {"max_batch_size": 8, "max_queue_delay_us": 300, "preferred_batch_sizes": [4]},
+    }
+)
+
+
+def laid(text: str, *, is_batched: bool = True) -> VariantConfig:
+    return lay_over(OWN, parse_json(text), is_batched=is_batched)
+
+
+def test_a_number_in_quotes_is_a_number_and_the_rest_stays() -> None:
+    found = laid('{"max_batch_size": "16"}')
+
+    assert found.batching.max_batch_size == 16
+    assert (found.batching.max_queue_delay_us, found.batching.preferred_batch_sizes) == (300, (4,))
+    assert (found.source, found.threads) == ("m", 2)
+
+
+def test_a_batcher_that_is_named_replaces_the_whole_batcher() -> None:
+    found = laid('{"dynamic_batching": {"max_queue_delay_microseconds": 7}}').batching
+
+    assert (found.max_batch_size, found.max_queue_delay_us) == (8, 7)
+    assert found.preferred_batch_sizes == ()
+
+
+def test_instances_become_replicas() -> None:
+    found = laid('{"instance_group": [{"kind": "KIND_CPU", "count": 3}]}')
+
+    assert (found.replicas, found.device) == (3, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"max_batch_size": 2}', "preferred_batch_sizes holds 4"),
+        ('{"sequence_batching": {}}', "sequence_batching"),
+        ('{"model_operations": {"op_library_filename": ["x.so"]}}', "custom operators"),
+    ],
+)
+def test_what_does_not_fit_is_refused(text: str, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        laid(text)
+
+
+def test_an_artefact_without_a_batch_dimension_is_not_batched() -> None:
+    with pytest.raises(InvalidRequest, match="does not support batching"):
+        laid('{"max_batch_size": 4}', is_batched=False)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"max_bach_size": 1}', '{"max_batch_size": "x"}'])
+def test_what_is_no_model_configuration_says_so(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="not a model configuration"):
+        parse_json(text)
