@@ -14,6 +14,7 @@ from typing import cast
 
 from ray import serve
 from ray.serve import Application, Deployment
+from ray.serve.config import RequestRouterConfig
 
 from actors.gateway import Gateway, GatewaySetup
 from actors.model_replica import ReplicaSetup
@@ -28,6 +29,7 @@ from cluster.routing.table import GATEWAY, build_table, deployment_name
 assert actors.own_package
 
 HEALTH_PERIOD_S = 1.0
+CONSISTENT_HASHING = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 STORE_VARIABLE = "SQUADRON_MODEL_STORE"
 
 
@@ -84,6 +86,7 @@ def _setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaSetup:
         threads=variant.threads,
         is_processed=variant.processed,
         batching=variant.batching,
+        sequences=variant.sequences,
         options=dict(variant.options),
     )
 
@@ -95,6 +98,13 @@ def _replica(setup: ReplicaSetup, variant: VariantConfig, timeout_s: float) -> A
         options["num_gpus"] = resources.num_gpus
     if resources.memory_bytes is not None:
         options["memory"] = resources.memory_bytes
+    router = RequestRouterConfig()
+    if setup.sequences is not None:
+        # Where a door reaches them by Serve's handle, a sequence stays on its replica as well.
+        router = RequestRouterConfig(
+            # Serve declares a path as well; its type stub is that of pydantic's first version.
+            request_router_class=CONSISTENT_HASHING  # type: ignore[arg-type]
+        )
     deployment = _deployment(ReplicaHost).options(
         name=deployment_name(setup.variant),
         num_replicas=variant.replicas,
@@ -106,6 +116,7 @@ def _replica(setup: ReplicaSetup, variant: VariantConfig, timeout_s: float) -> A
         graceful_shutdown_timeout_s=timeout_s + 5,
         graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options=options,
+        request_router_config=router,
     )
     return deployment.bind(setup)
 

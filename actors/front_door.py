@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +17,8 @@ from actors.delivery.dispatch import Dispatcher, Ticket
 from actors.delivery.transport import Transport
 from actors.ensemble_run import EnsembleRun
 from actors.request_tally import RequestTally
+from actors.sequences.answers import MakeSequences, SequenceAnswers
+from actors.streams.answers import ONE_ANSWER, MakeStreams, StreamAnswers
 from cluster.config.server import ServerConfig
 from cluster.errors import (
     InvalidRequest,
@@ -24,11 +26,12 @@ from cluster.errors import (
     NoReadyReplica,
     Overloaded,
     SquadronError,
+    Unsupported,
 )
 from cluster.observability.metrics import Metrics
 from cluster.protocols.envelope import Call, Reply
 from cluster.protocols.v2_check import check_request
-from cluster.requests import InferenceRequest, InferenceResponse
+from cluster.requests import InferenceRequest, InferenceResponse, sequence_of
 from cluster.routing.split import choose_arm
 from cluster.routing.table import (
     EnsembleRoute,
@@ -67,6 +70,8 @@ class FrontDoor:
         metrics: Metrics,
         *,
         draw: Callable[[], float] = random.random,
+        make_streams: MakeStreams | None = None,
+        make_sequences: MakeSequences | None = None,
     ) -> None:
         self.server = server
         self.table = table
@@ -78,6 +83,8 @@ class FrontDoor:
         self._num_in_flight = 0
         self._loop = asyncio.get_running_loop()
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
+        self._streams = StreamAnswers(self, make_streams)
+        self._sequences = SequenceAnswers(make_sequences)
 
     def adopt(self, table: RoutingTable) -> None:
         """Use this table from the next request on."""
@@ -98,6 +105,14 @@ class FrontDoor:
             )
         return route
 
+    def variant_for(self, request: InferenceRequest) -> VariantRoute | None:
+        """The variant that answers, or an experiment's arm for this request; None for an ensemble.
+        Raises: ModelNotFound."""
+        route = self.route(request.model, request.version)
+        if isinstance(route, ExperimentRoute):
+            route = self._arm(route, request)
+        return route if isinstance(route, VariantRoute) else None
+
     def version_of(self, route: Route) -> str:
         return route.facts.version if isinstance(route, VariantRoute) else "1"
 
@@ -110,6 +125,16 @@ class FrontDoor:
     def flush_with(self, other: Callable[[], None]) -> None:
         """Call `other` whenever this door's own counts are written."""
         self._tally.flush_with(other)
+
+    def enter(self) -> None:
+        """Count a request in; `leave` counts it out. Raises: Overloaded when too many are."""
+        if self._num_in_flight >= self.server.limits.max_in_flight:
+            raise Overloaded("too many requests are in flight", retry_after_s=1)
+        self._num_in_flight += 1
+
+    def leave(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
+        self._num_in_flight -= 1
+        self._count(request, variant, outcome, seconds)
 
     def write_counts(self) -> None:
         """Bring the metrics up to now; they are otherwise half a second behind."""
@@ -127,24 +152,21 @@ class FrontDoor:
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Raises: RequestError, CapacityError or ReplicaError, each with its protocol's status."""
-        if self._num_in_flight >= self.server.limits.max_in_flight:
-            raise Overloaded("too many requests are in flight", retry_after_s=1)
+        self.enter()
         # The loop's own clock is good for deadlines; uvloop's has a resolution of 1 ms.
         began_s = time.perf_counter()
-        self._num_in_flight += 1
         answered_by = ""
         outcome = "cancelled"
         try:
             route = self.route(request.model, request.version)
-            deadline_s = self._loop.time() + self._timeout_s(request)
+            deadline_s = self._loop.time() + self.timeout_s(request)
             answer = await self._ask(route, request, deadline_s)
             answered_by, outcome = answer.variant, "success"
         except SquadronError as error:
             outcome = error.code
             raise
         finally:
-            self._num_in_flight -= 1
-            self._count(request, answered_by, outcome, time.perf_counter() - began_s)
+            self.leave(request, answered_by, outcome, time.perf_counter() - began_s)
         return InferenceResponse(
             model=request.model,
             version=self.version_of(route),
@@ -153,6 +175,11 @@ class FrontDoor:
             outputs=answer.outputs,
             parameters={"squadron_variant": answer.variant},
         )
+
+    def stream(self, request: InferenceRequest) -> AsyncGenerator[InferenceResponse, None]:
+        """Every response of a decoupled model as it comes, the one of any other. Closing it ends
+        the model's work. Raises as `infer` does, at any place: no error, and it was complete."""
+        return self._streams.responses(request)
 
     def begin(
         self, request: InferenceRequest, rows: int, done: Callable[[Outcome], None]
@@ -165,16 +192,11 @@ class FrontDoor:
         """
         route = self.table.routes.get(request.model)
         if isinstance(route, ExperimentRoute):
-            arm = choose_arm(
-                route.arms, experiment=route.name, key=request.affinity_key, draw=self._draw()
-            )
-            route = self.table.routes[arm.variant]
+            route = self._arm(route, request)
         if not isinstance(route, VariantRoute) or route.state == "UNAVAILABLE":
             return None
-        if self._num_in_flight >= self.server.limits.max_in_flight:
-            raise Overloaded("too many requests are in flight", retry_after_s=1)
+        self.enter()
         began_s = time.perf_counter()
-        self._num_in_flight += 1
         call = _call(request, rows)
         deadline_s = self._loop.time() + self.server.limits.default_timeout_s
         return self._dispatcher(route).submit(
@@ -187,8 +209,7 @@ class FrontDoor:
         """The caller of `begin` is gone."""
         if ticket.is_open:
             ticket.cancel()
-            self._num_in_flight -= 1
-            self._count(request, "", "cancelled", self._loop.time() - ticket.arrived_s)
+            self.leave(request, "", "cancelled", self._loop.time() - ticket.arrived_s)
 
     def _finish(
         self,
@@ -216,7 +237,7 @@ class FrontDoor:
             )
         )
 
-    def _timeout_s(self, request: InferenceRequest) -> float:
+    def timeout_s(self, request: InferenceRequest) -> float:
         """The caller's `timeout` (microseconds) can shorten the server's limit, not lengthen it."""
         limit_s = self.server.limits.default_timeout_s
         asked = request.parameters.get("timeout")
@@ -232,16 +253,18 @@ class FrontDoor:
         match route:
             case VariantRoute():
                 return await self._ask_variant(route, request, deadline_s)
-            case ExperimentRoute(name=name, arms=arms):
-                chosen = choose_arm(
-                    arms, experiment=name, key=request.affinity_key, draw=self._draw()
-                )
-                arm = self.table.routes[chosen.variant]
-                return await self._ask(arm, request, deadline_s)
+            case ExperimentRoute():
+                return await self._ask(self._arm(route, request), request, deadline_s)
             case EnsembleRoute():
                 run = EnsembleRun(route, self.table, request)
                 outputs = await run.outputs(partial(self._ask_member, deadline_s=deadline_s))
                 return _Answer(variant=route.name, version="1", outputs=outputs)
+
+    def _arm(self, route: ExperimentRoute, request: InferenceRequest) -> Route:
+        step = sequence_of(request.parameters)
+        key = request.affinity_key or (f"sequence {step.id}" if step is not None else "")
+        chosen = choose_arm(route.arms, experiment=route.name, key=key, draw=self._draw())
+        return self.table.routes[chosen.variant]
 
     async def _ask_variant(
         self, route: VariantRoute, request: InferenceRequest, deadline_s: float
@@ -257,7 +280,12 @@ class FrontDoor:
             is_batched=route.facts.is_batched,
         )
         call = _call(request, rows)
-        reply = await self._dispatcher(route).run(call, deadline_s=deadline_s)
+        if route.facts.is_decoupled:
+            raise Unsupported(ONE_ANSWER.format(route.name))
+        if route.sequences is not None:
+            reply = await self._sequences.run(route, call, request, deadline_s)
+        else:
+            reply = await self._dispatcher(route).run(call, deadline_s=deadline_s)
         return _Answer(variant=route.name, version=route.facts.version, outputs=reply.outputs)
 
     async def _ask_member(

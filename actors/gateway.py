@@ -33,6 +33,8 @@ from actors.listeners.metrics import MetricsListener
 from actors.listeners.port_claim import PortClaim, claim_port
 from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import metrics_folder, node_folder
+from actors.sequences.affinity import NodeFirstReplicas, Replicas
+from actors.streams.transport import HandleStreams, NodeFirstStreams, StreamTransport
 from cluster.config.server import ServerConfig
 from cluster.errors import EngineFailed
 from cluster.observability.metrics import make_metrics
@@ -66,7 +68,14 @@ class Gateway:
         folder = node_folder()
         metrics = make_metrics(metrics_folder())
         self._own: dict[str, ModelReplica] = {}
-        self._door = FrontDoor(server, setup.table, self._transport, metrics)
+        self._door = FrontDoor(
+            server,
+            setup.table,
+            self._transport,
+            metrics,
+            make_streams=self._stream_transport,
+            make_sequences=self._sequence_replicas,
+        )
         for model in setup.colocated:
             # Loading and warming up take their time; the loop is Serve's as well.
             self._own[model.variant] = await asyncio.to_thread(
@@ -95,6 +104,14 @@ class Gateway:
             return MemoryTransport(own)
         folder = replica_folder(node_folder(), self._app, route.deployment)
         return NodeFirstTransport(NodeLinks(folder), HandleTransport(route.deployment, self._app))
+
+    def _stream_transport(self, route: VariantRoute) -> StreamTransport:
+        folder = replica_folder(node_folder(), self._app, route.deployment)
+        return NodeFirstStreams(folder, HandleStreams(route.deployment, self._app))
+
+    def _sequence_replicas(self, route: VariantRoute) -> Replicas:
+        folder = replica_folder(node_folder(), self._app, route.deployment)
+        return NodeFirstReplicas(NodeLinks(folder), route.deployment, self._app)
 
     async def __call__(self, request: Request) -> Response:
         return await asgi.answer(self._routes, request)

@@ -17,6 +17,7 @@ from actors.batching.runner import BatchRunner, Work
 from actors.batching.tally import BatchTally
 from actors.node_folder import metrics_folder
 from cluster.config.model_card import ModelCard
+from cluster.config.sequences import SequencesConfig
 from cluster.config.variant import BatchingConfig
 from cluster.engines.engine import Engine, EngineSetup
 from cluster.engines.table import make_engine
@@ -46,6 +47,7 @@ class ReplicaSetup:
     threads: int
     is_processed: bool
     batching: BatchingConfig
+    sequences: SequencesConfig | None = None
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
 
 
@@ -273,7 +275,7 @@ class ModelReplica:
 
     def _ready_engine(self, setup: ReplicaSetup) -> Engine:
         """Loaded and warm; what warm batches take is the start of the cost curve."""
-        engine = _loaded_engine(setup)
+        engine = loaded_engine(setup)
         sizes = tuple(sorted({1, self._scheduler.policy.max_batch_size}))
         engine.warm_up(sizes)
         for rows in sizes:
@@ -284,7 +286,7 @@ class ModelReplica:
         return engine
 
 
-def _loaded_engine(setup: ReplicaSetup) -> Engine:
+def loaded_engine(setup: ReplicaSetup) -> Engine:
     engine = make_engine(
         setup.engine,
         EngineSetup(

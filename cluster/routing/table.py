@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cluster.config.ensemble import EnsembleConfig, ModelStep
+from cluster.config.sequences import SequencesConfig
 from cluster.config.squadron import SquadronConfig
 from cluster.config.variant import BatchingConfig
 from cluster.errors import ConfigError
@@ -25,7 +26,8 @@ class VariantFacts:
 
     `unavailable` is the reason why it cannot be served here (empty: it can). `labels` are the class
     names of the card's postprocessing, `output_labels` those of the artefact's own outputs.
-    `is_colocated`: the doors hold it themselves.
+    `is_colocated`: the doors hold it themselves. `is_decoupled`: a request has any number of
+    responses.
     """
 
     version: str
@@ -37,6 +39,7 @@ class VariantFacts:
     output_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unavailable: str = ""
     is_colocated: bool = False
+    is_decoupled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,7 @@ class VariantRoute:
     batching: BatchingConfig
     num_replicas: int
     is_optional: bool
+    sequences: SequencesConfig | None = None
     state: ModelState = "LOADING"
     reason: str = ""
 
@@ -156,6 +160,7 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
             batching=variant.batching,
             num_replicas=variant.replicas,
             is_optional=variant.optional,
+            sequences=variant.sequences,
             state="UNAVAILABLE" if fact.unavailable else "LOADING",
             reason=fact.unavailable or "waiting for its first replica",
         )
