@@ -6,6 +6,7 @@ from typing import cast
 
 from ray import serve
 from ray.serve import Application, Deployment
+from ray.serve.config import RequestRouterConfig
 
 from actors.model_replica import ReplicaSetup
 from actors.replica_host import ReplicaHost
@@ -14,6 +15,7 @@ from cluster.config.variant import VariantConfig
 from cluster.routing.table import deployment_name
 
 HEALTH_PERIOD_S = 1.0
+CONSISTENT_HASHING = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
 def replica_setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaSetup:
@@ -27,6 +29,7 @@ def replica_setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaS
         is_processed=variant.processed,
         batching=variant.batching,
         limits=variant.limits,
+        sequences=variant.sequences,
         options=dict(variant.options),
     )
 
@@ -42,6 +45,13 @@ def bind_replica(
         options["num_gpus"] = resources.num_gpus
     if resources.memory_bytes is not None:
         options["memory"] = resources.memory_bytes
+    router = RequestRouterConfig()
+    if setup.sequences is not None:
+        # Where a door reaches them by Serve's handle, a sequence stays on its replica as well.
+        router = RequestRouterConfig(
+            # Serve declares a path as well; its type stub is that of pydantic's first version.
+            request_router_class=CONSISTENT_HASHING  # type: ignore[arg-type]
+        )
     host = deployment_of(ReplicaHost).options(
         name=deployment or deployment_name(setup.variant),
         num_replicas=variant.replicas,
@@ -53,6 +63,7 @@ def bind_replica(
         graceful_shutdown_timeout_s=timeout_s + 5,
         graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options=options,
+        request_router_config=router,
     )
     return host.bind(setup)
 

@@ -17,6 +17,8 @@ EXTENSIONS = (
     "model_configuration",
     "parameters",
     "schedule_policy",
+    "sequence",
+    "sequence(string_id)",
     "statistics",
 )
 """Only what works (protocol section 5.3), whatever the configuration says."""
@@ -71,6 +73,8 @@ def describe_model(door: FrontDoor, model: str, version: str = "") -> ModelDescr
         ),
         preferred_batch_sizes=batching.preferred_batch_sizes,
         max_queue_delay_us=batching.max_queue_delay_us,
+        is_decoupled=any(variant.facts.is_decoupled for variant in variants),
+        sequences=variants[0].sequences if isinstance(route, VariantRoute) else None,
         num_instances=sum(variant.num_replicas for variant in variants),
         parameters={
             "squadron_variants": ",".join(variant.name for variant in variants),

@@ -100,5 +100,6 @@ class EnsembleRun:
             priority=request.priority,
             tenant=request.tenant,
             affinity_key=request.affinity_key,
+            parameters=request.parameters,
             trace_parent=request.trace_parent,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +18,8 @@ from actors.delivery.dispatch import Dispatcher, Ticket
 from actors.delivery.transport import Transport
 from actors.ensemble_run import EnsembleRun
 from actors.request_tally import RequestTally
+from actors.sequences.answers import MakeSequences, SequenceAnswers
+from actors.streams.answers import ONE_ANSWER, MakeStreams, StreamAnswers
 from cluster.config.server import ServerConfig
 from cluster.errors import (
     InvalidRequest,
@@ -25,11 +27,12 @@ from cluster.errors import (
     NoReadyReplica,
     Overloaded,
     SquadronError,
+    Unsupported,
 )
 from cluster.observability.metrics import Metrics
 from cluster.protocols.envelope import Call, Reply
 from cluster.protocols.v2_check import check_request
-from cluster.requests import InferenceRequest, InferenceResponse, Parameter
+from cluster.requests import InferenceRequest, InferenceResponse, Parameter, sequence_of
 from cluster.routing.split import choose_arm
 from cluster.routing.table import (
     EnsembleRoute,
@@ -69,6 +72,8 @@ class FrontDoor:
         metrics: Metrics,
         *,
         draw: Callable[[], float] = random.random,
+        make_streams: MakeStreams | None = None,
+        make_sequences: MakeSequences | None = None,
     ) -> None:
         self.server = server
         self.table = table
@@ -82,6 +87,8 @@ class FrontDoor:
         self._loop = asyncio.get_running_loop()
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
         self._cache = RouteCache(server.cache, metrics.cache, table)
+        self._streams = StreamAnswers(self, make_streams)
+        self._sequences = SequenceAnswers(make_sequences)
 
     def adopt(self, table: RoutingTable) -> None:
         """Use this table from the next request on."""
@@ -113,6 +120,14 @@ class FrontDoor:
             )
         return route
 
+    def variant_for(self, request: InferenceRequest) -> VariantRoute | None:
+        """The variant that answers, or an experiment's arm for this request; None for an ensemble.
+        Raises: ModelNotFound."""
+        route = self.route(request.model, request.version)
+        if isinstance(route, ExperimentRoute):
+            route = self._arm(route, request)
+        return route if isinstance(route, VariantRoute) else None
+
     def version_of(self, route: Route) -> str:
         return route.facts.version if isinstance(route, VariantRoute) else "1"
 
@@ -125,6 +140,16 @@ class FrontDoor:
     def flush_with(self, other: Callable[[], None]) -> None:
         """Call `other` whenever this door's own counts are written."""
         self._tally.flush_with(other)
+
+    def enter(self) -> None:
+        """Count a request in; `leave` counts it out. Raises: Overloaded when too many are."""
+        if self._num_in_flight >= self.server.limits.max_in_flight:
+            raise Overloaded("too many requests are in flight", retry_after_s=1)
+        self._num_in_flight += 1
+
+    def leave(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
+        self._num_in_flight -= 1
+        self._count(request, variant, outcome, seconds)
 
     def write_counts(self) -> None:
         """Bring the metrics up to now; they are otherwise half a second behind."""
@@ -147,24 +172,21 @@ class FrontDoor:
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Raises: RequestError, CapacityError or ReplicaError, each with its protocol's status."""
-        if self._num_in_flight >= self.server.limits.max_in_flight:
-            raise Overloaded("too many requests are in flight", retry_after_s=1)
+        self.enter()
         # The loop's own clock is good for deadlines; uvloop's has a resolution of 1 ms.
         began_s = time.perf_counter()
-        self._num_in_flight += 1
         answered_by = ""
         outcome = "cancelled"
         try:
             route = self.route(request.model, request.version)
-            deadline_s = self._loop.time() + self._timeout_s(request)
+            deadline_s = self._loop.time() + self.timeout_s(request)
             answer = await self._ask(route, request, deadline_s)
             answered_by, outcome = answer.variant, "success"
         except SquadronError as error:
             outcome = error.code
             raise
         finally:
-            self._num_in_flight -= 1
-            self._count(request, answered_by, outcome, time.perf_counter() - began_s)
+            self.leave(request, answered_by, outcome, time.perf_counter() - began_s)
         return InferenceResponse(
             model=request.model,
             version=self.version_of(route),
@@ -173,6 +195,11 @@ class FrontDoor:
             outputs=answer.outputs,
             parameters=_parameters(answer),
         )
+
+    def stream(self, request: InferenceRequest) -> AsyncGenerator[InferenceResponse, None]:
+        """Every response of a decoupled model as it comes, the one of any other. Closing it ends
+        the model's work. Raises as `infer` does, at any place: no error, and it was complete."""
+        return self._streams.responses(request)
 
     def begin(
         self, request: InferenceRequest, rows: int, done: Callable[[Outcome], None]
@@ -188,16 +215,11 @@ class FrontDoor:
         if request.model in self._cache.models:
             return None
         if isinstance(route, ExperimentRoute):
-            arm = choose_arm(
-                route.arms, experiment=route.name, key=request.affinity_key, draw=self._draw()
-            )
-            route = self.table.routes.get(arm.variant)
+            route = self._arm(route, request)
         if not isinstance(route, VariantRoute) or route.state == "UNAVAILABLE":
             return None
-        if self._num_in_flight >= self.server.limits.max_in_flight:
-            raise Overloaded("too many requests are in flight", retry_after_s=1)
+        self.enter()
         began_s = time.perf_counter()
-        self._num_in_flight += 1
         call = _call(request, rows)
         deadline_s = self._loop.time() + self.server.limits.default_timeout_s
         return self._dispatcher(route).submit(
@@ -210,8 +232,7 @@ class FrontDoor:
         """The caller of `begin` is gone."""
         if ticket.is_open:
             ticket.cancel()
-            self._num_in_flight -= 1
-            self._count(request, "", "cancelled", self._loop.time() - ticket.arrived_s)
+            self.leave(request, "", "cancelled", self._loop.time() - ticket.arrived_s)
 
     def _finish(
         self,
@@ -239,7 +260,7 @@ class FrontDoor:
             )
         )
 
-    def _timeout_s(self, request: InferenceRequest) -> float:
+    def timeout_s(self, request: InferenceRequest) -> float:
         """The caller's `timeout` (microseconds) can shorten the server's limit, not lengthen it."""
         limit_s = self.server.limits.default_timeout_s
         asked = request.parameters.get("timeout")
@@ -253,10 +274,7 @@ class FrontDoor:
 
     async def _ask(self, route: Route, request: InferenceRequest, deadline_s: float) -> _Answer:
         if isinstance(route, ExperimentRoute):
-            chosen = choose_arm(
-                route.arms, experiment=route.name, key=request.affinity_key, draw=self._draw()
-            )
-            return await self._ask(self.route(chosen.variant), request, deadline_s)
+            return await self._ask(self._arm(route, request), request, deadline_s)
         compute = partial(self._compute, route, request, deadline_s)
         version = self.version_of(route)
         if not self._cache.takes(route, request):
@@ -272,6 +290,12 @@ class FrontDoor:
         run = EnsembleRun(route, self.table, request)
         return await run.outputs(partial(self._ask_member, deadline_s=deadline_s))
 
+    def _arm(self, route: ExperimentRoute, request: InferenceRequest) -> Route:
+        step = sequence_of(request.parameters)
+        key = request.affinity_key or (f"sequence {step.id}" if step is not None else "")
+        chosen = choose_arm(route.arms, experiment=route.name, key=key, draw=self._draw())
+        return self.route(chosen.variant)
+
     async def _ask_variant(
         self, route: VariantRoute, request: InferenceRequest, deadline_s: float
     ) -> tuple[Tensor, ...]:
@@ -286,7 +310,12 @@ class FrontDoor:
             is_batched=route.facts.is_batched,
         )
         call = _call(request, rows)
-        reply = await self._dispatcher(route).run(call, deadline_s=deadline_s)
+        if route.facts.is_decoupled:
+            raise Unsupported(ONE_ANSWER.format(route.name))
+        if route.sequences is not None:
+            reply = await self._sequences.run(route, call, request, deadline_s)
+        else:
+            reply = await self._dispatcher(route).run(call, deadline_s=deadline_s)
         return reply.outputs
 
     async def _ask_member(

@@ -36,6 +36,8 @@ from actors.listeners.port_claim import PortClaim, claim_port
 from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import metrics_folder, node_folder
 from actors.repository.control import RepositorySetup
+from actors.sequences.affinity import NodeFirstReplicas, Replicas
+from actors.streams.transport import HandleStreams, NodeFirstStreams, StreamTransport
 from cluster.config.server import ServerConfig
 from cluster.errors import EngineFailed
 from cluster.observability.metrics import make_metrics
@@ -75,7 +77,14 @@ class Gateway:
         self._door_id = serve.get_replica_context().replica_id.unique_id
         self._telling: asyncio.Task[None] | None = None
         self._own: dict[str, ModelReplica] = {}
-        self._door = FrontDoor(server, setup.table, self._transport, metrics)
+        self._door = FrontDoor(
+            server,
+            setup.table,
+            self._transport,
+            metrics,
+            make_streams=self._stream_transport,
+            make_sequences=self._sequence_replicas,
+        )
         for model in setup.colocated:
             # Loading and warming up take their time; the loop is Serve's as well.
             self._own[model.variant] = await asyncio.to_thread(
@@ -108,6 +117,16 @@ class Gateway:
         app = route.app or self._app
         folder = replica_folder(node_folder(), app, route.deployment)
         return NodeFirstTransport(NodeLinks(folder), HandleTransport(route.deployment, app))
+
+    def _stream_transport(self, route: VariantRoute) -> StreamTransport:
+        app = route.app or self._app
+        folder = replica_folder(node_folder(), app, route.deployment)
+        return NodeFirstStreams(folder, HandleStreams(route.deployment, app))
+
+    def _sequence_replicas(self, route: VariantRoute) -> Replicas:
+        app = route.app or self._app
+        folder = replica_folder(node_folder(), app, route.deployment)
+        return NodeFirstReplicas(NodeLinks(folder), route.deployment, app)
 
     async def __call__(self, request: Request) -> Response:
         return await asgi.answer(self._routes, request)

@@ -18,6 +18,7 @@ from actors.batching.runner import BatchRunner, Work
 from actors.batching.tally import BatchTally
 from actors.node_folder import metrics_folder
 from cluster.config.model_card import ModelCard
+from cluster.config.sequences import SequencesConfig
 from cluster.config.variant import BatchingConfig, ProcessLimits
 from cluster.engines.engine import Engine, EngineSetup
 from cluster.engines.table import make_engine
@@ -48,6 +49,7 @@ class ReplicaSetup:
     is_processed: bool
     batching: BatchingConfig
     limits: ProcessLimits = field(default_factory=ProcessLimits)
+    sequences: SequencesConfig | None = None
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
 
 
@@ -74,7 +76,7 @@ class ModelReplica:
         self._pipeline = Pipeline(setup.card, setup.folder, raw=not setup.is_processed)
         self._scheduler: Scheduler[Work] = Scheduler(setup.batching, is_batched=setup.card.batched)
         # In the engine's own thread from the start: some runtimes bind a device to a thread.
-        make = make_ready or _loaded_engine
+        make = make_ready or loaded_engine
         self._engine: Engine = self._computing.submit(make, setup).result()
         self._engine_run = EngineRun(
             self._engine,
@@ -294,7 +296,7 @@ class ModelReplica:
         self._scheduler.cap(self._engine_run.max_rows)
 
 
-def _loaded_engine(setup: ReplicaSetup) -> Engine:
+def loaded_engine(setup: ReplicaSetup) -> Engine:
     engine = make_engine(
         setup.engine,
         EngineSetup(

@@ -5,6 +5,9 @@ Doors of the node reach it over a Unix socket, other nodes' doors by Serve's han
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 from ray import serve
 
 from actors.delivery.node_link import NodeListener, replica_folder
@@ -12,6 +15,10 @@ from actors.garbage import collect_rarely
 from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import node_folder
 from actors.process_limits import ProcessGuard
+from actors.sequences.replica import SequenceReplica
+from actors.streams.link import SUFFIX, StreamListener
+from actors.streams.replica import StreamReplica
+from cluster.errors import Unsupported
 
 
 class ReplicaHost:
@@ -22,17 +29,29 @@ class ReplicaHost:
         # Before the engine makes its threads: they inherit what is set here.
         self._guard = ProcessGuard(setup.limits)
         self._guard.hold(threads=setup.threads, folder=node_folder() / "cores")
-        self._replica = ModelReplica(setup)
+        self._replica = _replica(setup)
         context = serve.get_replica_context()
         folder = replica_folder(node_folder(), context.app_name, context.deployment)
         path = folder / f"{context.replica_id.unique_id}.sock"
         self._listener = NodeListener(path, self._replica.infer)
         await self._listener.start()
+        self._streams: StreamListener | None = None
+        if isinstance(self._replica, StreamReplica):
+            self._streams = StreamListener(path.with_suffix(SUFFIX), self._replica.stream)
+            await self._streams.start()
         collect_rarely()
 
     async def infer(self, message: bytes) -> bytes:
         """An envelope of calls in, an envelope of replies out."""
         return await self._replica.infer(message)
+
+    async def stream(self, message: bytes) -> AsyncGenerator[bytes, None]:
+        """An envelope of one call in, an envelope a response out."""
+        if not isinstance(self._replica, StreamReplica):
+            raise Unsupported("the model is not decoupled")
+        async with aclosing(self._replica.stream(message)) as parts:
+            async for part in parts:
+                yield part
 
     def check_health(self) -> None:
         """Serve asks every health period. Raises: EngineFailed when it cannot answer."""
@@ -42,4 +61,12 @@ class ReplicaHost:
         # Serve's only hook. It counts no request of ours over the socket, so what is in flight
         # there is finished here, before the process is ended.
         await self._listener.drain()
+        if self._streams is not None:
+            await self._streams.drain()
         await self._replica.close()
+
+
+def _replica(setup: ReplicaSetup) -> ModelReplica | SequenceReplica | StreamReplica:
+    if setup.card.decoupled:
+        return StreamReplica(setup)
+    return ModelReplica(setup) if setup.sequences is None else SequenceReplica(setup)

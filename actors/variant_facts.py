@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.config.model_card import ClassifyPostprocess, ModelCard
+from cluster.config.sequences import SequencesConfig
 from cluster.config.store import ModelStore
 from cluster.config.variant import VariantConfig
 from cluster.engines.fit import check_fit
@@ -55,12 +56,16 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
         )
     card = origin.card
     processed = variant.processed
+    signature = card.public_signature() if processed else card.raw_signature()
+    if variant.sequences is not None:
+        signature = _of_sequences(name, variant.sequences, card)
     return VariantFacts(
         version=card.version,
         platform=_platform(origin.engine, card.format),
         backend=origin.engine,
-        signature=card.public_signature() if processed else card.raw_signature(),
+        signature=signature,
         is_batched=card.batched,
+        is_decoupled=card.decoupled,
         labels=_labels(card, origin.folder) if processed else (),
         is_colocated=colocation_of(variant, origin).is_colocated,
         output_labels={} if processed and card.postprocess else _output_labels(origin),
@@ -68,6 +73,19 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
             [card.model_dump_json(), origin.engine, processed, sorted(variant.options.items())]
         ),
     )
+
+
+def _of_sequences(name: str, sequences: SequencesConfig, card: ModelCard) -> Signature:
+    """Raises: ConfigError for what cannot be a model of sequences, or does not fit it."""
+    if card.preprocess or card.postprocess or card.decoupled:
+        raise ConfigError(
+            f"variants.{name}: sequences exclude preprocess, postprocess and decoupled",
+            key=f"variants.{name}.sequences",
+        )
+    try:
+        return sequences.public(card.raw_signature(), is_batched=card.batched)
+    except ConfigError as error:
+        raise ConfigError(f"variants.{name}: {error.message}", **error.details) from None
 
 
 def colocation_of(variant: VariantConfig, origin: Origin) -> Colocation:

@@ -5,6 +5,10 @@
     │   ├── InvalidRequest 400 · ModelNotFound 404 · UnknownRoute 404 · MethodNotAllowed 405
     │   ├── PayloadTooLarge 413 · Unauthorized 401 · Forbidden 403 · Unsupported 501
     │   └── RegionNotFound 404 · RegionNotOpened 400 · AlreadyExists 400
+
+
+    │   └── PayloadTooLarge 413 · Unauthorized 401 · Forbidden 403 · Unsupported 501
+    │   └── SequenceLost 409
     ├── CapacityError     wait, then retry (`retry_after_s`)
     │   └── Overloaded 503 · NoReadyReplica 503 · RateLimited 429 · DeadlineExceeded 504
     ├── ReplicaError      ours; the request may be run elsewhere only if nothing was sent
@@ -140,6 +144,14 @@ class AlreadyExists(RequestError):
 
     code = "already_exists"
     grpc_status = "ALREADY_EXISTS"
+
+
+class SequenceLost(RequestError):
+    """The replica that held a sequence's state is gone: the caller starts the sequence again."""
+
+    code = "sequence_lost"
+    http_status = 409
+    grpc_status = "ABORTED"
 
 
 class CapacityError(SquadronError):

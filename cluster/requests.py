@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cluster.tensors import Tensor
@@ -16,6 +17,15 @@ class RegionSlice:
     region: str
     offset: int
     byte_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceStep:
+    """A request's place in its sequence. The ids 7 and "7" are two sequences."""
+
+    id: int | str
+    is_start: bool = False
+    is_end: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +77,15 @@ class InferenceResponse:
 
     def output(self, name: str) -> Tensor:
         return next(tensor for tensor in self.outputs if tensor.name == name)
+
+
+def sequence_of(parameters: Mapping[str, Parameter]) -> SequenceStep | None:
+    """None without an id; 0 and "" are none. The parameters' types were checked when decoded."""
+    found = parameters.get("sequence_id")
+    if not found or not isinstance(found, int | str):
+        return None
+    return SequenceStep(
+        id=found,
+        is_start=bool(parameters.get("sequence_start", False)),
+        is_end=bool(parameters.get("sequence_end", False)),
+    )

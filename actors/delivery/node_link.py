@@ -147,6 +147,11 @@ class NodeLink(_Frames):
         self._open: dict[int, asyncio.Future[bytes]] = {}
 
     @property
+    def name(self) -> str:
+        """The replica's own, the same at every door."""
+        return self.path.name
+
+    @property
     def num_open(self) -> int:
         """Batches under way on this link."""
         return len(self._open)
@@ -192,6 +197,10 @@ class NodeLinks:
 
     async def least_busy(self) -> NodeLink | None:
         """The replica with the fewest batches under way; None when this node has none."""
+        return min(await self.live(), key=lambda link: link.num_open, default=None)
+
+    async def live(self) -> list[NodeLink]:
+        """The replicas that can be sent to; what came is found within `rescan_s`."""
         loop = asyncio.get_running_loop()
         links = self._live()
         if loop.time() - self._scanned_s >= self._rescan_s:
@@ -201,7 +210,7 @@ class NodeLinks:
             # Nothing to choose from yet: what is being looked for may be there.
             await asyncio.shield(self._scanning)
             links = self._live()
-        return min(links, key=lambda link: link.num_open, default=None)
+        return links
 
     def close(self) -> None:
         for link in self._links.values():

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -18,7 +19,7 @@ from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
 from actors.listeners.grpc_management import GrpcManagement
 from actors.listeners.grpc_shared_memory import PeerRegions, Unary
-from actors.listeners.in_order import InOrder
+from actors.listeners.grpc_streams import GrpcStream, Many, Response, StreamError
 from actors.listeners.port_claim import PortClaim
 from cluster.errors import SquadronError
 from cluster.protocols import v2_grpc
@@ -32,14 +33,6 @@ MAX_DETAILS = 4000
 """Characters of an error's text: status details travel in a header of limited size."""
 
 Streaming = Callable[[Any, Any], AsyncIterator[bytes]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamError:
-    """What went wrong with one request of a stream."""
-
-    error: SquadronError
-    request_id: str
 
 
 class GrpcListener:
@@ -144,29 +137,47 @@ class GrpcListener:
     async def _stream_infer(
         self, requests: AsyncIterator[bytes], context: Any
     ) -> AsyncIterator[bytes]:
-        """One answer a request, in order, many requests under way at once; an error of one leaves
-        the stream open, unless the caller asked for gRPC's own errors."""
+        """Many requests under way at once (see `GrpcStream`); an error of one leaves the stream
+        open, unless the caller asked for gRPC's own errors."""
         metadata = dict(context.invocation_metadata() or ())
         is_strict = _text(metadata.get("triton_grpc_error", "")).lower() == "true"
-        async with InOrder(requests, lambda data: self._stream_one(data, context)) as answers:
-            async for answer in answers:
-                if isinstance(answer, StreamError):
+        stream = GrpcStream(requests, lambda data: self._stream_one(data, context))
+        async with aclosing(stream.responses()) as responses:
+            async for response in responses:
+                if isinstance(response, StreamError):
                     if is_strict:
-                        raise answer.error
-                    yield v2_grpc.encode_stream_error(answer.error, answer.request_id)
+                        raise response.error
+                    yield v2_grpc.encode_stream_error(response.error, response.request_id)
                 else:
-                    yield answer
+                    yield response
 
-    async def _stream_one(self, data: bytes, context: Any) -> bytes | StreamError:
+    async def _stream_one(self, data: bytes, context: Any) -> Response | Many:
         request_id = ""
         try:
             asked = self._asked(data, context)
             request_id = asked.request_id
+            route = self._door.variant_for(asked)
+            if route is not None and route.facts.is_decoupled:
+                return self._many(asked)
             with self._offered.shared_memory.held(asked.outputs) as places:
                 answer = await self._door.infer(asked)
                 return v2_grpc.encode_stream_infer(answer, asked, places)
         except SquadronError as error:
             return StreamError(error=error, request_id=request_id)
+
+    async def _many(self, asked: InferenceRequest) -> Many:
+        """The responses of a decoupled model; at the end an empty one, for who asked for it."""
+        wants_end = asked.parameters.pop(v2_grpc.EMPTY_FINAL, False) is True
+        try:
+            with self._offered.shared_memory.held(asked.outputs) as places:
+                async with aclosing(self._door.stream(asked)) as responses:
+                    async for response in responses:
+                        yield v2_grpc.encode_stream_infer(response, asked, places, is_final=False)
+            if wants_end:
+                version = self._door.version_of(self._door.route(asked.model))
+                yield v2_grpc.encode_stream_end(asked, version)
+        except SquadronError as error:
+            yield StreamError(error=error, request_id=asked.request_id)
 
     def _asked(self, data: bytes, context: Any) -> InferenceRequest:
         regions = PeerRegions(self._offered.shared_memory, context)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from math import inf
 from typing import NamedTuple, Protocol, cast
 
@@ -296,10 +297,12 @@ class HttpConnection(asyncio.Protocol):
         reply, its end is the body's (a caller of HTTP/1.0 knows no chunks)."""
         self._write(stream_head(reply, keeps_alive=keeps_alive))
         try:
-            async for part in reply.parts:
-                size = b"%x\r\n" % len(part)
-                self._write(*((size, part, b"\r\n") if keeps_alive else (part,)))
-                await self._can_write.wait()
+            # Closed also when the caller has gone: what makes the parts is to end at once.
+            async with aclosing(reply.parts) as parts:
+                async for part in parts:
+                    size = b"%x\r\n" % len(part)
+                    self._write(*((size, part, b"\r\n") if keeps_alive else (part,)))
+                    await self._can_write.wait()
         except Exception:
             # The status has been sent: a cut connection is all that can still tell the caller.
             logger.exception("a streamed reply ended with a bug of ours")

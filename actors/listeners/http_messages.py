@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Protocol
@@ -45,7 +45,7 @@ class HttpReply:
 class HttpStream:
     """A reply whose end is not known when it begins: its parts are sent as they come."""
 
-    parts: AsyncIterator[bytes]
+    parts: AsyncGenerator[bytes, None]
     content_type: str
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()

@@ -18,6 +18,7 @@ from actors.front_door import FrontDoor
 from actors.listeners.compression import MIN_COMPRESSED_BYTES, compress, expand
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, error_reply
 from actors.listeners.routes.extensions import ExtensionRoutes
+from actors.listeners.routes.generate import GenerateRoutes
 from actors.listeners.routes.infer import InferRoutes
 from actors.listeners.routes.management import ManagementRoutes
 from actors.listeners.routes.quick_infer import QuickInfer
@@ -49,12 +50,14 @@ class HttpRoutes:
         self.table = RouteTable(
             [
                 *infer_routes,
+                *GenerateRoutes(door, infer).routes(),
                 *ManagementRoutes(door, offered, app=app).routes(),
                 *ExtensionRoutes(offered).routes(),
                 *SharedMemoryRoutes(offered.shared_memory).routes(),
                 about,
             ]
         )
+        self._take_as_sent = self.table.as_sent()
 
     async def answer(self, request: HttpRequest) -> HttpReply | HttpStream:
         """Never raises: every error has the protocol's shape; a bug is a 500 without details."""
@@ -66,7 +69,7 @@ class HttpRoutes:
             if handler is None:
                 raise MethodNotAllowed("Method Not Allowed", allow=", ".join(place.methods))
             headers = request.headers
-            if "content-encoding" in headers:
+            if "content-encoding" in headers and handler not in self._take_as_sent:
                 limit = self._door.server.limits.max_body_bytes
                 request.body = await expand(request.body, headers["content-encoding"], limit)
             reply = await handler(request, place)

@@ -6,9 +6,9 @@ serving needs: format, signature of the artefact, processing before and after it
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cluster.config.section import Section
 from cluster.tensors import Datatype, Signature, TensorSpec
@@ -119,6 +119,7 @@ class ModelCard(Section):
     `artefact` is a path inside the version's folder (a file, or `.` for a directory format);
     `sha256` is of that file, checked before it is loaded. `python_class` is `module:Class`, for
     format `python` only. `batched`: the artefact takes a leading batch dimension of any size.
+    `decoupled`: one request has any number of responses (format `python` only).
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -129,10 +130,19 @@ class ModelCard(Section):
     python_class: str = ""
     precision: Literal["fp32", "fp16", "bf16", "int8", "int8-weights", "mixed"] = "fp32"
     batched: bool = True
+    decoupled: bool = False
     signature: SignatureCard
     preprocess: Preprocess | None = None
     postprocess: Postprocess | None = None
     provenance: Provenance = Provenance()
+
+    @model_validator(mode="after")
+    def _can_be_decoupled(self) -> Self:
+        if self.decoupled and self.format != "python":
+            raise ValueError(f"decoupled needs format python, not {self.format}")
+        if self.decoupled and (self.preprocess or self.postprocess):
+            raise ValueError("decoupled excludes preprocess and postprocess")
+        return self
 
     def raw_signature(self) -> Signature:
         """The artefact's own tensors, without any processing."""

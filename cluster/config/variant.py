@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from cluster.config.cache import ResponseCacheConfig
 from cluster.config.model_card import ModelCard
 from cluster.config.section import Section
+from cluster.config.sequences import SequencesConfig
 from cluster.models import EngineName
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -141,6 +142,7 @@ class VariantConfig(Section):
 
     `processed: false` serves the artefact's own tensors, without the card's processing.
     `optional: true`: the server is ready without it, and lists it as unavailable with the reason.
+    `sequences`: the model's requests belong to sequences (and are batched as it says).
     `colocate`: whether each door holds the model itself, so that a request crosses no process; it
     is then scaled and killed with its door. `auto` does so with one replica of a small CPU model
     (`cluster.routing.colocation`).
@@ -157,6 +159,7 @@ class VariantConfig(Section):
     optional: bool = False
     batching: BatchingConfig = BatchingConfig()
     response_cache: ResponseCacheConfig = ResponseCacheConfig()
+    sequences: SequencesConfig | None = None
     resources: ReplicaResources = ReplicaResources()
     limits: ProcessLimits = ProcessLimits()
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
@@ -168,6 +171,13 @@ class VariantConfig(Section):
         if not name or (version and not version.isdigit()):
             raise ValueError("expected `name` or `name/version` with a whole number as version")
         return source
+
+    @model_validator(mode="after")
+    def _has_its_own_process(self) -> Self:
+        is_decoupled = self.card is not None and self.card.decoupled
+        if self.colocate == "always" and (self.sequences is not None or is_decoupled):
+            raise ValueError("colocate: always excludes sequences and decoupled models")
+        return self
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cluster.config.model_card import ModelCard
+from cluster.requests import Parameter
 from cluster.tensors import Array, Signature
 
 
@@ -70,3 +72,18 @@ class Engine(Protocol):
     def infer(self, inputs: dict[str, Array]) -> dict[str, Array]: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class StreamingEngine(Protocol):
+    """An engine whose models may be decoupled: one request, any number of responses.
+
+    For such a model `stream` stands in `infer`'s place: it takes a request's inputs and parameters
+    and yields the outputs of each response. Many streams may be open at once; each is advanced
+    and closed by the engine's one caller, who takes them in turn: a step that sleeps holds up the
+    others. Closing a stream ends the model's work on it.
+    """
+
+    def stream(
+        self, inputs: dict[str, Array], parameters: dict[str, Parameter]
+    ) -> Iterator[dict[str, Array]]: ...

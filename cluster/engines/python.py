@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,12 @@ from cluster.engines.engine import EngineFacts, EngineSetup
 from cluster.engines.memory import is_out_of_memory
 from cluster.engines.warm_up import run_zeros
 from cluster.errors import ConfigError, EngineFailed, OutOfMemory, SquadronError
-from cluster.processing.signature_check import check_inputs, check_outputs
+from cluster.processing.signature_check import check_inputs, check_outputs, disagreement
+from cluster.requests import Parameter
 from cluster.tensors import Array, Signature, tensor
 
 T = TypeVar("T")
+_END = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,11 @@ class PythonEngine:
         infer(inputs: dict[str, ndarray]) -> dict[str, ndarray]
         warm_up(batch_sizes: tuple[int, ...]) -> None
         close() -> None
+
+    For a card that is `decoupled`, a generator stands in the place of `infer`; each thing that it
+    yields is one response, and it is closed (GeneratorExit at its `yield`) when its caller is gone:
+
+        stream(inputs: dict[str, ndarray], parameters: dict) -> Iterator[dict[str, ndarray]]
 
     It runs with the rights of the server, so it comes from the operator's config and store only,
     never over the network. It may raise the errors of `cluster.errors`; any other becomes an
@@ -103,7 +111,8 @@ class PythonEngine:
         if own is not None:
             self._guarded("warm_up", lambda: own(batch_sizes))
             return
-        run_zeros(self.infer, self._signature, batch_sizes, is_batched=self._setup.card.batched)
+        work = self._first_response if self._setup.card.decoupled else self.infer
+        run_zeros(work, self._signature, batch_sizes, is_batched=self._setup.card.batched)
 
     def infer(self, inputs: dict[str, Array]) -> dict[str, Array]:
         model = self._model
@@ -112,9 +121,41 @@ class PythonEngine:
         is_batched = self._setup.card.batched
         rows = check_inputs(inputs, self._signature, is_batched=is_batched)
         answer = self._guarded("infer", lambda: model.infer(_locked(inputs)))
-        outputs = self._arrays(answer)
+        outputs = self._arrays(answer, "infer")
         check_outputs(outputs, self._signature.outputs, rows=rows, is_batched=is_batched)
         return outputs
+
+    def stream(
+        self, inputs: dict[str, Array], parameters: dict[str, Parameter]
+    ) -> Generator[dict[str, Array], None, None]:
+        """See `StreamingEngine`. A response may hold some of the outputs only."""
+        model = self._model
+        if model is None:
+            raise EngineFailed("the engine is closed")
+        check_inputs(inputs, self._signature, is_batched=self._setup.card.batched)
+        steps = self._guarded("stream", lambda: iter(model.stream(_locked(inputs), parameters)))
+        try:
+            while (answer := self._guarded("stream", lambda: next(steps, _END))) is not _END:
+                yield self._response(answer)
+        finally:
+            close = getattr(steps, "close", None)
+            if close is not None:
+                self._guarded("stream", close)
+
+    def _response(self, answer: object) -> dict[str, Array]:
+        outputs = self._arrays(answer, "stream")
+        for name, array in outputs.items():
+            spec = self._signature.output(name)
+            assert spec is not None  # the names were checked
+            complaint = disagreement(array, spec, is_batched=self._setup.card.batched)
+            if complaint:
+                raise EngineFailed(f"output {name!r}: {complaint}", tensor=name)
+        return outputs
+
+    def _first_response(self, inputs: dict[str, Array]) -> None:
+        # The rest may never end.
+        with closing(self.stream(inputs, {})) as steps, suppress(StopIteration):
+            next(steps)
 
     def close(self) -> None:
         model, self._model = self._model, None
@@ -134,8 +175,8 @@ class PythonEngine:
                 raise OutOfMemory(f"{place} had too little memory: {error}") from error
             raise EngineFailed(f"{place} raised {type(error).__name__}: {error}") from error
 
-    def _arrays(self, answer: object) -> dict[str, Array]:
-        place = f"{self._setup.card.python_class}.infer"
+    def _arrays(self, answer: object, method: str) -> dict[str, Array]:
+        place = f"{self._setup.card.python_class}.{method}"
         if not isinstance(answer, dict):
             raise EngineFailed(f"{place} gave a {type(answer).__name__}, expected a dict of arrays")
         promised = {spec.name: spec for spec in self._signature.outputs}
@@ -149,7 +190,7 @@ class PythonEngine:
                 raise EngineFailed(f"{place} gave a {said} as output {name!r}, expected an array")
             outputs[name] = array
             if promised[name].datatype == "BYTES" and array.dtype.kind in "SUO":
-                outputs[name] = self._guarded("infer", partial(_as_bytes, name, array))
+                outputs[name] = self._guarded(method, partial(_as_bytes, name, array))
         return outputs
 
 
@@ -188,7 +229,7 @@ def _class_of(setup: EngineSetup) -> Any:
             key="python_class",
             value=named,
         ) from error
-    for method in ("load", "infer"):
+    for method in ("load", "stream" if setup.card.decoupled else "infer"):
         if not callable(getattr(found, method, None)):
             raise ConfigError(
                 f"python_class {named!r} has no method {method!r}", key="python_class", value=named

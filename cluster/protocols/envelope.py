@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import orjson
 
 from cluster.errors import ERRORS_BY_NAME, EngineFailed, SquadronError
+from cluster.requests import Parameter, SequenceStep
 from cluster.tensors import NUMPY_DTYPES, Tensor, bytes_array
 
 MAGIC = 0x53514401
@@ -33,7 +34,8 @@ _ALIGN = 8
 class Call:
     """One request in an envelope. `call_id` is the door's own; `rows` is its batch size.
 
-    `wanted` names the outputs to compute; empty means the public ones. Not frozen: the dispatcher
+    `wanted` names the outputs to compute; empty means the public ones. `sequence` and `parameters`
+    are for the models that take them; elsewhere they cost nothing. Not frozen: the dispatcher
     fills in `call_id` and, at every send, `left_s`; copies for that cost 6 µs a request.
     """
 
@@ -46,6 +48,8 @@ class Call:
     priority: int = 0
     tenant: str = ""
     trace_parent: str = ""
+    sequence: SequenceStep | None = None
+    parameters: dict[str, Parameter] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -76,10 +80,32 @@ def encode_calls(calls: Iterable[Call]) -> bytes:
             "t": call.tenant,
             "x": call.trace_parent,
             "i": [body.add(tensor) for tensor in call.inputs],
+            **(_rare(call) if call.sequence or call.parameters else _NOTHING),
         }
         for call in calls
     ]
     return body.whole(header)
+
+
+_NOTHING: dict[str, object] = {}
+
+
+def _rare(call: Call) -> dict[str, object]:
+    """The header's fields that most calls do not have."""
+    fields: dict[str, object] = {}
+    step = call.sequence
+    if step is not None:
+        # As text: an id may be larger than JSON numbers that every reader takes.
+        is_text = isinstance(step.id, str)
+        fields["s"] = [str(step.id), is_text, step.is_start, step.is_end]
+    if call.parameters:
+        fields["m"] = call.parameters
+    return fields
+
+
+def _step(spec: list[Any]) -> SequenceStep:
+    text, is_text, is_start, is_end = spec
+    return SequenceStep(id=text if is_text else int(text), is_start=is_start, is_end=is_end)
 
 
 def decode_calls(message: bytes) -> list[Call]:
@@ -96,6 +122,8 @@ def decode_calls(message: bytes) -> list[Call]:
             tenant=item["t"],
             trace_parent=item["x"],
             inputs=tuple(_tensor(message, start, spec) for spec in item["i"]),
+            sequence=_step(item["s"]) if "s" in item else None,
+            parameters=item.get("m") or {},
         )
         for item in header
     ]

@@ -61,7 +61,7 @@ _StreamResponse = message_class("inference.ModelStreamInferResponse")
 _ModelConfig = message_class("inference.ModelConfig")
 
 _NO_LABELS: Mapping[str, Sequence[str]] = {}
-_EMPTY_FINAL = "triton_enable_empty_final_response"
+EMPTY_FINAL = "triton_enable_empty_final_response"
 """The one reserved `triton_` parameter that gRPC clients may send."""
 
 _CONTENTS_OF: dict[Datatype, str] = {
@@ -102,7 +102,7 @@ def decode_infer(data: bytes, regions: Regions = DISABLED) -> InferenceRequest:
     model = message.model_name
     parameters: dict[str, Parameter] = {}
     if message.parameters:
-        parameters = _parameters(message.parameters, "the request", allowed=_EMPTY_FINAL)
+        parameters = _parameters(message.parameters, "the request", allowed=EMPTY_FINAL)
     inputs = _inputs(message, model, regions)
     refuse_duplicates([item.name for item in inputs], "input")
     outputs = tuple([_requested(entry, regions) for entry in message.outputs])
@@ -282,10 +282,22 @@ def _set_parameter(entry: Any, value: Parameter) -> None:
 
 
 def encode_stream_infer(
-    response: InferenceResponse, request: InferenceRequest, places: Places = DISABLED
+    response: InferenceResponse,
+    request: InferenceRequest,
+    places: Places = DISABLED,
+    *,
+    is_final: bool = True,
 ) -> bytes:
-    """One message of `ModelStreamInfer`; every request has one answer, which is its last."""
+    """One message of `ModelStreamInfer`; of an ordinary model it is the request's only one."""
     answer = _infer_response(response, request, _NO_LABELS, places)
+    answer.parameters["triton_final_response"].bool_param = is_final
+    data: bytes = _StreamResponse(infer_response=answer).SerializeToString()
+    return data
+
+
+def encode_stream_end(request: InferenceRequest, version: str) -> bytes:
+    """An empty last response: the decoupled model has no more for this request."""
+    answer = _InferResponse(model_name=request.model, model_version=version, id=request.request_id)
     answer.parameters["triton_final_response"].bool_param = True
     data: bytes = _StreamResponse(infer_response=answer).SerializeToString()
     return data

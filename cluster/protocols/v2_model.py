@@ -5,10 +5,11 @@ Source: protocol section 5.3 and Triton's model configuration (field names and T
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from cluster.config.sequences import ControlConfig, SequencesConfig, StateConfig
 from cluster.tensors import Datatype, Signature, TensorSpec
 
 InstanceKind = Literal["KIND_AUTO", "KIND_CPU", "KIND_GPU", "KIND_MODEL"]
@@ -30,6 +31,8 @@ class ModelDescription:
     max_batch_size: int = 0
     preferred_batch_sizes: tuple[int, ...] = ()
     max_queue_delay_us: int = 0
+    is_decoupled: bool = False
+    sequences: SequencesConfig | None = None
     num_instances: int = 1
     kind: InstanceKind = "KIND_AUTO"
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -79,7 +82,11 @@ def model_config(model: ModelDescription) -> dict[str, object]:
             key: {"string_value": value} for key, value in sorted(model.parameters.items())
         },
     }
-    if is_batched:
+    if model.is_decoupled:
+        config["model_transaction_policy"] = {"decoupled": True}
+    if model.sequences is not None:
+        config["sequence_batching"] = _sequence_batching(model.sequences)
+    elif is_batched:
         config["dynamic_batching"] = {
             "preferred_batch_size": list(model.preferred_batch_sizes),
             "max_queue_delay_microseconds": model.max_queue_delay_us,
@@ -91,3 +98,47 @@ def _tensor_config(spec: TensorSpec, is_batched: bool) -> dict[str, object]:
     """Dimensions are those of one row: the batch dimension is left out."""
     dims = list(spec.shape[1:] if is_batched else spec.shape)
     return {"name": spec.name, "data_type": type_name(spec.datatype), "dims": dims}
+
+
+def _sequence_batching(sequences: SequencesConfig) -> dict[str, object]:
+    found: dict[str, object] = {
+        "max_sequence_idle_microseconds": sequences.max_sequence_idle_us,
+        "control_input": [
+            {"name": name, "control": [_control(control)]}
+            for name, control in sequences.controls.items()
+        ],
+        "state": [_state(item) for item in sequences.state],
+    }
+    if sequences.strategy == "direct":
+        found["direct"] = {
+            "max_queue_delay_microseconds": sequences.max_queue_delay_us,
+            "minimum_slot_utilization": sequences.minimum_slot_utilization,
+        }
+    else:
+        found["oldest"] = {
+            "max_candidate_sequences": sequences.max_candidate_sequences,
+            "preferred_batch_size": list(sequences.preferred_batch_sizes),
+            "max_queue_delay_microseconds": sequences.max_queue_delay_us,
+        }
+    return found
+
+
+def _control(control: ControlConfig) -> dict[str, object]:
+    described: dict[str, object] = {"kind": f"CONTROL_SEQUENCE_{control.kind.upper()}"}
+    if control.kind == "corrid":
+        return {**described, "data_type": type_name(control.datatype)}
+    kind: Callable[[object], object] = _KINDS[control.datatype]
+    values = [kind(control.false_value), kind(control.true_value)]
+    return {**described, f"{control.datatype.lower()}_false_true": values}
+
+
+_KINDS: dict[Datatype, Callable[[Any], object]] = {"INT32": int, "FP32": float, "BOOL": bool}
+
+
+def _state(item: StateConfig) -> dict[str, object]:
+    return {
+        "input_name": item.input,
+        "output_name": item.output,
+        "data_type": type_name(item.datatype),
+        "dims": list(item.shape),
+    }

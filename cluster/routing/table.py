@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from cluster.config.cache import ResponseCacheConfig
 from cluster.config.ensemble import EnsembleConfig, ModelStep
+from cluster.config.sequences import SequencesConfig
 from cluster.config.squadron import SquadronConfig
 from cluster.config.variant import BatchingConfig
 from cluster.errors import ConfigError
@@ -30,7 +31,8 @@ class VariantFacts:
 
     `unavailable` is the reason why it cannot be served here (empty: it can). `labels` are the class
     names of the card's postprocessing, `output_labels` those of the artefact's own outputs.
-    `is_colocated`: the doors hold it themselves. `fingerprint`: equal ones compute the same.
+    `is_colocated`: the doors hold it themselves. `is_decoupled`: a request has any number of
+    responses. `fingerprint`: equal ones compute the same.
     """
 
     version: str
@@ -42,6 +44,7 @@ class VariantFacts:
     output_labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unavailable: str = ""
     is_colocated: bool = False
+    is_decoupled: bool = False
     fingerprint: str = ""
 
 
@@ -56,6 +59,7 @@ class VariantRoute:
     batching: BatchingConfig
     num_replicas: int
     is_optional: bool
+    sequences: SequencesConfig | None = None
     state: ModelState = "LOADING"
     reason: str = ""
     response_cache: ResponseCacheConfig = _NO_CACHE
@@ -189,6 +193,7 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
             batching=variant.batching,
             num_replicas=variant.replicas,
             is_optional=variant.optional,
+            sequences=variant.sequences,
             state="UNAVAILABLE" if fact.unavailable else "LOADING",
             reason=fact.unavailable or "waiting for its first replica",
             response_cache=variant.response_cache,

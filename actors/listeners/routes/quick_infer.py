@@ -103,6 +103,8 @@ class QuickInfer:
             return None
         if any(variant.signature != route.signature for variant in variants):
             return None
+        if any(variant.sequences or variant.facts.is_decoupled for variant in variants):
+            return None
         return QuickDecoder(
             place.model,
             route.signature,

@@ -32,7 +32,8 @@ Handler = Callable[[HttpRequest, Place], Awaitable[HttpReply | HttpStream]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """`answers_with`: the media type of a good answer. `takes`, `gives`: schema names."""
+    """`answers_with`: the media type of a good answer. `takes`, `gives`: schema names. Without
+    `takes_compressed` the body is handed over as it was sent."""
 
     method: str
     path: str
@@ -41,6 +42,7 @@ class Route:
     takes: str = ""
     gives: str = "Object"
     answers_with: str = "application/json"
+    takes_compressed: bool = True
     is_of_model: bool = False
 
     def paths(self) -> tuple[str, ...]:
@@ -76,6 +78,10 @@ class RouteTable:
             if names is not None:
                 return Place(methods=methods, **names)
         raise UnknownRoute("Not Found")
+
+    def as_sent(self) -> frozenset[Handler]:
+        """Handlers that take a body as it was sent."""
+        return frozenset(route.answer for route in self._routes if not route.takes_compressed)
 
     def operations(self) -> list[Operation]:
         """What `/openapi.json` lists: each route at each of its paths."""

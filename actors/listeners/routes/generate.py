@@ -1,0 +1,127 @@
+"""The generate extension over HTTP: a flat JSON object in, one answer or a stream of events out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from actors.front_door import FrontDoor
+from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream
+from actors.listeners.routes.infer import InferRoutes
+from actors.listeners.routes.table import Place, Route
+from cluster.errors import InvalidRequest, ReplicaError, SquadronError
+from cluster.protocols.extensions.generate import (
+    ONE_RESPONSE,
+    decode_generate,
+    encode_generated,
+    error_event,
+    event,
+)
+from cluster.requests import InferenceRequest, InferenceResponse
+
+logger = logging.getLogger("squadron.http")
+
+EVENTS = "text/event-stream; charset=utf-8"
+
+
+class GenerateRoutes:
+    """Bound to one front door."""
+
+    def __init__(self, door: FrontDoor, infer: InferRoutes) -> None:
+        self._door = door
+        self._infer = infer
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                method="POST",
+                path="/v2/models/{model}/generate",
+                answer=self._generate,
+                summary="Run a model, with its inputs as plain JSON fields",
+                takes="GenerateRequest",
+                gives="Generated",
+                takes_compressed=False,
+                is_of_model=True,
+            ),
+            Route(
+                method="POST",
+                path="/v2/models/{model}/generate_stream",
+                answer=self._generate_stream,
+                summary="The same, each response as an event",
+                takes="GenerateRequest",
+                gives="Text",
+                answers_with="text/event-stream",
+                takes_compressed=False,
+                is_of_model=True,
+            ),
+        ]
+
+    async def _generate(self, request: HttpRequest, place: Place) -> HttpReply:
+        asked = self._asked(request, place)
+        found: InferenceResponse | None = None
+        async with aclosing(self._door.stream(asked)) as responses:
+            async for response in responses:
+                if found is not None:
+                    raise InvalidRequest(ONE_RESPONSE)
+                found = response
+        if found is None:
+            raise InvalidRequest(ONE_RESPONSE)
+        return HttpReply(
+            status=200,
+            chunks=(encode_generated(found, asked),),
+            headers=(("x-squadron-variant", found.variant),),
+        )
+
+    async def _generate_stream(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
+        asked = self._asked(request, place)
+        responses = self._door.stream(asked)
+        try:
+            first = await anext(responses, None)
+            begin = b"" if first is None else event(encode_generated(first, asked))
+        except ReplicaError as error:
+            # The model's own error as the first response: an event, with the status it stands for.
+            return HttpReply(
+                status=error.http_status, chunks=(error_event(error),), content_type=EVENTS
+            )
+        except SquadronError:
+            await responses.aclose()
+            raise
+        variant = () if first is None else (("x-squadron-variant", first.variant),)
+        return HttpStream(
+            parts=_events(begin, responses, asked), content_type=EVENTS, headers=variant
+        )
+
+    def _asked(self, request: HttpRequest, place: Place) -> InferenceRequest:
+        _refuse_compressed(request.headers)
+        route = self._door.route(place.model, place.version)
+        asked = decode_generate(
+            request.body, model=place.model, version=place.version, signature=route.signature
+        )
+        return self._infer.with_headers(asked, request.headers)
+
+
+async def _events(
+    begin: bytes, responses: AsyncGenerator[InferenceResponse, None], asked: InferenceRequest
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(responses):
+        try:
+            if begin:
+                yield begin
+            async for response in responses:
+                yield event(encode_generated(response, asked))
+        except SquadronError as error:
+            # The status has been sent; the stream ends with what went wrong.
+            yield error_event(error)
+        except Exception:
+            logger.exception("a stream failed with a bug of ours")
+            yield error_event(SquadronError("internal error"))
+
+
+def _refuse_compressed(headers: Mapping[str, str]) -> None:
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise InvalidRequest(
+            f"Content-Encoding '{encoding[:40]}' is not supported for generate requests: send the "
+            "body as it is"
+        )

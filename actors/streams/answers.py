@@ -1,0 +1,130 @@
+"""A door's requests that have any number of responses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from actors.streams.transport import StreamTransport
+from cluster.errors import DeadlineExceeded, NoReadyReplica, ShardLost, SquadronError, Unsupported
+from cluster.protocols.envelope import Call, Reply
+from cluster.protocols.v2_check import check_request
+from cluster.requests import InferenceRequest, InferenceResponse
+from cluster.routing.table import VariantRoute
+
+if TYPE_CHECKING:
+    from actors.front_door import FrontDoor
+
+MAX_ATTEMPTS = 4
+"""Replicas that a request may meet dying before its first response."""
+
+ONE_ANSWER = (
+    "model '{}' is decoupled: inference with one answer doesn't support models with decoupled "
+    "transaction policy; ask generate_stream (HTTP) or ModelStreamInfer (gRPC)"
+)
+
+MakeStreams = Callable[[VariantRoute], StreamTransport]
+
+
+class StreamAnswers:
+    """Bound to one front door."""
+
+    def __init__(self, door: FrontDoor, make_streams: MakeStreams | None) -> None:
+        self._door = door
+        self._make_streams = make_streams
+        self._transports: dict[str, StreamTransport] = {}
+
+    async def responses(self, request: InferenceRequest) -> AsyncGenerator[InferenceResponse, None]:
+        """See `FrontDoor.stream`."""
+        route = self._door.variant_for(request)
+        if route is None or not route.facts.is_decoupled:
+            yield await self._door.infer(request)
+            return
+        self._door.enter()
+        began_s = time.perf_counter()
+        outcome, answered_by = "cancelled", ""
+        try:
+            async with aclosing(self._replies(route, request)) as replies:
+                async for reply in replies:
+                    if reply.error is not None:
+                        raise reply.error
+                    answered_by = route.name
+                    yield InferenceResponse(
+                        model=request.model,
+                        version=self._door.version_of(self._door.route(request.model)),
+                        request_id=request.request_id,
+                        variant=route.name,
+                        outputs=reply.outputs,
+                        parameters={"squadron_variant": route.name},
+                    )
+            outcome = "success"
+        except SquadronError as error:
+            outcome = error.code
+            raise
+        finally:
+            variant = answered_by if outcome == "success" else ""
+            self._door.leave(request, variant, outcome, time.perf_counter() - began_s)
+
+    async def _replies(
+        self, route: VariantRoute, request: InferenceRequest
+    ) -> AsyncGenerator[Reply, None]:
+        if route.state == "UNAVAILABLE":
+            raise NoReadyReplica(
+                f"model '{route.name}' is not at ready state: {route.reason}", retry_after_s=1
+            )
+        call = Call(
+            call_id=1,
+            rows=check_request(
+                request,
+                route.signature,
+                max_batch_size=route.batching.max_batch_size,
+                is_batched=route.facts.is_batched,
+            ),
+            left_s=0.0,
+            inputs=request.inputs,
+            wanted=tuple(output.name for output in request.outputs),
+            request_id=request.request_id,
+            priority=request.priority,
+            tenant=request.tenant,
+            trace_parent=request.trace_parent,
+            parameters=request.parameters,
+        )
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._door.timeout_s(request)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            call.left_s = deadline_s - loop.time()
+            has_begun = False
+            try:
+                async with aclosing(self._transport(route).stream(call)) as replies:
+                    while True:
+                        reply = await _next(replies, deadline_s)
+                        if reply is None:
+                            return
+                        has_begun = True
+                        yield reply
+            except ShardLost:
+                # What the caller has seen cannot be taken back; before that, another may do it.
+                if has_begun or attempt == MAX_ATTEMPTS:
+                    raise
+
+    def _transport(self, route: VariantRoute) -> StreamTransport:
+        if self._make_streams is None:
+            raise Unsupported(f"model '{route.name}' is decoupled, and this door has no streams")
+        found = self._transports.get(route.deployment)
+        if found is None:
+            found = self._transports[route.deployment] = self._make_streams(route)
+        return found
+
+
+async def _next(replies: AsyncGenerator[Reply, None], deadline_s: float) -> Reply | None:
+    """None at the end. Raises: DeadlineExceeded."""
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            return await anext(replies, None)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            "Request timeout expired: the deadline passed before the stream was complete"
+        ) from None
