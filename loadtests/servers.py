@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -69,10 +70,16 @@ def free_ports(num: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def squadron(scratch: Path, *, python: Path | None = None) -> Iterator[Running]:
+def squadron(
+    scratch: Path,
+    *,
+    python: Path | None = None,
+    change: Callable[[dict[str, Any]], None] = lambda args: None,
+) -> Iterator[Running]:
     """`squadron serve` of `bench.yaml` on free ports, in a Ray of its own.
 
     `python` is the interpreter of another checkout's environment, to compare two versions.
+    `change` may alter the configuration's `args`.
     """
     http, grpc, metrics, second_door = free_ports(4)
     content = yaml.safe_load(BENCH_CONFIG.read_text())
@@ -81,6 +88,7 @@ def squadron(scratch: Path, *, python: Path | None = None) -> Iterator[Running]:
     for door, port in (("http", http), ("grpc", grpc), ("metrics", metrics)):
         args["server"][door]["port"] = port
     args["store"]["path"] = str(store_root())
+    change(args)
     scratch.mkdir(parents=True, exist_ok=True)
     file = scratch / "bench.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -109,4 +110,7 @@ class RegionRegistry:
     def _write(self, entries: Mapping[str, Registered]) -> None:
         new = self._file.with_suffix(".new")
         new.write_bytes(orjson.dumps([asdict(entry) for entry in entries.values()]))
+        # The kernel's own times are as coarse as 4 ms, and an inode may come again at once.
+        changed_ns = max(time.time_ns(), self.stamp()[1] + 1)
+        os.utime(new, ns=(changed_ns, changed_ns))
         new.replace(self._file)

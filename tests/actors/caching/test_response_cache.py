@@ -304,3 +304,15 @@ async def test_a_cached_arm_changes_nothing_in_an_experiments_split(tmp_path: Pa
     assert {(answer.variant, how(answer)) for answer in answers} == {
         ("m", "miss"), ("m", "hit"), ("n", None),
     }  # fmt: skip
+
+
+async def test_a_model_that_was_changed_is_asked_anew(tmp_path: Path) -> None:
+    transport = Doubling()
+    route = variant("m", **ON)
+    async with front(tmp_path, route, ensemble(**ON), transport=transport) as door:
+        answers = [await ask(door, 3), await ask(door, 3, "twice")]
+        changed = replace(route, facts=replace(route.facts, fingerprint="other weights"))
+        door.adopt(RoutingTable(version=2, routes={**door.table.routes, "m": changed}))
+        answers += [await ask(door, 3), await ask(door, 3, "twice")]
+
+    assert [how(answer) for answer in answers] == ["miss"] * 4
