@@ -34,16 +34,26 @@ _EXPIRED = "Request timeout expired: the deadline passed before the answer came"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
+class _Flight:
+    """An envelope under way, and how many of its calls somebody still waits for."""
+
+    task: asyncio.Task[None]
+    num_open: int
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class Ticket(Queued[Call]):
     """A call on its way. Times are on the loop's clock; `done` is called once, on the loop."""
 
     done: Callable[[Reply], None]
     attempts: int = 0
     is_open: bool = True
+    flight: _Flight | None = None
     dispatcher: Dispatcher
 
     def cancel(self) -> None:
-        """The caller is gone: what is not under way yet is not run, and `done` is not called."""
+        """The caller is gone: `done` is not called. What does not run yet is not run, neither here
+        nor in the replica (there, once nobody waits for any call of its envelope)."""
         self.dispatcher.cancel(self)
 
 
@@ -139,6 +149,7 @@ class Dispatcher:
         """See `Ticket.cancel`."""
         ticket.is_open = False
         self._queue.withdraw(ticket)
+        _abandon(ticket)
 
     def _flush(self) -> None:
         self._is_flush_due = False
@@ -223,6 +234,9 @@ class Dispatcher:
         for ticket in group:
             self._watch(ticket)
         task = self._loop.create_task(self._receive(group, replies, rows, now_s))
+        flight = _Flight(task=task, num_open=len(group))
+        for ticket in group:
+            ticket.flight = flight
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -230,20 +244,25 @@ class Dispatcher:
         self, group: list[Ticket], replies: Awaitable[list[Reply]], rows: int, sent_s: float
     ) -> None:
         try:
-            _deliver(group, await replies)
+            found = await replies
+            self._hand_overs.observe(self._loop.time() - sent_s)
+            _landed(group)
+            _deliver(group, found)
         except ShardLost as error:
+            _landed(group)
             self._retry(group, error)
         except SquadronError as error:
+            _landed(group)
             for ticket in group:
                 _fail(ticket, error)
         except Exception as error:
             # A bug on the way must not leave callers waiting; the name alone, no details.
             failed = EngineFailed(f"the replica's answer was lost: {type(error).__name__}")
+            _landed(group)
             for ticket in group:
                 _fail(ticket, failed)
             raise
         finally:
-            self._hand_overs.observe(self._loop.time() - sent_s)
             self._rows_under_way -= rows
             self._num_under_way -= len(group)
             if self._again or len(self._queue):
@@ -283,10 +302,25 @@ class Dispatcher:
             assert isinstance(item, Ticket)
             self._queue.withdraw(item)
             _fail(item, DeadlineExceeded(_EXPIRED))
+            _abandon(item)
         self._timer_s = self._agenda.next_s()
         self._timer = None
         if self._timer_s < inf:
             self._timer = self._loop.call_at(self._timer_s, self._expire)
+
+
+def _landed(group: list[Ticket]) -> None:
+    for ticket in group:
+        ticket.flight = None
+
+
+def _abandon(ticket: Ticket) -> None:
+    """Nobody waits for this call any more; its envelope is called back with its last one."""
+    flight, ticket.flight = ticket.flight, None
+    if flight is not None:
+        flight.num_open -= 1
+        if flight.num_open == 0:
+            flight.task.cancel()
 
 
 def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:

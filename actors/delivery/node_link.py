@@ -1,7 +1,8 @@
 """Batches between processes of one node: a Unix socket a replica, many batches in flight on it.
 
-Frame, little-endian: u32 bytes of what follows | u64 number of the exchange | envelope. A frame
-whose envelope is empty says goodbye: the replica is draining, send it nothing more.
+Frame, little-endian: u32 bytes of what follows | u64 number of the exchange | envelope. From a
+replica, an empty frame of the last number says goodbye: it is draining, send it nothing more. From
+a door, an empty frame calls the exchange of its number back: nobody waits for the answer.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class NodeListener:
         self.path = path
         self._answer = answer
         self._doors: set[_Door] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[tuple[_Door, int], asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -94,14 +95,19 @@ class NodeListener:
         # Frames that were on their way when we said goodbye arrive within a turn or two.
         await asyncio.sleep(0.1)
         while self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks.values())
         for door in list(self._doors):
             door.close()
 
     def serve(self, door: _Door, number: int, frame: bytes) -> None:
+        exchange = (door, number)
+        if not frame:
+            if exchange in self._tasks:
+                self._tasks[exchange].cancel()
+            return
         task = asyncio.get_running_loop().create_task(self._reply(door, number, frame))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[exchange] = task
+        task.add_done_callback(lambda _: self._tasks.pop(exchange, None))
 
     async def _reply(self, door: _Door, number: int, frame: bytes) -> None:
         try:
@@ -116,6 +122,10 @@ class NodeListener:
 
     def left(self, door: _Door) -> None:
         self._doors.discard(door)
+        # A door that is gone reads no answers; its callers ask another one.
+        for (asked_by, _), task in list(self._tasks.items()):
+            if asked_by is door:
+                task.cancel()
 
 
 class _Door(_Frames):
@@ -167,6 +177,9 @@ class NodeLink(_Frames):
         self.write_frame(number, frame)
         try:
             return await future
+        except asyncio.CancelledError:
+            self.write_frame(number, b"")
+            raise
         finally:
             self._open.pop(number, None)
 

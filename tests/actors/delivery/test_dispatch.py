@@ -222,6 +222,54 @@ async def test_replies_that_are_there_at_once_need_no_task() -> None:
     assert await asyncio.gather(*(ask(to, v) for v in range(9))) == list(range(9))
 
 
+async def test_an_envelope_is_called_back_with_the_last_of_its_callers() -> None:
+    class Endless(Doubling):
+        num_called_back = 0
+
+        async def send(self, calls: Sequence[Call]) -> list[Reply]:
+            try:
+                return await super().send(calls)
+            except asyncio.CancelledError:
+                self.num_called_back += 1
+                raise
+
+    transport = Endless()
+    transport.open.clear()
+    to, _ = dispatcher(transport, window=2, batch=2)
+    first, second = (asyncio.create_task(ask(to, v)) for v in (1, 2))
+    await asyncio.sleep(0.01)
+
+    first.cancel()
+    await asyncio.sleep(0.01)
+    assert transport.num_called_back == 0
+    second.cancel()
+    await asyncio.sleep(0.01)
+
+    assert transport.num_called_back == 1
+    transport.open.set()
+    assert await ask(to, 3) == 6
+
+
+async def test_what_is_past_its_deadline_is_called_back() -> None:
+    class Endless(Doubling):
+        async def send(self, calls: Sequence[Call]) -> list[Reply]:
+            try:
+                return await super().send(calls)
+            except asyncio.CancelledError:
+                called_back.set()
+                raise
+
+    called_back = asyncio.Event()
+    transport = Endless()
+    transport.open.clear()
+    to, _ = dispatcher(transport)
+
+    with pytest.raises(DeadlineExceeded):
+        await ask(to, 1, patience_s=0.01)
+
+    await asyncio.wait_for(called_back.wait(), 5)
+
+
 async def test_too_many_waiting_are_refused_with_when_to_come_back() -> None:
     transport = Doubling()
     transport.open.clear()

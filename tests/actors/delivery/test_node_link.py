@@ -127,3 +127,55 @@ async def test_a_replica_that_comes_later_is_found(tmp_path: Path) -> None:
     assert await ask(links, b"hello") == b"HELLO"
     links.close()
     await listener.drain()
+
+
+async def test_what_nobody_waits_for_is_called_back(tmp_path: Path) -> None:
+    began, called_back = asyncio.Event(), asyncio.Event()
+
+    async def slow(frame: bytes) -> bytes:
+        if frame == b"quick":
+            return frame
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            called_back.set()
+        return frame
+
+    listener = NodeListener(tmp_path / "a.sock", slow)
+    await listener.start()
+    links = NodeLinks(tmp_path)
+    asked = asyncio.create_task(ask(links, b"x"))
+    await asyncio.wait_for(began.wait(), 5)
+
+    asked.cancel()
+
+    await asyncio.wait_for(called_back.wait(), 5)
+    assert await ask(links, b"quick") == b"quick"
+    links.close()
+    await listener.drain()
+
+
+async def test_a_door_that_goes_calls_all_its_exchanges_back(tmp_path: Path) -> None:
+    began, called_back = asyncio.Event(), asyncio.Event()
+
+    async def slow(frame: bytes) -> bytes:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            called_back.set()
+        return frame
+
+    listener = NodeListener(tmp_path / "a.sock", slow)
+    await listener.start()
+    links = NodeLinks(tmp_path)
+    asked = asyncio.create_task(ask(links, b"x"))
+    await asyncio.wait_for(began.wait(), 5)
+
+    links.close()
+
+    await asyncio.wait_for(called_back.wait(), 5)
+    with pytest.raises(ShardLost):
+        await asked
+    await listener.drain()
