@@ -33,6 +33,12 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_PIPELINED = 16
 MAX_CHUNKS = 65_536
 """Of a body (protocol section 5.7): a chunk a byte costs more to read than the bytes do."""
+MAX_FRAMING_BYTES = 512 * 1024
+"""What the parser may hold or skip of one request: lines without end never reach a callback. A
+read brings at most 256 KiB, some of which may belong to the request before."""
+FRAMING_BYTES_PER_CHUNK = 16
+MIN_BODY_BYTES_PER_S = 1024
+"""A body that comes slower holds a connection and its memory for nothing."""
 LINGER_S = 1.0
 """How long a draining door waits on an idle connection for a request that is on its way."""
 
@@ -99,6 +105,8 @@ class HttpConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._num_chunks = 0
+        self._num_read = 0
+        self._body_began_s = 0.0
         self._is_reading = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -142,6 +150,10 @@ class HttpConnection(asyncio.Protocol):
         self._data = data
         try:
             self._parser.feed_data(data)
+            if self._is_reading:
+                self._count_framing(len(data))
+        except PayloadTooLarge as error:
+            self._refuse(error)
         except httptools.HttpParserUpgrade:
             self._refuse(InvalidRequest("protocol upgrades are not supported"))
         except httptools.HttpParserCallbackError as error:
@@ -182,6 +194,7 @@ class HttpConnection(asyncio.Protocol):
         self._headers[HEADER_NAMES.get(name) or lower_name(name)] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        self._body_began_s = self._loop.time()
         size = self._headers.get("content-length", "")
         if size.isdigit() and int(size) > self._limits.max_body_bytes:
             raise self._too_large(int(size))
@@ -198,7 +211,10 @@ class HttpConnection(asyncio.Protocol):
         if self._body_bytes > self._limits.max_body_bytes:
             raise self._too_large(self._body_bytes)
         self._body.append(part)
-        self._watch(self._limits.header_timeout_s)
+        patience_s = self._limits.header_timeout_s
+        earned_s = self._body_bytes / MIN_BODY_BYTES_PER_S
+        spent_s = self._loop.time() - self._body_began_s
+        self._watch(min(patience_s, max(0.0, patience_s + earned_s - spent_s)))
 
     def on_message_complete(self) -> None:
         self._is_reading = False
@@ -356,6 +372,13 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(InvalidRequest("the request did not arrive in time"))
         else:
             self._close()
+
+    def _count_framing(self, num_bytes: int) -> None:
+        """Of a request that is not whole yet. Raises: PayloadTooLarge."""
+        self._num_read += num_bytes
+        allowed = MAX_FRAMING_BYTES + FRAMING_BYTES_PER_CHUNK * self._num_chunks
+        if self._num_read - self._body_bytes - self._header_bytes > allowed:
+            raise PayloadTooLarge(f"the request has a line of more than {MAX_HEADER_BYTES} bytes")
 
     def _count_header(self, num_bytes: int) -> None:
         self._header_bytes += num_bytes

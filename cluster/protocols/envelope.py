@@ -82,23 +82,30 @@ def encode_calls(calls: Iterable[Call]) -> bytes:
     return body.whole(header)
 
 
+_MALFORMED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, struct.error)
+"""What reading a header of another shape raises besides ValueError."""
+
+
 def decode_calls(message: bytes) -> list[Call]:
     """Tensors are views on `message`. Raises: ValueError for anything but an envelope."""
-    header, start = _header(message)
-    return [
-        Call(
-            call_id=item["c"],
-            rows=item["n"],
-            left_s=item["l"],
-            wanted=tuple(item["w"]),
-            request_id=item["r"],
-            priority=item["p"],
-            tenant=item["t"],
-            trace_parent=item["x"],
-            inputs=tuple(_tensor(message, start, spec) for spec in item["i"]),
-        )
-        for item in header
-    ]
+    try:
+        header, start = _header(message)
+        return [
+            Call(
+                call_id=item["c"],
+                rows=item["n"],
+                left_s=item["l"],
+                wanted=tuple(item["w"]),
+                request_id=item["r"],
+                priority=item["p"],
+                tenant=item["t"],
+                trace_parent=item["x"],
+                inputs=tuple(_tensor(message, start, spec) for spec in item["i"]),
+            )
+            for item in header
+        ]
+    except _MALFORMED as error:
+        raise ValueError(f"not an envelope of calls: {type(error).__name__}: {error}") from None
 
 
 def encode_replies(replies: Iterable[Reply]) -> bytes:
@@ -119,18 +126,21 @@ def encode_replies(replies: Iterable[Reply]) -> bytes:
 
 def decode_replies(message: bytes) -> list[Reply]:
     """Tensors are views on `message`. Raises: ValueError for anything but an envelope."""
-    header, start = _header(message)
-    return [
-        Reply(
-            call_id=item["c"],
-            queue_s=item["q"],
-            compute_s=item["k"],
-            batch_rows=item["b"],
-            error=_rebuilt(item["e"]),
-            outputs=tuple(_tensor(message, start, spec) for spec in item["o"]),
-        )
-        for item in header
-    ]
+    try:
+        header, start = _header(message)
+        return [
+            Reply(
+                call_id=item["c"],
+                queue_s=item["q"],
+                compute_s=item["k"],
+                batch_rows=item["b"],
+                error=_rebuilt(item["e"]),
+                outputs=tuple(_tensor(message, start, spec) for spec in item["o"]),
+            )
+            for item in header
+        ]
+    except _MALFORMED as error:
+        raise ValueError(f"not an envelope of replies: {type(error).__name__}: {error}") from None
 
 
 class _Body:

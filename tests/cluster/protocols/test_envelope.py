@@ -88,3 +88,15 @@ def test_an_error_keeps_its_class_message_and_details() -> None:
 def test_anything_else_is_no_envelope(message: bytes) -> None:
     with pytest.raises(ValueError, match="envelope"):
         decode_calls(message)
+
+
+def test_an_envelope_of_the_other_kind_or_of_another_shape_is_refused() -> None:
+    calls = encode_calls([Call(call_id=1, rows=1, left_s=1.0, inputs=(example("FP32"),))])
+    for decode, message in (
+        (decode_replies, calls),
+        (decode_calls, encode_replies([Reply(call_id=1)])),
+        (decode_calls, calls.replace(b'"FP32"', b'"FP99"')),
+        (decode_calls, calls.replace(b'[{"c":1', b'[["c",1')),
+    ):
+        with pytest.raises(ValueError, match=r"envelope|JSON|expected"):
+            decode(message)
