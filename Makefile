@@ -2,6 +2,7 @@
 #   make serve                                  set up, fetch the models, serve prod.yaml
 #   make serve CONFIG=serve_configs/dev.yaml    serve another file
 #   make bench BENCH=--quick                    measure it against its peers (loadtests/report)
+#   make conformance                            ask it as Triton's and kserve's clients do
 #   make test                                   set up what the tests need and run them all
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -27,10 +28,10 @@ RUNTIME := cpu
 endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup setup-dev models serve test check bench clean
+.PHONY: help setup setup-dev models serve test check bench conformance clean
 
 help:
-	@sed -n '2,6p' Makefile | sed 's/^# \?//'
+	@sed -n '2,7p' Makefile | sed 's/^# \?//'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
@@ -76,6 +77,9 @@ check: setup-dev
 bench: setup-dev models
 	@$(PIP) install -q -e '.[$(RUNTIME),bench]'
 	$(BIN)/python -m loadtests.bench $(BENCH)
+
+conformance: setup-dev
+	@$(BIN)/python -m tests.conformance $(CONFORMANCE)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

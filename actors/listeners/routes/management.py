@@ -141,4 +141,9 @@ def _wants_ready(body: bytes) -> bool:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"failed to parse the request JSON: {error}") from None
-    return isinstance(content, dict) and content.get("ready") is True
+    if not isinstance(content, dict):
+        raise InvalidRequest("the request JSON must be an object")
+    ready = content.get("ready")
+    if not isinstance(ready, bool | None):
+        raise InvalidRequest(f"'ready' must be true or false, got {orjson.dumps(ready).decode()}")
+    return bool(ready)

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import orjson
+import pytest
 
 from tests.actors.listeners.doors import SUM, make_door, simple_body
 
@@ -143,3 +144,10 @@ async def test_models_are_not_loaded_over_the_network_yet(tmp_path: Path) -> Non
             "explicit model load / unload is not allowed if polling is enabled",
         )
     assert (await door.refusal("POST", "/v2/repository/mine/models/simple/load"))[0] == 501
+
+
+@pytest.mark.parametrize("body", [{"ready": "yes"}, {"ready": {}}, [1]])
+async def test_an_index_is_not_filtered_by_what_is_no_boolean(tmp_path: Path, body: object) -> None:
+    status, _ = await make_door(tmp_path).refusal("POST", "/v2/repository/index", body)
+
+    assert status == 400
