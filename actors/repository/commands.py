@@ -43,6 +43,7 @@ class Commands:
         """Returns when the model serves as asked. Raises: InvalidRequest or SquadronError whose
         text says "failed to load"; what served before goes on serving then."""
         async with self._locks.setdefault(model, asyncio.Lock()):
+            self._control.loading.add(model)
             try:
                 if members_of(self._control.config, model):
                     await self._load_graph(model, bool(config or files))
@@ -52,6 +53,8 @@ class Commands:
                 raise InvalidRequest(f"failed to load '{model}', {error.message}") from None
             except SquadronError as error:
                 raise type(error)(f"failed to load '{model}', {error.message}") from None
+            finally:
+                self._control.loading.discard(model)
         await self._step()
 
     async def unload(self, model: str, *, with_dependents: bool) -> None:

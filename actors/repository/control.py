@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from actors.repository import apps, state
@@ -30,6 +31,7 @@ from cluster.control.repository import (
 )
 from cluster.errors import ConfigError
 from cluster.models import ModelState
+from cluster.optimization.triton.upload import remove_uploads
 from cluster.routing.table import Route, RoutingTable, VariantRoute, build_table
 
 logger = logging.getLogger("squadron.repository")
@@ -53,7 +55,8 @@ class Trial:
 
 
 class RepositoryControl:
-    """Lives on the controller's loop. `app`: the application whose models these are."""
+    """Lives on the controller's loop. `app`: the application whose models these are; `loading`:
+    the names that a caller is loading now."""
 
     def __init__(self, app: str, setup: RepositorySetup) -> None:
         self._app = app
@@ -67,6 +70,7 @@ class RepositoryControl:
         self._trials: dict[str, Trial] = {}
         self._cache: dict[tuple[str, str], Candidate | None] = {}
         self._asked: set[str] = set()
+        self.loading: set[str] = set()
 
     @property
     def config(self) -> SquadronConfig:
@@ -162,7 +166,16 @@ class RepositoryControl:
                 calls.append(_deploying(by_app[action.app]))
             else:
                 calls.append(_deleting(action.app))
+                calls.extend(self._pruning(action.name, wanted.values()))
         return calls
+
+    def _pruning(self, name: str, wanted: Iterable[Candidate]) -> list[Callable[[], None]]:
+        """Take away the files sent for a model that nothing serves any more."""
+        if name in self.loading:
+            return []  # what was just sent is not wanted yet
+        known = [*wanted, *self._serving.values(), *self._known(self.desired()).values()]
+        kept = {each.wanted.store for each in known}
+        return [partial(remove_uploads, self.setup.store, name, kept)]
 
     def _known(self, desired: Desired) -> dict[str, Candidate]:
         """A name whose source has gone from the store is left out; the log says so."""
@@ -185,7 +198,7 @@ class RepositoryControl:
     ) -> Candidate:
         """After a restart in the middle of a change: the one that the doors use, if it runs."""
         told = self._told.get(name)
-        if told is None or told.variant is None or candidate.app in states:
+        if told is None or told.variant is None or _is_ready(candidate, states):
             return candidate
         try:
             old = self.candidate(name, Wanted(variant=told.variant, store=told.store))

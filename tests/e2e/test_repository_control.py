@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,8 +44,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
 
 
 @pytest.fixture(scope="module")
-def served(store: ModelStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("controlled")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("controlled")
+
+
+@pytest.fixture(scope="module")
+def served(store: ModelStore, folder: Path) -> Iterator[Running]:
     args = {
         "server": {"repository_control": "explicit"},
         "variants": {"double": {"source": "double"}, "triple": {"source": "triple"}},
@@ -306,3 +312,42 @@ def test_a_killed_controller_comes_back_with_what_was_loaded(both: Both, served:
     assert both.max_batch_size("double") == 16
     assert both.index()["triple"] == ("UNAVAILABLE", "unloaded")
     assert both.index()["spare"] == ("UNAVAILABLE", "unloaded")
+
+
+def test_a_changed_configuration_leaves_what_was_loaded_and_changes_only_its_own(
+    both: Both, served: Running, folder: Path
+) -> None:
+    both.client.load_model("double", config='{"max_batch_size": 16}')
+    both.client.load_model("spare")
+    pids = served.pids("variant-double")
+    content = yaml.safe_load((folder / "controlled.yaml").read_text())
+    size = 4 if both.is_grpc else 2
+    content["applications"][0]["args"]["variants"]["triple"]["batching"] = {"max_batch_size": size}
+    (folder / "changed.yaml").write_text(yaml.safe_dump(content))
+
+    program = Path(sys.executable).with_name("serve")
+    environment = {
+        **os.environ,
+        "RAY_DASHBOARD_ADDRESS": served.dashboard(),
+        "RAY_AUTH_MODE": "token",
+    }
+    subprocess.run(
+        [program, "deploy", folder / "changed.yaml"],
+        check=True,
+        capture_output=True,
+        env=environment,
+    )
+
+    def has_changed() -> bool:
+        try:
+            found = httpx.get(f"{served.http}/v2/models/triple/config").json()
+        except httpx.HTTPError:
+            return False  # a door that leaves closes its connections
+        return bool(found["max_batch_size"] == size)
+
+    assert eventually(has_changed)
+    after = Both(both.module, both.url)
+    assert after.max_batch_size("double") == 16
+    assert after.ask("spare") == [5, 10, 15]
+    assert set(served.pids("variant-double")) <= set(pids)
+    after.client.close()

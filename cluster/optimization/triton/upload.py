@@ -7,8 +7,10 @@ operators, files of weights, compiled contexts) is refused before the runtime se
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,14 @@ def _stored(model: str, config_json: str, folder: Path, store: ModelStore) -> Up
     source = f"{model}/{versions[-1]}"
     variant = VariantConfig.model_validate({"source": source, "colocate": "never", **section})
     return Uploaded(variant=variant, store=str(store.root))
+
+
+def remove_uploads(root: Path, model: str, kept: Collection[str]) -> None:
+    """Remove what was sent for a model but the stores in `kept`."""
+    for folder in (root / SANDBOX).glob(f"{model}-*"):
+        digest = folder.name.removeprefix(f"{model}-")
+        if re.fullmatch(r"[0-9a-f]{16}", digest) and str(folder) not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _without_paths(text: str, folder: Path) -> str:

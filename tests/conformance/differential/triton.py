@@ -8,10 +8,11 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
@@ -32,11 +33,19 @@ class Triton:
 
 
 @contextmanager
-def triton(repository: Path, scratch: Path) -> Iterator[Triton]:
-    """Triton with every model of a repository. Raises: ServerFailed with the end of its log."""
+def triton(
+    repository: Path, scratch: Path, *, python_backends: Mapping[str, Path] = MappingProxyType({})
+) -> Iterator[Triton]:
+    """Triton with every model of a repository. Raises: ServerFailed with the end of its log.
+
+    `python_backends`: name of a backend -> its program for Triton's Python backend.
+    """
     install(PEERS["triton"])
     http, grpc = free_ports(2)
     backends, program, libraries = _installed(scratch)
+    for name, source in python_backends.items():
+        (backends / name).mkdir()
+        shutil.copy(source, backends / name / "model.py")
     command = [
         str(program),
         f"--model-repository={repository}",

@@ -8,7 +8,12 @@ from onnx import TensorProto, helper
 
 from cluster.config.store import ModelStore
 from cluster.errors import InvalidRequest
-from cluster.optimization.triton.upload import Uploaded, check_graph, store_upload
+from cluster.optimization.triton.upload import (
+    Uploaded,
+    check_graph,
+    remove_uploads,
+    store_upload,
+)
 from cluster.protocols.triton.uploads import UploadedFile
 from tests.triton_repository import write_scaler
 
@@ -49,6 +54,19 @@ def test_the_same_files_are_stored_once(tmp_path: Path) -> None:
     content = write_scaler(tmp_path / "m.onnx", factor=2.0).read_bytes()
 
     assert stored(tmp_path, content) == stored(tmp_path, content)
+
+
+def test_what_nothing_serves_any_more_is_removed_and_only_that(tmp_path: Path) -> None:
+    content = write_scaler(tmp_path / "m.onnx", factor=2.0).read_bytes()
+    first, second = stored(tmp_path, content), stored(tmp_path, content, version=2)
+    other = tmp_path / "store/.uploads/m-x-0123456789abcdef"
+    other.mkdir()
+
+    remove_uploads(tmp_path / "store", "m", {second.store})
+
+    assert not Path(first.store).exists()
+    assert Path(second.store).exists()
+    assert other.exists()
 
 
 @pytest.mark.parametrize("where", ["initializer", "attribute", "subgraph"])

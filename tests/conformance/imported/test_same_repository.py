@@ -1,0 +1,149 @@
+"""One repository, served by Triton as it is and by Squadron after `squadron models import`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpc_client
+import tritonclient.http as http_client
+from tritonclient.utils import InferenceServerException
+
+from loadtests.servers import ServerFailed
+from tests.conformance.differential.triton import triton
+from tests.e2e.running import running
+from tests.triton_repository import write_repository
+
+pytestmark = [pytest.mark.e2e]
+BACKEND = Path(__file__).with_name("onnx_backend.py")
+MODELS = ("simple", "scaler", "picker", "pipeline")
+ROWS = np.array([[1, 2, 3], [9, 4, 5], [0, -1, 0.5]], np.float32)
+NUMBERS = np.arange(48, dtype=np.int32).reshape(3, 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What one server says. `answers`: case -> output -> values, or the error's text."""
+
+    metadata: dict[str, Any]
+    configs: dict[str, Any]
+    answers: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_repository(tmp_path_factory.mktemp("same") / "repository")
+    # Completing a configuration from the graph is the backend's work: ours here is not Triton's.
+    shutil.rmtree(folder / "bare")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def theirs(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Said:
+    scratch = tmp_path_factory.mktemp("triton")
+    try:
+        with triton(repository, scratch, python_backends={"onnxruntime": BACKEND}) as server:
+            return said(
+                server.http.removeprefix("http://"), server.grpc, old_scaler=("scaler", "1")
+            )
+    except ServerFailed as error:
+        pytest.skip(f"Triton cannot be had here: {error}")
+
+
+@pytest.fixture(scope="module")
+def ours(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Said:
+    folder = tmp_path_factory.mktemp("squadron")
+    program = Path(sys.executable).with_name("squadron")
+    options = ["--store", folder / "store", "--out", folder / "same.yaml", "--strict"]
+    subprocess.run([program, "models", "import", repository, *options], check=True, timeout=120)
+    with running(folder / "same.yaml", folder) as server:
+        return said(server.http_address, server.grpc, old_scaler=("scaler-v1", ""))
+
+
+def said(http: str, grpc: str, *, old_scaler: tuple[str, str]) -> Said:
+    answers: dict[str, Any] = {}
+    for module, url in ((http_client, http), (grpc_client, grpc)):
+        with module.InferenceServerClient(url) as client:
+            for name, answer in asked(module, client, old_scaler):
+                answers[f"{module.__name__}: {name}"] = answer
+    with http_client.InferenceServerClient(http) as client:
+        return Said(
+            metadata={name: client.get_model_metadata(name) for name in MODELS},
+            configs={name: client.get_model_config(name) for name in MODELS},
+            answers=answers,
+        )
+
+
+def asked(module: Any, client: Any, old_scaler: tuple[str, str]) -> Iterator[tuple[str, Any]]:
+    def ask(model: str, inputs: dict[str, np.ndarray], version: str = "", **more: Any) -> Any:
+        tensors = []
+        for name, array in inputs.items():
+            datatype = {"int32": "INT32", "float32": "FP32"}[array.dtype.name]
+            tensor = module.InferInput(name, list(array.shape), datatype)
+            tensor.set_data_from_numpy(array)
+            tensors.append(tensor)
+        try:
+            answer = client.infer(model, tensors, model_version=version, **more)
+        except InferenceServerException as error:
+            return str(error.status()).removeprefix("StatusCode.")
+        response = answer.get_response()
+        outputs = response["outputs"] if isinstance(response, dict) else response.outputs
+        names = [each["name"] if isinstance(each, dict) else each.name for each in outputs]
+        return {name: answer.as_numpy(name).tolist() for name in sorted(names)}
+
+    two = {"INPUT0": NUMBERS, "INPUT1": NUMBERS[::-1].copy()}
+    yield "sum and difference", ask("simple", two)
+    yield "first priority", ask("simple", two, priority=1)
+    yield "one output", ask("simple", two, outputs=[module.InferRequestedOutput("OUTPUT1")])
+    yield "newest version", ask("scaler", {"x": ROWS})
+    yield "older version", ask(old_scaler[0], {"x": ROWS}, version=old_scaler[1])
+    yield "version that is not there", ask("scaler", {"x": ROWS}, version="3")
+    yield "scores", ask("picker", {"x": ROWS})
+    for count in (1, 2, 3):
+        classes = [module.InferRequestedOutput("scores", class_count=count)]
+        yield f"{count} classes by name", ask("picker", {"x": ROWS}, outputs=classes)
+    yield "ensemble", ask("pipeline", {"raw": ROWS})
+    yield "batch too large", ask("scaler", {"x": np.zeros((5, 3), np.float32)})
+    yield "wrong shape", ask("scaler", {"x": np.zeros((1, 4), np.float32)})
+    yield "wrong name", ask("scaler", {"z": ROWS})
+    yield "wrong datatype", ask("scaler", {"x": ROWS.astype(np.int32)})
+    yield "unknown model", ask("nobody", {"x": ROWS})
+
+
+def test_every_answer_is_the_same(theirs: Said, ours: Said) -> None:
+    assert ours.answers == theirs.answers
+
+
+def test_metadata_is_the_same_but_for_the_platform_and_the_versions_of_a_name(
+    theirs: Said, ours: Said
+) -> None:
+    for name in MODELS:
+        for key in ("name", "inputs", "outputs"):
+            assert ours.metadata[name][key] == theirs.metadata[name][key], (name, key)
+    assert theirs.metadata["scaler"]["versions"] == ["1", "2"]
+    assert ours.metadata["scaler"]["versions"] == ["2"]
+
+
+def test_the_configuration_says_the_same_of_what_both_have(theirs: Said, ours: Said) -> None:
+    for name in MODELS:
+        mine, their = ours.configs[name], theirs.configs[name]
+        assert mine["max_batch_size"] == their["max_batch_size"], name
+        for side in ("input", "output"):
+            assert tensors(mine[side]) == tensors(their[side]), name
+    mine, their = ours.configs["simple"], theirs.configs["simple"]
+    for key in ("preferred_batch_size", "max_queue_delay_microseconds"):
+        assert mine["dynamic_batching"][key] == their["dynamic_batching"][key]
+    assert mine["instance_group"][0]["count"] == their["instance_group"][0]["count"] == 2
+
+
+def tensors(entries: list[dict[str, Any]]) -> list[tuple[str, str, list[int]]]:
+    return [
+        (each["name"], each["data_type"], [int(size) for size in each["dims"]]) for each in entries
+    ]
