@@ -152,6 +152,10 @@ SEQUENCES: dict[str, dict[str, Any]] = {
 }
 
 
+FAR = {"far_sum": "running_sum", "far_endless": "endless"}
+"""Models a second time: for tests that take their sockets away, as if they were elsewhere."""
+
+
 def write_store(store: Path) -> None:
     for name, card in CARDS.items():
         folder = store / name / "1"
@@ -198,10 +202,11 @@ def _write_onnx(name: str, card: dict[str, Any], file: Path) -> None:
 def serve_file(store: Path, file: Path, **replicas: int) -> None:
     """A serve config of all of them; `replicas` of those that have not one."""
     variants: dict[str, Any] = {}
-    for name in CARDS:
-        variants[name] = {"source": name, "device": "cpu", "replicas": replicas.get(name, 1)}
-        if name in SEQUENCES:
-            variants[name]["sequences"] = SEQUENCES[name]
+    for name in (*CARDS, *FAR):
+        source = FAR.get(name, name)
+        variants[name] = {"source": source, "device": "cpu", "replicas": replicas.get(name, 1)}
+        if source in SEQUENCES:
+            variants[name]["sequences"] = SEQUENCES[source]
     content = {
         "http_options": {"host": "127.0.0.1", "port": 0},
         "applications": [

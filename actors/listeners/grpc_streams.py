@@ -63,8 +63,13 @@ class GrpcStream:
                 done, _ = await asyncio.wait(self._many)
                 for task in done:
                     task.result()
-        finally:
+        except asyncio.CancelledError:
+            # Nobody takes anything any more: to wait for room would be for ever.
+            raise
+        except BaseException:
             await self._ready.put(None)
+            raise
+        await self._ready.put(None)
 
     async def _one(self, data: bytes) -> Response | None:
         """None for a decoupled model: its responses have a task of their own from here on."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.e2e
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("stateful")
     write_store(folder / "store")
-    serve_file(folder / "store", folder / "all.yaml", running_sum=2, simple_dyna_sequence=2)
+    serve_file(folder / "store", folder / "all.yaml", running_sum=2, far_sum=2)
     copies = folder / "run"
     copies.mkdir()
     with running(folder / "all.yaml", copies, store=folder / "store") as started:
@@ -375,6 +376,46 @@ def test_kill_9_of_a_replica_loses_its_sequences_clearly_and_no_others(
     assert all("start it again" in error.message() for error in errors.values())
     assert [ask(i, sequence_start=True) for i in errors] == [1] * len(errors)
     assert [ask(i, sequence_end=True) for i in errors] == [2] * len(errors)
+
+
+# Replicas that no socket of the node leads to, as those of another node
+
+
+def take_sockets_away(served: Running, variant: str) -> None:
+    for pid in served.replica_pids(variant):
+        for connection in psutil.Process(pid).net_connections("unix"):
+            folder = Path(connection.laddr).parent
+            if folder.parent.name == "links":
+                for path in [*folder.glob("*.sock"), *folder.glob("*.streams")]:
+                    path.unlink()
+
+
+def test_a_stream_by_serves_handle_is_whole_and_ends_with_its_reader(
+    http: httpx.Client, served: Running, tmp_path: Path
+) -> None:
+    take_sockets_away(served, "far_endless")
+    url = "/v2/models/far_endless/generate_stream"
+    whole = http.post(url, json={"SIZE": 1, "stop": 5})
+    assert [event["COUNT"] for event in events(whole.text)] == list(range(5))
+
+    notes = tmp_path / "notes"
+    with http.stream("POST", url, json={"SIZE": 10, "notes": str(notes)}) as answer:
+        next(answer.iter_lines())
+    eventually(lambda: notes.read_text().endswith("closed"), "the generator is closed")
+
+
+def test_sequences_by_serves_handle_stay_on_their_replicas(
+    served: Running, triton: grpcclient.InferenceServerClient
+) -> None:
+    take_sockets_away(served, "far_sum")
+    flags = [{"sequence_start": True}, {}, {}, {"sequence_end": True}]
+    found = [
+        int(triton.infer("far_sum", [number(1)], sequence_id=key, **flag).as_numpy("OUTPUT").item())
+        for flag in flags
+        for key in range(1, 17)
+    ]
+
+    assert found == [1] * 16 + [2] * 16 + [3] * 16 + [4] * 16
 
 
 def test_the_server_says_that_it_has_sequences(http: httpx.Client) -> None:

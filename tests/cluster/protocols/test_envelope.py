@@ -12,6 +12,7 @@ from cluster.protocols.envelope import (
     encode_calls,
     encode_replies,
 )
+from cluster.requests import SequenceStep
 from cluster.tensors import DATATYPES, NUMPY_DTYPES, Tensor, tensor
 
 
@@ -100,3 +101,25 @@ def test_an_envelope_of_the_other_kind_or_of_another_shape_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"envelope|JSON|expected"):
             decode(message)
+
+
+@pytest.mark.parametrize(
+    "step", [SequenceStep(id=2**64 - 1, is_start=True), SequenceStep(id="7", is_end=True), None]
+)
+def test_a_place_in_a_sequence_and_parameters_travel_with_a_call(
+    step: SequenceStep | None,
+) -> None:
+    sent = Call(
+        call_id=1, rows=1, left_s=1.0, inputs=(), sequence=step, parameters={"a": 1, "b": True}
+    )
+
+    (got,) = decode_calls(encode_calls([sent]))
+
+    assert (got.sequence, got.parameters) == (step, {"a": 1, "b": True})
+
+
+def test_a_call_without_them_carries_nothing_of_them() -> None:
+    message = encode_calls([Call(call_id=1, rows=1, left_s=1.0, inputs=())])
+
+    assert b'"s"' not in message
+    assert b'"m"' not in message
