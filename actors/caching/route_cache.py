@@ -9,7 +9,13 @@ from actors.caching.response_cache import Asked, Compute, How, Outputs, Response
 from cluster.config.cache import CacheConfig
 from cluster.observability.cache_metrics import CacheMetrics
 from cluster.requests import InferenceRequest
-from cluster.routing.cache_key import cache_key, cached_models, fingerprint, is_cacheable
+from cluster.routing.cache_key import (
+    answered_models,
+    cache_key,
+    cached_models,
+    fingerprint,
+    is_cacheable,
+)
 from cluster.routing.table import EnsembleRoute, RoutingTable, VariantRoute
 
 
@@ -31,13 +37,10 @@ class RouteCache:
         self._table = table
         self._fingerprints: dict[str, str] = {}
         self.models = cached_models(table)
+        self._answered = answered_models(table)
 
     def takes(self, route: VariantRoute | EnsembleRoute, request: InferenceRequest) -> bool:
-        """A variant that is gone does not go on answering from the cache."""
-        if not route.response_cache.enabled:
-            return False
-        is_gone = isinstance(route, VariantRoute) and route.state == "UNAVAILABLE"
-        return not is_gone and is_cacheable(request)
+        return route.name in self._answered and is_cacheable(request)
 
     async def ask(
         self,

@@ -180,6 +180,13 @@ class VariantConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _answers_can_be_kept(self) -> Self:
+        is_decoupled = self.card is not None and self.card.decoupled
+        if self.response_cache.enabled and (self.sequences is not None or is_decoupled):
+            raise ValueError("response_cache excludes sequences and decoupled models")
+        return self
+
+    @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.source is None) == (self.card is None):
             raise ValueError("needs exactly one of `source` (a stored model) and `card` (inline)")

@@ -31,15 +31,30 @@ def cached_models(table: RoutingTable) -> frozenset[str]:
 
     def is_cached(route: Route) -> bool:
         if isinstance(route, ExperimentRoute):
-            return any(is_cached(table.routes[arm.variant]) for arm in route.arms)
+            return any(is_cached(table.known(arm.variant)) for arm in route.arms)
         return route.response_cache.enabled
 
     return frozenset(name for name, route in table.routes.items() if is_cached(route))
 
 
+def answered_models(table: RoutingTable) -> frozenset[str]:
+    """Those that the cache may answer for now. A model that is gone does not go on answering, nor
+    is an answer kept of what has many or remembers."""
+    return frozenset(
+        name
+        for name, route in table.routes.items()
+        if not isinstance(route, ExperimentRoute) and route.response_cache.enabled
+        if table.state_of(name)[0] != "UNAVAILABLE"
+        if all(
+            variant.sequences is None and not variant.facts.is_decoupled
+            for variant in table.variants_of(name)
+        )
+    )
+
+
 def fingerprint(table: RoutingTable, name: str) -> str:
     """What computes a model's answers: it changes with any artefact, processing or step of it."""
-    match table.routes[name]:
+    match table.known(name):
         case VariantRoute(facts=facts):
             return f"{name}/{facts.version}/{facts.fingerprint}"
         case EnsembleRoute(plan=plan):

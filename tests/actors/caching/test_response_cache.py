@@ -19,7 +19,7 @@ from cluster.config.cache import ResponseCacheConfig
 from cluster.config.ensemble import EnsembleConfig
 from cluster.config.server import ServerConfig
 from cluster.config.variant import BatchingConfig
-from cluster.errors import EngineFailed, NoReadyReplica
+from cluster.errors import EngineFailed, ModelNotFound, NoReadyReplica
 from cluster.observability import metrics as node_metrics
 from cluster.observability.metrics import make_metrics
 from cluster.observability.statistics import NodeSamples
@@ -316,3 +316,12 @@ async def test_a_model_that_was_changed_is_asked_anew(tmp_path: Path) -> None:
         answers += [await ask(door, 3), await ask(door, 3, "twice")]
 
     assert [how(answer) for answer in answers] == ["miss"] * 4
+
+
+async def test_an_ensemble_whose_member_was_unloaded_is_not_found(tmp_path: Path) -> None:
+    async with front(tmp_path, variant("m"), ensemble(**ON), transport=Doubling()) as door:
+        await ask(door, 3, "twice")
+        door.adopt(door.table.without(["m"]))
+
+        with pytest.raises(ModelNotFound):
+            await ask(door, 3, "twice")

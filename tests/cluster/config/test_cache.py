@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cluster.config.cache import CacheConfig, ResponseCacheConfig
 from cluster.config.server import ServerConfig
+from cluster.config.variant import VariantConfig
 from cluster.config.yaml_file import check_section
 from cluster.errors import ConfigError
 
@@ -42,3 +45,18 @@ def test_redis_is_reached_by_its_own_schemes(url: str) -> None:
 def test_a_wrong_setting_is_refused(section: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         check_section(section, ResponseCacheConfig, source="test")
+
+
+@pytest.mark.parametrize(
+    "kind", [{"sequences": {}}, {"source": None, "card": {"format": "python", "decoupled": True}}]
+)
+def test_a_model_that_remembers_or_streams_keeps_no_answers(kind: dict[str, Any]) -> None:
+    tensors = [{"name": "x", "datatype": "FP32", "shape": [-1, 1]}]
+    signature = {"inputs": tensors, "outputs": tensors}
+    card = {"name": "m", "python_class": "m:M", "signature": signature}
+    section = {"source": "m", "response_cache": {"enabled": True}, **kind}
+    if section.get("card"):
+        section["card"] = card | section["card"]
+
+    with pytest.raises(ConfigError, match="response_cache excludes sequences and decoupled"):
+        check_section(section, VariantConfig, source="test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,13 @@ from cluster.config.cache import ResponseCacheConfig
 from cluster.config.ensemble import EnsembleConfig
 from cluster.config.variant import BatchingConfig
 from cluster.requests import InferenceRequest, RequestedOutput
-from cluster.routing.cache_key import cache_key, cached_models, fingerprint, is_cacheable
+from cluster.routing.cache_key import (
+    answered_models,
+    cache_key,
+    cached_models,
+    fingerprint,
+    is_cacheable,
+)
 from cluster.routing.ensemble import plan_ensemble
 from cluster.routing.split import Arm
 from cluster.routing.table import (
@@ -171,3 +178,33 @@ def test_an_ensembles_answer_changes_with_its_members_and_its_steps() -> None:
     assert len(found) == 3
     assert fingerprint(table(), "e") == fingerprint(table(), "e")
     assert fingerprint(table(), "a") != fingerprint(table(), "b")
+
+
+def cached(routes: Mapping[str, Route], *names: str) -> dict[str, Route]:
+    """The routes, with the caches of some switched on."""
+    found = dict(routes)
+    for name in names:
+        route = found[name]
+        assert isinstance(route, VariantRoute | EnsembleRoute)
+        found[name] = replace(route, response_cache=ResponseCacheConfig(enabled=True))
+    return found
+
+
+def test_what_is_unloaded_is_not_answered_for_nor_what_needs_it() -> None:
+    routes = cached(table().routes, "a", "b", "e")
+    arms = (Arm(variant="a", weight=1), Arm(variant="b", weight=1))
+    routes["ab"] = ExperimentRoute(name="ab", arms=arms, sticky_header="", signature=SIGNATURE)
+    whole = RoutingTable(version=1, routes=routes)
+
+    assert answered_models(whole) == {"a", "b", "e"}
+    assert answered_models(whole.without(["a"])) == {"b"}
+    assert cached_models(whole.without(["a"])) == {"b", "e", "ab"}
+
+
+def test_an_answer_of_a_decoupled_model_is_not_kept() -> None:
+    routes = cached(table().routes, "a", "b", "e")
+    a = routes["a"]
+    assert isinstance(a, VariantRoute)
+    routes["a"] = replace(a, facts=replace(a.facts, is_decoupled=True))
+
+    assert answered_models(RoutingTable(version=1, routes=routes)) == {"b"}
