@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from cluster.config.cache import ResponseCacheConfig
 from cluster.config.section import Section
@@ -39,7 +40,31 @@ class TopKStep(Section):
     scores: str = "scores"
 
 
-Step = ModelStep | CombineStep | TopKStep
+_TAGS: dict[type[Section], str] = {
+    ModelStep: "model step",
+    CombineStep: "combine step",
+    TopKStep: "top_k step",
+}
+
+
+def _kind_of_step(step: object) -> str | None:
+    """A step is what its telling key says, so that its other mistakes are told of that kind."""
+    if isinstance(step, Mapping):
+        return next((f"{key} step" for key in ("model", "combine", "top_k") if key in step), None)
+    return next((tag for kind, tag in _TAGS.items() if isinstance(step, kind)), None)
+
+
+Step = Annotated[
+    Annotated[ModelStep, Tag("model step")]
+    | Annotated[CombineStep, Tag("combine step")]
+    | Annotated[TopKStep, Tag("top_k step")],
+    Discriminator(
+        _kind_of_step,
+        custom_error_type="no_such_step",
+        custom_error_message="a step needs the key that says what it does",
+        custom_error_context={"expected": "model, combine or top_k"},
+    ),
+]
 
 
 class EnsembleConfig(Section):

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from cluster.config.cache import CacheConfig
-from cluster.config.section import Section
+from cluster.config.section import Mistake, Mistakes, Section
 
 
 class ListenerConfig(Section):
@@ -65,3 +65,23 @@ class ServerConfig(Section):
     shared_memory: SharedMemoryConfig = SharedMemoryConfig()
     cache: CacheConfig = CacheConfig()
     repository_control: Literal["none", "explicit"] = "none"
+
+    @model_validator(mode="after")
+    def _every_port_is_its_own(self) -> Self:
+        owners: dict[int, str] = {}
+        mistakes = []
+        for key in ("http", "grpc", "metrics"):
+            port: int = getattr(self, key).port
+            owner = owners.setdefault(port, key) if port else key
+            if owner != key:
+                mistakes.append(
+                    Mistake(
+                        key=f"{key}.port",
+                        text=f"{owner}.port is the same",
+                        value=str(port),
+                        allowed="a port of its own, or 0 for any free one",
+                    )
+                )
+        if mistakes:
+            raise Mistakes(mistakes)
+        return self

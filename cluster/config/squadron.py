@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from cluster.config.ensemble import EnsembleConfig, ModelStep, TopKStep
 from cluster.config.experiment import ExperimentConfig
-from cluster.config.section import Section
+from cluster.config.section import Mistake, Mistakes, Section
 from cluster.config.server import ServerConfig
 from cluster.config.variant import NAME_PATTERN, VariantConfig
 
@@ -40,38 +40,54 @@ class SquadronConfig(Section):
     def _names_hold_together(self) -> Self:
         mistakes = [*self._bad_names(), *self._bad_arms(), *self._bad_members()]
         if mistakes:
-            raise ValueError("; ".join(mistakes))
+            raise Mistakes(mistakes)
         return self
 
     def model_names(self) -> tuple[str, ...]:
         return (*self.variants, *self.experiments, *self.ensembles)
 
-    def _bad_names(self) -> Iterator[str]:
+    def _bad_names(self) -> Iterator[Mistake]:
         seen: dict[str, str] = {}
         for section in ("variants", "experiments", "ensembles"):
             for name in getattr(self, section):
+                key = f"{section}.{name}"
                 if not re.fullmatch(NAME_PATTERN, name) or name in RESERVED_NAMES:
                     allowed = "letters, digits, '.', '_', '-'; not 'stats'"
-                    yield f"{section}.{name}: not a model name; allowed: {allowed}"
+                    yield Mistake(
+                        key=key, text="not a model name", value=repr(name), allowed=allowed
+                    )
                 if name in seen:
-                    yield f"{section}.{name}: this name is already taken in {seen[name]}"
+                    text = f"this name is already taken in {seen[name]}"
+                    yield Mistake(key=key, text=text, value=repr(name))
                 seen[name] = section
 
-    def _bad_arms(self) -> Iterator[str]:
+    def _bad_arms(self) -> Iterator[Mistake]:
         for name, experiment in self.experiments.items():
             for arm in experiment.split:
                 if arm not in self.variants:
-                    known = ", ".join(self.variants)
-                    yield f"experiments.{name}.split.{arm}: no such variant; allowed: {known}"
+                    yield Mistake(
+                        key=f"experiments.{name}.split.{arm}",
+                        text="no such variant",
+                        value=repr(arm),
+                        allowed=", ".join(self.variants),
+                    )
 
-    def _bad_members(self) -> Iterator[str]:
+    def _bad_members(self) -> Iterator[Mistake]:
         callable_names = {*self.variants, *self.experiments, *self.ensembles}
         for name, ensemble in self.ensembles.items():
             for index, step in enumerate(ensemble.steps):
                 where = f"ensembles.{name}.steps.{index}"
                 if isinstance(step, ModelStep) and step.model not in callable_names - {name}:
-                    known = ", ".join(sorted(callable_names - {name}))
-                    yield f"{where}.model: no model {step.model!r}; allowed: {known}"
+                    yield Mistake(
+                        key=f"{where}.model",
+                        text="no such model",
+                        value=repr(step.model),
+                        allowed=", ".join(sorted(callable_names - {name})),
+                    )
                 if isinstance(step, TopKStep) and step.labels_of not in self.variants:
-                    known = ", ".join(self.variants)
-                    yield f"{where}.labels_of: no variant {step.labels_of!r}; allowed: {known}"
+                    yield Mistake(
+                        key=f"{where}.labels_of",
+                        text="no such variant",
+                        value=repr(step.labels_of),
+                        allowed=", ".join(self.variants),
+                    )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import ResponseCacheConfig
+from cluster.config.device import parse_device
 from cluster.config.model_card import ModelCard
 from cluster.config.section import Section
 from cluster.config.sequences import SequencesConfig
+from cluster.errors import ConfigError
 from cluster.models import EngineName
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -171,6 +174,17 @@ class VariantConfig(Section):
         if not name or (version and not version.isdigit()):
             raise ValueError("expected `name` or `name/version` with a whole number as version")
         return source
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        try:
+            parse_device(device)
+        except ConfigError as error:
+            reason = error.message.partition("; allowed")[0]
+            told = {"reason": reason, "expected": error.details["allowed"]}
+            raise PydanticCustomError("device", "{reason}", told) from None
+        return device
 
     @model_validator(mode="after")
     def _has_its_own_process(self) -> Self:

@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 
-from cluster.engines.device import parse_device, refuse_device
+from cluster.config.device import parse_device
+from cluster.engines.device import refuse_device
 from cluster.engines.engine import EngineFacts, EngineSetup
 from cluster.engines.options import check_option_names, number_option
 from cluster.engines.warm_up import run_zeros

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from cluster.config.device import parse_device
 from cluster.config.model_card import ModelCard
-from cluster.engines.device import parse_device
 from cluster.engines.table import ENGINES, check_installed, default_engine
 from cluster.errors import ConfigError
 from cluster.models import EngineName

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from cluster.config.device import Device, parse_device
 from cluster.engines.artefact import artefact_file
-from cluster.engines.device import Device, parse_device, refuse_device
+from cluster.engines.device import refuse_device
 from cluster.engines.engine import EngineFacts, EngineSetup
 from cluster.engines.graph_signature import (
     GraphTensor,

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from cluster.config.device import parse_device
 from cluster.engines.artefact import artefact_file, check_sha256, inside
-from cluster.engines.device import parse_device
 from cluster.engines.engine import EngineFacts, EngineSetup
 from cluster.engines.memory import is_out_of_memory
 from cluster.engines.warm_up import run_zeros

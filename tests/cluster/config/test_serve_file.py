@@ -35,6 +35,11 @@ def test_a_serve_file_gives_serves_part_and_ours(tmp_path: Path) -> None:
     [
         (RIGHT.replace("source: m", "source: m, sorce: n"), r"variants\.a\.sorce: unknown key"),
         (RIGHT + "http_option: {}\n", r"http_option: unknown key.*did you mean 'http_options'"),
+        (
+            RIGHT.replace("    args:", "    route_prefx: /\n    args:"),
+            r"^[^\n]*applications\.0\.route_prefx: unknown key.*allowed: args, import_path, "
+            r"name, route_prefix, runtime_env \(did you mean 'route_prefix'\?\)$",
+        ),
         (RIGHT.replace("actors.app:build", "x:y"), r"exactly one must have import_path"),
         (RIGHT + "applications: []\n", r"appears twice"),
         ("- 1\n", r"expected keys and values"),

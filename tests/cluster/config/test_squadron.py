@@ -38,19 +38,56 @@ def test_an_unknown_key_names_file_key_value_and_what_is_allowed() -> None:
     )
 
 
-def test_an_unknown_key_deep_in_a_union_names_the_keys_of_every_step() -> None:
-    said = mistakes(
-        ensembles={
-            "x": {
-                "inputs": ["i"],
-                "outputs": ["o"],
-                "steps": [{"model": "a", "outputs": {"y": "o"}, "ouputs": {}}],
-            }
-        }
+def one_step(**step: Any) -> dict[str, Any]:
+    return {"x": {"inputs": ["i"], "outputs": ["o"], "steps": [step]}}
+
+
+def test_an_unknown_key_of_a_step_names_the_keys_of_its_kind_and_nothing_else() -> None:
+    step = one_step(model="a", outputs={"y": "o"}, ouputs={})
+
+    assert mistakes(ensembles=step) == (
+        "prod.yaml: ensembles.x.steps.0.ouputs: unknown key, got {}; allowed: inputs, model, "
+        "outputs (did you mean 'outputs'?)"
     )
 
-    assert "ouputs" in said
-    assert "unknown key" in said
+
+def test_a_step_without_the_key_that_says_what_it_does_names_the_three() -> None:
+    said = mistakes(ensembles=one_step(topk=5, input="y", labels_of="a"))
+
+    assert said.startswith("prod.yaml: ensembles.x.steps.0: a step needs the key that says what")
+    assert said.endswith("; allowed: model, combine or top_k")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("device", ["tpu", "fpga", "cuda:x", "nonsense"])
+def test_a_device_that_is_none_is_refused_with_what_is_allowed(device: str) -> None:
+    said = mistakes(variants={"a": {"source": "m", "device": device}})
+
+    assert said.startswith("prod.yaml: variants.a.device: ")
+    assert f"got '{device}'; allowed: auto, cpu, cuda, mps" in said
+
+
+def test_two_listeners_on_one_port_are_refused() -> None:
+    said = mistakes(server={"http": {"port": 9000}, "grpc": {"port": 9000}})
+
+    assert said == (
+        "prod.yaml: server.grpc.port: http.port is the same, got 9000; allowed: a port of its own, "
+        "or 0 for any free one"
+    )
+
+
+def test_several_listeners_may_leave_the_port_to_the_system() -> None:
+    server = {"http": {"port": 0}, "grpc": {"port": 0}, "metrics": {"port": 0}}
+
+    config = check_section(content(server=server), SquadronConfig, source="prod.yaml")
+
+    assert config.server.grpc.port == 0
+
+
+def test_a_section_whose_keys_do_not_fit_is_named_without_its_content() -> None:
+    assert mistakes(variants={"a": {"threads": 1}}, experiments={}) == (
+        "prod.yaml: variants.a: needs exactly one of `source` (a stored model) and `card` (inline)"
+    )
 
 
 def test_a_wrong_engine_names_the_engines() -> None:
@@ -77,7 +114,10 @@ def test_every_mistake_is_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"experiments": {"e": {"split": {"zzz": 1}}}}, "no such variant; allowed: a, b"),
+        (
+            {"experiments": {"e": {"split": {"zzz": 1}}}},
+            "experiments.e.split.zzz: no such variant, got 'zzz'; allowed: a, b",
+        ),
         ({"experiments": {"a": {"split": {"a": 1}}}}, "already taken in variants"),
         ({"experiments": {"e": {"split": {"a": 0}}}}, "every weight in split is 0"),
         ({"experiments": {"e": {"split": {"a": -1}}}}, "split.a is -1"),
@@ -102,9 +142,26 @@ def test_every_mistake_is_told_at_once() -> None:
                     }
                 }
             },
-            "no model 'q'; allowed: a, b, e",
+            "ensembles.x.steps.0.model: no such model, got 'q'; allowed: a, b, e",
         ),
     ],
 )
 def test_what_does_not_hold_together_is_refused(changes: dict[str, Any], message: str) -> None:
     assert message in mistakes(**changes)
+
+
+def test_a_section_of_several_kinds_without_its_kind_names_the_kinds() -> None:
+    card = {
+        "name": "m",
+        "format": "onnx",
+        "signature": {
+            "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}],
+            "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1]}],
+        },
+        "postprocess": {"knd": "binary"},
+    }
+
+    said = mistakes(variants={"a": {"card": card}}, experiments={})
+
+    assert "variants.a.card.postprocess: the key 'kind' is required and missing" in said
+    assert said.endswith("; allowed: binary, classify, mean_pool")

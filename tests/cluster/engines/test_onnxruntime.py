@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from cluster.engines.device import Device
+from cluster.config.device import Device
 from cluster.engines.engine import EngineSetup
 from cluster.engines.onnxruntime import OnnxRuntimeEngine, choose_providers
 from cluster.errors import ConfigError, InvalidRequest

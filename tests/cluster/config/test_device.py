@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.engines.device import DEVICE_KINDS, Device, parse_device
+from cluster.config.device import DEVICE_KINDS, Device, parse_device
 from cluster.errors import ConfigError
 
 
