@@ -31,7 +31,7 @@ from actors.front_door import FrontDoor
 from actors.garbage import collect_rarely
 from actors.gateway import GatewaySetup
 from actors.listeners.http import HttpListener
-from actors.listeners.http_connection import HttpConnection
+from actors.listeners.http1.connection import HttpConnection
 from actors.listeners.http_routes import HttpRoutes
 from actors.model_replica import ModelReplica, ReplicaSetup
 from cluster.observability.metrics import make_metrics

@@ -320,7 +320,9 @@ def _abandon(ticket: Ticket) -> None:
     if flight is not None:
         flight.num_open -= 1
         if flight.num_open == 0:
-            flight.task.cancel()
+            # A task cancelled before its first step never enters its `try`, and would keep its
+            # rows in the window for ever. The step was scheduled before this is.
+            flight.task.get_loop().call_soon(flight.task.cancel)
 
 
 def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:

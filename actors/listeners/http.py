@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from actors.listeners.http_connection import HttpConnection
+from actors.listeners.http1.connection import HttpConnection
+from actors.listeners.http1.wire import ByteBudget
 from actors.listeners.http_messages import Answers
 from actors.listeners.port_claim import PortClaim
 from actors.listeners.socket_sharing import SharedListener
@@ -19,6 +20,7 @@ class HttpListener:
     def __init__(self, routes: Answers, limits: LimitsConfig) -> None:
         self._routes = routes
         self._limits = limits
+        self.budget = ByteBudget(limits.max_buffered_bytes)
         self._connections: set[HttpConnection] = set()
         self._is_empty = asyncio.Event()
         self._is_empty.set()

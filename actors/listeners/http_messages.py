@@ -17,7 +17,8 @@ JSON = "application/json"
 @dataclass(slots=True, kw_only=True)
 class HttpRequest:
     """Header names are lower case. `path` is without the query. `is_local`: the caller's address
-    is a loopback one. Not frozen: a field of a frozen one costs four times as much to set.
+    is a loopback one. `reserve` is told how many bytes a body grew to.
+    Not frozen: a field of a frozen one costs four times as much to set.
     """
 
     method: str
@@ -25,6 +26,7 @@ class HttpRequest:
     headers: Mapping[str, str]
     body: bytes = b""
     is_local: bool = False
+    reserve: Callable[[int], None] | None = None
 
 
 @dataclass(slots=True, kw_only=True)

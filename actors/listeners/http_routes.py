@@ -72,6 +72,8 @@ class HttpRoutes:
             if "content-encoding" in headers and handler not in self._take_as_sent:
                 limit = self._door.server.limits.max_body_bytes
                 request.body = await expand(request.body, headers["content-encoding"], limit)
+                if request.reserve is not None:
+                    request.reserve(len(request.body))
             reply = await handler(request, place)
             if "accept-encoding" in headers and isinstance(reply, HttpReply):
                 return await compress(reply, headers["accept-encoding"])

@@ -18,13 +18,27 @@ class ListenerConfig(Section):
 
 
 class LimitsConfig(Section):
-    """What one request may cost. Sizes in bytes, times in seconds."""
+    """What requests may cost. Sizes in bytes, times in seconds.
+
+    `max_buffered_bytes`: of all requests at a door's HTTP port together, bodies until they are
+    answered and answers until they are read; what comes beyond it is refused with a 503.
+    """
 
     max_body_bytes: int = Field(default=64 * 2**20, gt=0)
+    max_buffered_bytes: int = Field(default=2**30, gt=0)
     max_in_flight: int = Field(default=4096, gt=0)
     default_timeout_s: float = Field(default=60.0, gt=0, le=3600)
     header_timeout_s: float = Field(default=30.0, gt=0)
     keep_alive_timeout_s: float = Field(default=90.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Self:
+        if self.max_buffered_bytes < self.max_body_bytes:
+            raise ValueError(
+                f"max_buffered_bytes {self.max_buffered_bytes} is less than max_body_bytes "
+                f"{self.max_body_bytes}; a single request must fit"
+            )
+        return self
 
 
 class SharedMemoryConfig(Section):

@@ -250,6 +250,18 @@ async def test_an_envelope_is_called_back_with_the_last_of_its_callers() -> None
     assert await ask(to, 3) == 6
 
 
+async def test_a_call_given_up_in_the_turn_it_was_sent_in_leaves_its_place_to_others() -> None:
+    transport = Doubling()
+    to, _ = dispatcher(transport, window=1, batch=1)
+    loop = asyncio.get_running_loop()
+    ticket = to.submit(call(1), deadline_s=loop.time() + 5, done=lambda reply: None)
+    # The flush that sends it is the next thing the loop does, and this the one after it.
+    loop.call_soon(ticket.cancel)
+
+    assert await ask(to, 2) == 4
+    assert to.is_idle
+
+
 async def test_what_is_past_its_deadline_is_called_back() -> None:
     class Endless(Doubling):
         async def send(self, calls: Sequence[Call]) -> list[Reply]:

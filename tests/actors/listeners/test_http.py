@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.listeners.http import HttpListener
-from actors.listeners.http_connection import MAX_HEADER_BYTES
+from actors.listeners.http1.reader import MAX_HEADER_BYTES
 from actors.listeners.http_messages import HttpReply, HttpRequest
 from actors.listeners.port_claim import claim_port
 from cluster.config.server import LimitsConfig

@@ -1,10 +1,13 @@
-"""What a reply looks like on the wire, up to its body. What is always the same is made once."""
+"""Bytes of HTTP: what comes again and is made or read once, and how many may be held."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import NamedTuple
 
 from actors.listeners.http_messages import HttpReply, HttpStream
+from cluster.errors import Overloaded
 
 _MAX_REMEMBERED = 256
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -12,6 +15,46 @@ _HEADS: dict[tuple[int, str], bytes] = {}
 
 HEADER_NAMES: dict[bytes, str] = {}
 """Header names as callers wrote them, and in lower case."""
+
+
+class RepeatedHead(NamedTuple):
+    """The head of a request that is likely to come again, and what it said."""
+
+    head: bytes
+    num_bytes: int
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+    def fits(self, data: bytes) -> bool:
+        """Whether `data` is one whole request with this head: equal heads announce equal bodies."""
+        return len(data) == self.num_bytes and data.startswith(self.head)
+
+
+class ByteBudget:
+    """What all connections of a listener may hold at once: bodies until they are answered, and
+    answers until their callers have read them."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+
+    def take(self, num_bytes: int) -> None:
+        """Raises: Overloaded, with nothing taken, when they do not fit."""
+        if self.held_bytes + num_bytes > self.limit_bytes:
+            raise Overloaded(
+                f"requests under way hold {self.held_bytes} of {self.limit_bytes} bytes "
+                f"(limits.max_buffered_bytes), {num_bytes} more do not fit",
+                retry_after_s=1.0,
+            )
+        self.held_bytes += num_bytes
+
+    def hold(self, num_bytes: int) -> None:
+        """Of what cannot be refused any more: an answer that was computed."""
+        self.held_bytes += num_bytes
+
+    def give(self, num_bytes: int) -> None:
+        self.held_bytes -= num_bytes
 
 
 def reply_head(reply: HttpReply, *, keeps_alive: bool) -> bytes:
