@@ -141,15 +141,20 @@ class Dispatcher:
         except asyncio.CancelledError:
             self.cancel(ticket)
             raise
-        if reply.error is not None:
+        if reply.error is None:
+            return reply
+        try:
             raise reply.error
-        return reply
+        finally:
+            # The error's traceback holds this frame: what the frame holds must not lead back to
+            # the error, or the request stays in memory until the next collection.
+            del reply, future, ticket
 
     def cancel(self, ticket: Ticket) -> None:
         """See `Ticket.cancel`."""
-        ticket.is_open = False
         self._queue.withdraw(ticket)
         _abandon(ticket)
+        _close(ticket)
 
     def _flush(self) -> None:
         self._is_flush_due = False
@@ -344,13 +349,27 @@ def _drop(drop: Dropped[Call]) -> None:
 
 
 def _fail(ticket: Ticket, error: SquadronError) -> None:
+    # The frames that raised it hold the group, and so the error itself.
+    error.__traceback__ = None
     _finish(ticket, Reply(call_id=ticket.payload.call_id, error=error))
 
 
 def _finish(ticket: Ticket, reply: Reply) -> None:
     if ticket.is_open:
-        ticket.is_open = False
-        ticket.done(reply)
+        done = ticket.done
+        _close(ticket)
+        done(reply)
+
+
+def _close(ticket: Ticket) -> None:
+    """The agenda knows it until its time or the next tidying: its tensors and its caller go now."""
+    ticket.is_open = False
+    ticket.payload.inputs = ()
+    ticket.done = _nobody
+
+
+def _nobody(reply: Reply) -> None:
+    """Whom a reply goes to that nobody waits for."""
 
 
 def _deliver(group: list[Ticket], replies: list[Reply]) -> None:

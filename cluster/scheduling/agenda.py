@@ -11,12 +11,16 @@ from cluster.scheduling.decision import Queued
 
 P = TypeVar("P")
 
+SPARE = 16
+"""Kept beyond those that wait, so that tidying costs little when few wait."""
+
 
 class Agenda(Generic[P]):
     """A heap of times. O(log n) per request, and O(1) where times rise with arrivals.
 
     Requests that left the queue are skipped when they are met, and cleared out before they are
-    half of what is kept. `is_current` says whether a request still waits for this time.
+    half of what is kept: what is kept here keeps its tensors in memory. `is_current` says whether a
+    request still waits for this time.
     """
 
     def __init__(self, is_current: Callable[[Queued[P]], bool]) -> None:
@@ -30,7 +34,7 @@ class Agenda(Generic[P]):
             return
         self._num_added += 1
         heapq.heappush(self._times, (time_s, self._num_added, item))
-        if len(self._times) > 2 * num_waiting + 64:
+        if len(self._times) > 2 * num_waiting + SPARE:
             self._times = [entry for entry in self._times if self._is_current(entry[2])]
             heapq.heapify(self._times)
 

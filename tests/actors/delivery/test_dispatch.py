@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,12 +23,14 @@ class Doubling:
 
     def __init__(self, dies: Callable[[list[Call]], bool] = lambda calls: False) -> None:
         self.seen: list[list[Call]] = []
+        self.values: list[list[float]] = []
         self.open = asyncio.Event()
         self.open.set()
         self._dies = dies
 
     async def send(self, calls: Sequence[Call]) -> list[Reply]:
         self.seen.append(list(calls))
+        self.values.append([float(c.inputs[0].array[0, 0]) for c in calls])
         await self.open.wait()
         if self._dies(list(calls)):
             raise ShardLost("a replica died")
@@ -63,7 +67,7 @@ def dispatcher(
 
 def values(transport: Doubling) -> list[list[float]]:
     """The envelopes that were sent, each as the values of its calls."""
-    return [[float(c.inputs[0].array[0, 0]) for c in calls] for calls in transport.seen]
+    return transport.values
 
 
 async def ask(
@@ -124,9 +128,9 @@ async def test_a_request_that_kills_what_computes_it_travels_alone_and_is_given_
     assert results[0] == 2
     assert results[2] == 6
     assert isinstance(results[1], ShardLost)
-    sends = [calls for calls in transport.seen if poisoned(calls)]
+    sends = [sent for sent in transport.values if 13 in sent]
     assert len(sends) == MAX_ATTEMPTS
-    assert all(len(calls) == 1 for calls in sends[1:])
+    assert all(len(sent) == 1 for sent in sends[1:])
 
 
 async def test_a_deadline_ends_the_wait_whatever_the_replica_does() -> None:
@@ -154,7 +158,7 @@ async def test_requests_whose_caller_is_gone_are_not_sent() -> None:
     await first
     await ask(to, 3)
 
-    assert [float(c.inputs[0].array[0, 0]) for calls in transport.seen for c in calls] == [1, 3]
+    assert [value for sent in transport.values for value in sent] == [1, 3]
 
 
 async def test_what_waits_at_the_door_goes_by_priority() -> None:
@@ -331,3 +335,26 @@ async def test_a_reply_that_is_no_envelope_fails_its_requests_and_not_the_dispat
     with pytest.raises(EngineFailed, match="answer was lost"):
         await ask(to, 1)
     assert await ask(to, 2) == 4
+
+
+async def test_a_request_that_ended_leaves_nothing_for_the_collector() -> None:
+    transport = Doubling()
+    to, _ = dispatcher(transport)
+    transport.open.clear()
+    loop = asyncio.get_running_loop()
+    asked = call(1)
+    array = weakref.ref(asked.inputs[0].array)
+    gc.disable()
+    try:
+        with pytest.raises(DeadlineExceeded) as caught:
+            await to.run(asked, deadline_s=loop.time() + 0.01)
+        error = weakref.ref(caught.value)
+        del asked, caught
+        transport.seen.clear()
+        transport.open.set()
+        await ask(to, 2)
+
+        assert error() is None
+        assert array() is None
+    finally:
+        gc.enable()
