@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from actors.listeners import asgi
@@ -93,10 +94,8 @@ async def test_a_caller_that_leaves_ends_a_stream() -> None:
         "asgi": {"version": "3.0", "spec_version": "2.4"},
     }  # fmt: skip
     response = await asgi.answer(routes, Request(scope, receive), max_body_bytes=LIMIT)  # type: ignore[arg-type]
-    try:
+    with contextlib.suppress(ClientDisconnect):
         await response(scope, receive, send)
-    except Exception as error:
-        assert "Disconnect" in type(error).__name__
 
     assert num_sent == 4
     assert routes.is_closed

@@ -156,13 +156,13 @@ def test_the_configuration_says_the_same_of_what_both_have(theirs: Said, ours: S
     assert mine["instance_group"][0]["count"] == their["instance_group"][0]["count"] == 2
 
 
-def controls(sequences: dict[str, Any]) -> list[tuple[str, str, Any]]:
+def controls(sequences: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Each control's tensor, kind and what it says; fields at their default may be left out."""
-    return [
-        (entry["name"], each["kind"], each.get("int32_false_true") or each["data_type"])
+    return sorted(
+        (entry["name"], each["kind"], str(each.get("int32_false_true") or each["data_type"]))
         for entry in sequences["control_input"]
         for each in entry["control"]
-    ]
+    )
 
 
 def tensors(entries: list[dict[str, Any]]) -> list[tuple[str, str, list[int]]]:
