@@ -15,6 +15,7 @@ from functools import partial
 
 from actors.caching.route_cache import RouteCache
 from actors.delivery.dispatch import Dispatcher, Ticket
+from actors.delivery.queue_tally import QueueTally
 from actors.delivery.transport import Transport
 from actors.ensemble_run import EnsembleRun
 from actors.request_tally import RequestTally
@@ -86,6 +87,8 @@ class FrontDoor:
         self._num_in_flight = 0
         self._loop = asyncio.get_running_loop()
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
+        self._queues = QueueTally(metrics.door)
+        self._tally.flush_with(self._write_queues)
         self._cache = RouteCache(server.cache, metrics.cache, table)
         self._streams = StreamAnswers(self, make_streams)
         self._sequences = SequenceAnswers(make_sequences)
@@ -144,6 +147,7 @@ class FrontDoor:
     def enter(self) -> None:
         """Count a request in; `leave` counts it out. Raises: Overloaded when too many are."""
         if self._num_in_flight >= self.server.limits.max_in_flight:
+            self._queues.refuse("", "in_flight")
             raise Overloaded("too many requests are in flight", retry_after_s=1)
         self._num_in_flight += 1
 
@@ -333,8 +337,13 @@ class FrontDoor:
                 policy_of(route.batching, is_batched=route.facts.is_batched),
                 window_rows=_window_rows(route),
                 on_retry=retries.inc,
+                on_refusal=partial(self._queues.refuse, route.name),
             )
         return found
+
+    def _write_queues(self) -> None:
+        named = [(name, queue) for (name, _), queue in self._dispatchers.items()]
+        self._queues.write(named)
 
     def _count(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
         known = self.table.routes.get(request.model)

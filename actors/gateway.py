@@ -129,7 +129,8 @@ class Gateway:
         return NodeFirstReplicas(NodeLinks(folder), route.deployment, app)
 
     async def __call__(self, request: Request) -> Response:
-        return await asgi.answer(self._routes, request)
+        limit = self._setup.server.limits.max_body_bytes
+        return await asgi.answer(self._routes, request, max_body_bytes=limit)
 
     def check_health(self) -> None:
         """Raises: EngineFailed when a listener or a model of the door's own has stopped; Serve then

@@ -81,6 +81,49 @@ ensemble_scheduling { step [
 ] }
 """
 
+# Nothing is said of the controls under `input`: they are the server's.
+STEPS = """
+name: "steps"
+platform: "onnxruntime_onnx"
+max_batch_size: 8
+input [ { name: "INPUT" data_type: TYPE_INT32 dims: [ 1 ] } ]
+output [ { name: "OUTPUT" data_type: TYPE_INT32 dims: [ 1 ] } ]
+instance_group [ { count: 2 kind: KIND_CPU } ]
+sequence_batching {
+  max_sequence_idle_microseconds: 60000000
+  oldest { max_candidate_sequences: 64 max_queue_delay_microseconds: 1000 }
+  control_input [
+    { name: "START" control [ { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 10 ] } ] },
+    { name: "READY" control [ { kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 1 ] } ] },
+    { name: "END" control [ { kind: CONTROL_SEQUENCE_END int32_false_true: [ 0, 1 ] } ] },
+    { name: "CORRID" control [ { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } ] }
+  ]
+}
+"""
+
+
+def write_sequence_model(root: Path) -> Path:
+    """`steps`: OUTPUT = (INPUT + START + END * CORRID) * READY; START is 10, the others 1."""
+    row: list[str | int] = ["batch", 1]
+    numbers = ("INPUT", "START", "READY", "END")
+    write_model(
+        root / "steps/1/model.onnx",
+        [
+            helper.make_node("Cast", ["CORRID"], ["id"], to=TensorProto.INT32),
+            helper.make_node("Mul", ["END", "id"], ["last"]),
+            helper.make_node("Add", ["INPUT", "START"], ["first"]),
+            helper.make_node("Add", ["first", "last"], ["sum"]),
+            helper.make_node("Mul", ["sum", "READY"], ["OUTPUT"]),
+        ],
+        [
+            *((name, TensorProto.INT32, row) for name in numbers),
+            ("CORRID", TensorProto.UINT64, row),
+        ],
+        [("OUTPUT", TensorProto.INT32, row)],
+    )
+    (root / "steps/config.pbtxt").write_text(STEPS)
+    return root
+
 
 def write_repository(root: Path) -> Path:
     add_sub = [

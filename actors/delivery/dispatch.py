@@ -17,6 +17,7 @@ from math import inf
 
 from actors.delivery.transport import Transport
 from cluster.errors import DeadlineExceeded, EngineFailed, ShardLost, SquadronError
+from cluster.observability.door_metrics import Refusal
 from cluster.protocols.envelope import Call, Reply
 from cluster.scheduling.admission import Reject
 from cluster.scheduling.agenda import Agenda
@@ -76,10 +77,12 @@ class Dispatcher:
         *,
         window_rows: int,
         on_retry: Callable[[int], None],
+        on_refusal: Callable[[Refusal], None],
     ) -> None:
         self.window_rows = window_rows
         self._transport = transport
         self._on_retry = on_retry
+        self._on_refusal = on_refusal
         self._loop = asyncio.get_running_loop()
         self._batch_rows = policy.max_batch_size
         # The replica waits for company and sorts by shape; here nobody waits for anybody.
@@ -89,7 +92,7 @@ class Dispatcher:
         self._hand_overs = HandOvers()
         self._fresh: list[Ticket] = []
         self._again: deque[Ticket] = deque()
-        self._rows_under_way = 0
+        self.rows_under_way = 0
         self._num_under_way = 0
         self._num_pausing = 0
         self._is_flush_due = False
@@ -102,6 +105,11 @@ class Dispatcher:
     @property
     def num_waiting(self) -> int:
         return len(self._queue) + len(self._fresh) + len(self._again) + self._num_pausing
+
+    @property
+    def rows_waiting(self) -> int:
+        """Rows that no replica has room for, for now."""
+        return self._queue.rows_waiting + sum([ticket.rows for ticket in self._again])
 
     @property
     def is_idle(self) -> bool:
@@ -159,7 +167,7 @@ class Dispatcher:
     def _flush(self) -> None:
         self._is_flush_due = False
         fresh, self._fresh = self._fresh, []
-        room = self.window_rows - self._rows_under_way
+        room = self.window_rows - self.rows_under_way
         if not len(self._queue) and not self._again and sum([t.rows for t in fresh]) <= room:
             # The usual case: nobody has to wait, so there is nothing to decide.
             for group in self._groups(fresh):
@@ -191,11 +199,12 @@ class Dispatcher:
         ahead = self._queue.rows_ahead(call.priority, call.tenant, call.rows)
         verdict = self._hand_overs.admit(
             rows_ahead=ahead,
-            rows_under_way=self._rows_under_way,
+            rows_under_way=self.rows_under_way,
             window_rows=self.window_rows,
             left_s=ticket.deadline_s - now_s,
         )
         if isinstance(verdict, Reject):
+            self._on_refusal("estimated_wait")
             message = f"Request timeout expired: {verdict.reason}"
             _fail(ticket, DeadlineExceeded(message, retry_after_s=verdict.retry_after_s))
             return
@@ -203,19 +212,21 @@ class Dispatcher:
         try:
             self._queue.push(ticket)
         except SquadronError as error:
+            self._on_refusal("queue_full")
             _fail(ticket, error)
         else:
             self._watch(ticket)
 
     def _send_more(self) -> None:
         """Hand over what the window has room for, those that met a death first and alone."""
-        while self._again and self._rows_under_way < self.window_rows:
+        while self._again and self.rows_under_way < self.window_rows:
             ticket = self._again.popleft()
             if ticket.is_open:
                 self._send([ticket])
-        while len(self._queue) and self._rows_under_way < self.window_rows:
+        while len(self._queue) and self.rows_under_way < self.window_rows:
             decision = self._queue.decide(self._loop.time())
             for drop in decision.dropped:
+                self._on_refusal("queue_timeout")
                 _drop(drop)
             if not isinstance(decision, Run):
                 break
@@ -234,7 +245,7 @@ class Dispatcher:
             _deliver(group, replies)
             return
         rows = sum([call.rows for call in calls])
-        self._rows_under_way += rows
+        self.rows_under_way += rows
         self._num_under_way += len(group)
         for ticket in group:
             self._watch(ticket)
@@ -268,7 +279,7 @@ class Dispatcher:
                 _fail(ticket, failed)
             raise
         finally:
-            self._rows_under_way -= rows
+            self.rows_under_way -= rows
             self._num_under_way -= len(group)
             if self._again or len(self._queue):
                 self._send_more()
@@ -306,6 +317,7 @@ class Dispatcher:
         for item in self._agenda.due(self._loop.time() + 0.001):
             assert isinstance(item, Ticket)
             self._queue.withdraw(item)
+            self._on_refusal("deadline")
             _fail(item, DeadlineExceeded(_EXPIRED))
             _abandon(item)
         self._timer_s = self._agenda.next_s()

@@ -79,6 +79,10 @@ class StreamListener:
         both = (sending, watching)
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done() and sending.exception() is None:
+                # The door hangs up when it has read the end. Hanging up first would break the
+                # connection under the bytes that it still writes, and with it what it has not read.
+                await watching
         finally:
             for work in both:
                 work.cancel()

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from cluster.observability.cache_metrics import CacheMetrics, declare_cache_metrics
+from cluster.observability.door_metrics import DoorMetrics, declare_door_metrics
 from cluster.observability.statistics import NodeSamples, Sample
 
 LATENCY_BUCKETS_S = (
@@ -48,6 +49,7 @@ class Metrics:
     table_version: Gauge
     statistics: StatisticsMetrics
     cache: CacheMetrics
+    door: DoorMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,7 @@ def _declared(registry: CollectorRegistry) -> Metrics:
         ),
         statistics=_statistics(registry),
         cache=declare_cache_metrics(registry),
+        door=declare_door_metrics(registry),
     )
 
 

@@ -126,10 +126,14 @@ class SumAndDifferenceRecipe(Section):
 
 
 class SequenceArithmeticRecipe(Section):
-    """Triton's example of a sequence model: what it computes shows the control tensors it got."""
+    """Triton's examples of sequence models: what they compute shows the control tensors they got.
+
+    `controls`: START and READY; with `ends` also END and the id as a number; `text-ends` adds up
+    what came so far, and its id is decimal text.
+    """
 
     kind: Literal["sequence-arithmetic"] = "sequence-arithmetic"
-    has_end: bool = False
+    controls: Literal["starts", "ends", "text-ends"]
 
 
 Recipe = Annotated[

@@ -70,25 +70,39 @@ def build_sum_and_difference(
 def build_sequence_arithmetic(
     name: str, version: str, recipe: SequenceArithmeticRecipe, folder: Path
 ) -> ModelCard:
-    """INPUT, START, READY `[batch, 1]` -> OUTPUT = (INPUT + START) * READY.
+    """Of `[batch, 1]` each: INPUT, START, READY -> OUTPUT = (INPUT + START) * READY.
 
-    With `has_end` also END and CORRID: OUTPUT = (INPUT + START + END * CORRID) * READY.
+    `ends`: also END and CORRID, OUTPUT = (INPUT + START + END * CORRID) * READY.
+    `text-ends`: INPUT, TOTAL_IN, END, CORRID -> OUTPUT, TOTAL_OUT = INPUT + TOTAL_IN + END * CORRID
     """
     from onnx import TensorProto, helper
 
-    inputs: Tensors = {"INPUT": ("INT32", 1), "START": ("INT32", 1), "READY": ("INT32", 1)}
-    nodes = [helper.make_node("Add", ["INPUT", "START"], ["begun"])]
-    last = "begun"
-    if recipe.has_end:
-        inputs |= {"END": ("INT32", 1), "CORRID": ("UINT64", 1)}
+    number: tuple[Datatype, int] = ("INT32", 1)
+    if recipe.controls == "starts":
+        inputs: Tensors = {"INPUT": number, "START": number, "READY": number}
+    elif recipe.controls == "ends":
+        inputs = {"INPUT": number, "START": number, "READY": number, "END": number}
+        inputs["CORRID"] = ("UINT64", 1)
+    else:
+        inputs = {"INPUT": number, "TOTAL_IN": number, "END": number, "CORRID": ("BYTES", 1)}
+    outputs: Tensors = {"OUTPUT": number}
+    nodes = []
+    last = "INPUT"
+    if "CORRID" in inputs:
         nodes += [
             helper.make_node("Cast", ["CORRID"], ["id"], to=TensorProto.INT32),
             helper.make_node("Mul", ["END", "id"], ["end_id"]),
-            helper.make_node("Add", ["begun", "end_id"], ["ended"]),
+            helper.make_node("Add", ["INPUT", "end_id"], ["ended"]),
         ]
         last = "ended"
-    nodes.append(helper.make_node("Mul", [last, "READY"], ["OUTPUT"]))
-    return _build(name, version, nodes, inputs, {"OUTPUT": ("INT32", 1)}, folder)
+    if "READY" in inputs:
+        nodes.append(helper.make_node("Add", [last, "START"], ["begun"]))
+        nodes.append(helper.make_node("Mul", ["begun", "READY"], ["OUTPUT"]))
+    else:
+        outputs["TOTAL_OUT"] = number
+        nodes.append(helper.make_node("Add", [last, "TOTAL_IN"], ["OUTPUT"]))
+        nodes.append(helper.make_node("Identity", ["OUTPUT"], ["TOTAL_OUT"]))
+    return _build(name, version, nodes, inputs, outputs, folder)
 
 
 def _build(

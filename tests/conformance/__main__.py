@@ -19,6 +19,7 @@ FOLDER = Path(__file__).resolve().parent
 SUITES = {
     "clients": "what Triton's example clients do, with tritonclient",
     "others": "kserve's clients; schemathesis on /openapi.json",
+    "imported": "the same Triton repository, served by Triton 2.51 and imported",
     "differential": "the same requests to the real Triton 2.51: equal or a listed deviation",
     "hostile": "codecs under atheris; slow, endless and lying callers over real sockets",
 }

@@ -12,6 +12,7 @@ from typing import Any
 from cluster.config.model_card import SignatureCard, TensorCard
 from cluster.optimization.signature import is_batched, onnx_signature
 from cluster.optimization.triton.repository import TritonModel
+from cluster.protocols.triton.sequences import hidden_tensors
 from cluster.protocols.triton.signature import has_signature
 
 DEFAULT_MAX_BATCH_SIZE = 4
@@ -58,9 +59,15 @@ def _complete_backend(config: Any, folder: Path) -> None:
 
 def _complete_tensors(config: Any, found: SignatureCard) -> None:
     first = 1 if config.max_batch_size > 0 else 0
-    for tensors, cards in ((config.input, found.inputs), (config.output, found.outputs)):
+    hidden_inputs, hidden_outputs = hidden_tensors(config)
+    for tensors, cards, hidden in (
+        (config.input, found.inputs, hidden_inputs),
+        (config.output, found.outputs, hidden_outputs),
+    ):
         known = {tensor.name: tensor for tensor in tensors}
         for card in cards:
+            if card.name in hidden and card.name not in known:
+                continue
             tensor = known.get(card.name)
             if tensor is None:
                 tensor = tensors.add(name=card.name)

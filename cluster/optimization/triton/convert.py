@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from cluster.config.ensemble import EnsembleConfig
+from cluster.config.sequences import SequencesConfig
 from cluster.config.serve_file import IMPORT_PATH
 from cluster.config.squadron import RESERVED_NAMES, SquadronConfig
 from cluster.config.store import ModelStore
@@ -20,7 +21,7 @@ from cluster.optimization.triton.complete import complete
 from cluster.optimization.triton.repository import TritonModel, read_repository
 from cluster.protocols.triton.ensemble import ensemble_section
 from cluster.protocols.triton.findings import Finding, Findings
-from cluster.protocols.triton.signature import signature_of
+from cluster.protocols.triton.signature import signature_of, with_sequence_tensors
 from cluster.protocols.triton.variant import kind_of, variant_section
 from cluster.routing.ensemble import plan_ensemble
 from cluster.tensors import Signature
@@ -104,6 +105,10 @@ class _Import:
             findings.refused("input", "inputs and outputs must be named: this file has no names")
         if findings.has_refused() or signature is None:
             return
+        if "sequences" in section:
+            sequences = SequencesConfig.model_validate(section["sequences"])
+            is_batched = config.max_batch_size > 0
+            signature = with_sequence_tensors(signature, sequences, is_batched=is_batched)
         added = [
             store_version(model, version, kind, signature, self._store, findings)
             for version in model.versions

@@ -32,7 +32,7 @@ def batching_section(config: Any, findings: Findings) -> dict[str, object]:
         else:
             findings.dropped("dynamic_batching", "has no effect with max_batch_size 0")
             section["mode"] = "off"
-    else:
+    elif not config.HasField("sequence_batching"):
         section["mode"] = "off"
     if any(tensor.allow_ragged_batch for tensor in config.input):
         section["separate_shapes"] = True

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cluster.config.report import explain
+from cluster.config.sequences import SequencesConfig
 from cluster.config.variant import BatchingConfig, VariantConfig
 from cluster.errors import InvalidRequest
 from cluster.protocols.triton.batching import batching_section
@@ -37,6 +38,8 @@ def lay_over(variant: VariantConfig, config: Any, *, is_batched: bool) -> Varian
     content = variant.model_dump(exclude_unset=True)
     content |= {key: value for key, value in section.items() if key != "batching"}
     content["batching"] = _batching(variant.batching, config)
+    if "sequences" in section:
+        content["sequences"] = _sequences(variant.sequences, section["sequences"])
     return _checked(content)
 
 
@@ -48,6 +51,18 @@ def _batching(batching: BatchingConfig, config: Any) -> dict[str, object]:
         kept = {key: value for key, value in kept.items() if key in _SIZES}
         return {**kept, **said, "mode": "fixed"}
     return {**kept, **{key: value for key, value in said.items() if key in _SIZES}}
+
+
+def _sequences(sequences: SequencesConfig | None, section: Any) -> dict[str, object]:
+    """Raises: InvalidRequest for a model that has none: its clients send no sequences."""
+    if sequences is None:
+        raise InvalidRequest("sequence_batching: the model is not served with sequences")
+    # A configuration cannot say the values a state begins with, except that they are zeros.
+    initial = {item.input: item.initial for item in sequences.state}
+    states = [
+        {**state, "initial": initial.get(state["input"])} for state in section.get("state", [])
+    ]
+    return {**section, "state": states}
 
 
 def _checked(content: dict[str, object]) -> VariantConfig:

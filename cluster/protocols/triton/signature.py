@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.config.model_card import SignatureCard, TensorCard
+from cluster.config.sequences import SequencesConfig
 from cluster.protocols.triton.findings import Findings
 from cluster.protocols.triton.model_config import datatype_named
+from cluster.protocols.triton.sequences import hidden_tensors
 
 
 def has_signature(config: Any) -> bool:
@@ -18,11 +20,18 @@ def has_signature(config: Any) -> bool:
 
 
 def signature_of(config: Any, findings: Findings) -> SignatureCard | None:
-    """Shapes get their batch dimension back: Triton's `dims` leave it out. None when refused."""
+    """Shapes get their batch dimension back: Triton's `dims` leave it out. None when refused.
+
+    What clients see; an artefact of sequences has more (`with_sequence_tensors`).
+    """
     _refuse(config, findings)
+    hidden = dict(zip(("input", "output"), hidden_tensors(config), strict=True))
     cards: dict[str, list[TensorCard]] = {"input": [], "output": []}
     for kind, tensors in (("input", config.input), ("output", config.output)):
         for tensor in tensors:
+            if tensor.name in hidden[kind]:
+                findings.changed(f"{kind}.{tensor.name}", "clients do not see a sequence's state")
+                continue
             datatype = datatype_named(tensor.data_type)
             if datatype is None:
                 findings.refused(f"{kind}.{tensor.name}.data_type", "no datatype is given")
@@ -35,6 +44,23 @@ def signature_of(config: Any, findings: Findings) -> SignatureCard | None:
     if findings.has_refused() or not cards["input"] or not cards["output"]:
         return None
     return SignatureCard(inputs=cards["input"], outputs=cards["output"])
+
+
+def with_sequence_tensors(
+    signature: SignatureCard, sequences: SequencesConfig, *, is_batched: bool
+) -> SignatureCard:
+    """The artefact's own tensors: what clients see, controls (one element a row) and state."""
+    batch = [-1] if is_batched else []
+    controls = [
+        TensorCard(name=name, datatype=control.datatype, shape=[*batch, 1])
+        for name, control in sequences.controls.items()
+    ]
+    kept = [(item, [*batch, *item.shape]) for item in sequences.state]
+    taken = [TensorCard(name=i.input, datatype=i.datatype, shape=shape) for i, shape in kept]
+    given = [TensorCard(name=i.output, datatype=i.datatype, shape=shape) for i, shape in kept]
+    return SignatureCard(
+        inputs=[*signature.inputs, *controls, *taken], outputs=[*signature.outputs, *given]
+    )
 
 
 def _refuse(config: Any, findings: Findings) -> None:

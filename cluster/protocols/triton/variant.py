@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.config.cache import ResponseCacheConfig
 from cluster.config.model_card import Format
 from cluster.protocols.triton.batching import batching_section
 from cluster.protocols.triton.findings import Findings
 from cluster.protocols.triton.instances import instances_of
-from cluster.protocols.triton.sequences import report_sequences
+from cluster.protocols.triton.sequences import sequences_section
 
 _BACKENDS: dict[str, tuple[Format, str]] = {
     "onnxruntime": ("onnx", "model.onnx"),
@@ -46,14 +47,13 @@ _DROPPED = {
     "model_metrics": "histogram buckets are the same for all models",
     "model_repository_agents": "nothing processes a model before it is loaded; the store checks "
     "the sha256 of every artefact",
-    "response_cache": "there is no response cache: every request is computed",
 }
 _CARRIED = frozenset(
     {
         "name", "platform", "backend", "version_policy", "max_batch_size", "input", "output",
         "batch_input", "batch_output", "dynamic_batching", "instance_group", "sequence_batching",
         "ensemble_scheduling", "default_model_filename", "parameters", "optimization",
-        "model_warmup", "model_operations", "model_transaction_policy",
+        "model_warmup", "model_operations", "model_transaction_policy", "response_cache",
     }
 )  # fmt: skip
 _GRAPH_LEVELS = {-1: "basic", 1: "extended", 2: "none"}
@@ -86,7 +86,6 @@ def kind_of(config: Any, findings: Findings) -> Kind | None:
 
 def variant_section(config: Any, findings: Findings) -> dict[str, object]:
     """An entry of `variants:` without its `source`; keys whose value is not the default."""
-    report_sequences(config, findings)
     _report(config, findings)
     section = instances_of(config, findings).section()
     threads = _threads(config, findings)
@@ -95,6 +94,13 @@ def variant_section(config: Any, findings: Findings) -> dict[str, object]:
     batching = batching_section(config, findings)
     if batching:
         section["batching"] = batching
+    sequences = sequences_section(config, findings)
+    if sequences:
+        section["sequences"] = sequences
+    if config.response_cache.enable:
+        section["response_cache"] = {"enabled": True}
+        kept_s = ResponseCacheConfig().ttl_s
+        findings.changed("response_cache", f"answers are kept for {kept_s:g} s (`ttl_s`)")
     options = _options(config, findings)
     if options:
         section["options"] = options
@@ -105,8 +111,6 @@ def _report(config: Any, findings: Findings) -> None:
     for descriptor, _ in config.ListFields():
         if descriptor.name not in _CARRIED:
             reason = _DROPPED.get(descriptor.name, "there is nothing like it here")
-            if descriptor.name == "response_cache" and not config.response_cache.enable:
-                continue
             findings.dropped(descriptor.name, reason)
     if config.model_operations.op_library_filename:
         findings.refused(

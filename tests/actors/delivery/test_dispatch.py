@@ -60,7 +60,13 @@ def dispatcher(
         default_priority_level=levels,
     )
     return (
-        Dispatcher(transport, policy, window_rows=window, on_retry=retries.append),
+        Dispatcher(
+            transport,
+            policy,
+            window_rows=window,
+            on_retry=retries.append,
+            on_refusal=lambda reason: None,
+        ),
         retries,
     )
 

@@ -225,6 +225,31 @@ async def test_a_connection_that_ends_early_is_a_lost_replica(tmp_path: Path) ->
     server.close()
 
 
+async def test_a_stream_is_whole_for_a_reader_behind_a_replica_that_is_done(
+    tmp_path: Path,
+) -> None:
+    is_made = asyncio.Event()
+
+    async def three(message: bytes) -> AsyncGenerator[bytes, None]:
+        for part in (b"1", b"2", b"3"):
+            yield part
+        is_made.set()
+
+    listener = StreamListener(tmp_path / f"replica{SUFFIX}", three)
+    await listener.start()
+    found = []
+    async with aclosing(open_stream(listener.path, b"call")) as parts:
+        async for part in parts:
+            found.append(part)
+            await is_made.wait()
+            # Turns of the loop in which a replica that hung up would be noticed.
+            for _ in range(20):
+                await asyncio.sleep(0)
+    await listener.drain()
+
+    assert found == [b"1", b"2", b"3"]
+
+
 async def test_drain_finishes_open_streams_and_takes_no_more(make: Make, tmp_path: Path) -> None:
     listener = StreamListener(tmp_path / f"r{SUFFIX}", make().stream)
     await listener.start()

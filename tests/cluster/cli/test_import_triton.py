@@ -31,12 +31,12 @@ def test_the_report_is_one_json_object_and_the_file_loads(tmp_path: Path) -> Non
 def test_strict_writes_no_file_when_a_setting_would_be_lost(tmp_path: Path) -> None:
     root = write_repository(tmp_path / "triton")
     config = root / "simple/config.pbtxt"
-    config.write_text(config.read_text() + "response_cache { enable: true }\n")
+    config.write_text(config.read_text() + 'metric_tags { key: "a" value: "b" }\n')
 
     done = run(tmp_path, "--strict")
 
     assert done.exit_code == 2
-    assert "dropped  simple: response_cache: " in done.stdout
+    assert "dropped  simple: metric_tags: " in done.stdout
     assert not (tmp_path / "mine.yaml").exists()
 
 

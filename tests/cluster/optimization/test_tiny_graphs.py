@@ -48,6 +48,10 @@ def test_sequence_models_show_the_controls_they_were_given(tmp_path: Path) -> No
     assert computed(tmp_path, "simple_sequence", **ends)[0] == 8
     more = {"END": one(1), "CORRID": one(1001, np.uint64)}
     assert computed(tmp_path, "simple_dyna_sequence", **ends, **more)[0] == 1009
+    kept = {"INPUT": one(7), "TOTAL_IN": one(20), "END": one(1)}
+    text = {"CORRID": np.array([["1002"]], object)}
+    found = computed(tmp_path, "simple_string_dyna_sequence", **kept, **text)
+    assert [int(each.item()) for each in found] == [1029, 1029]
 
 
 def test_the_card_says_what_the_graph_takes_and_gives(tmp_path: Path) -> None:

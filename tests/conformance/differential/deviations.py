@@ -229,14 +229,6 @@ DEVIATIONS: tuple[Deviation, ...] = (
         cases=_http("an unknown log setting"),
     ),
     Deviation(
-        id="generate-is-missing",
-        triton="/generate and /generate_stream",
-        ours="404",
-        why="not there yet",
-        fields=("status", "error"),
-        cases=_http("generate for a model with other inputs"),
-    ),
-    Deviation(
         id="raw-contents-left-over",
         triton="ignores raw contents beyond those of its inputs",
         ours="INVALID_ARGUMENT",

@@ -19,11 +19,11 @@ from tritonclient.utils import InferenceServerException
 from loadtests.servers import ServerFailed
 from tests.conformance.differential.triton import triton
 from tests.e2e.running import running
-from tests.triton_repository import write_repository
+from tests.triton_repository import write_repository, write_sequence_model
 
 pytestmark = [pytest.mark.e2e]
 BACKEND = Path(__file__).with_name("onnx_backend.py")
-MODELS = ("simple", "scaler", "picker", "pipeline")
+MODELS = ("simple", "scaler", "picker", "pipeline", "steps")
 ROWS = np.array([[1, 2, 3], [9, 4, 5], [0, -1, 0.5]], np.float32)
 NUMBERS = np.arange(48, dtype=np.int32).reshape(3, 16)
 
@@ -42,7 +42,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_repository(tmp_path_factory.mktemp("same") / "repository")
     # Completing a configuration from the graph is the backend's work: ours here is not Triton's.
     shutil.rmtree(folder / "bare")
-    return folder
+    return write_sequence_model(folder)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,15 @@ def asked(module: Any, client: Any, old_scaler: tuple[str, str]) -> Iterator[tup
     yield "wrong name", ask("scaler", {"z": ROWS})
     yield "wrong datatype", ask("scaler", {"x": ROWS.astype(np.int32)})
     yield "unknown model", ask("nobody", {"x": ROWS})
+    one = {"INPUT": NUMBERS[:1, 5:6].copy()}
+    for step in range(4):
+        for sequence in (31, 32):
+            flags = {"sequence_start": step == 0, "sequence_end": step == 3}
+            answer = ask("steps", one, sequence_id=sequence, **flags)
+            yield f"sequence {sequence}, request {step}", answer
+    yield "sequence that was not started", ask("steps", one, sequence_id=33)
+    yield "sequence that has ended", ask("steps", one, sequence_id=31)
+    yield "no sequence", ask("steps", one)
 
 
 def test_every_answer_is_the_same(theirs: Said, ours: Said) -> None:
@@ -137,10 +146,23 @@ def test_the_configuration_says_the_same_of_what_both_have(theirs: Said, ours: S
         assert mine["max_batch_size"] == their["max_batch_size"], name
         for side in ("input", "output"):
             assert tensors(mine[side]) == tensors(their[side]), name
+    mine, their = (said.configs["steps"]["sequence_batching"] for said in (ours, theirs))
+    assert controls(mine) == controls(their)
+    for key in ("max_candidate_sequences", "max_queue_delay_microseconds"):
+        assert int(mine["oldest"][key]) == int(their["oldest"][key])
     mine, their = ours.configs["simple"], theirs.configs["simple"]
     for key in ("preferred_batch_size", "max_queue_delay_microseconds"):
         assert mine["dynamic_batching"][key] == their["dynamic_batching"][key]
     assert mine["instance_group"][0]["count"] == their["instance_group"][0]["count"] == 2
+
+
+def controls(sequences: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Each control's tensor, kind and what it says; fields at their default may be left out."""
+    return sorted(
+        (entry["name"], each["kind"], str(each.get("int32_false_true") or each["data_type"]))
+        for entry in sequences["control_input"]
+        for each in entry["control"]
+    )
 
 
 def tensors(entries: list[dict[str, Any]]) -> list[tuple[str, str, list[int]]]:

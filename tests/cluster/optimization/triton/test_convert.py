@@ -14,7 +14,12 @@ from cluster.optimization.triton.convert import (
     import_repository,
     write_serve_file,
 )
-from tests.triton_repository import write_model, write_repository, write_scaler
+from tests.triton_repository import (
+    write_model,
+    write_repository,
+    write_scaler,
+    write_sequence_model,
+)
 
 
 @pytest.fixture
@@ -174,7 +179,23 @@ def test_the_version_policy_decides_what_is_served(
         ('backend: "python"', "backend", "squadron models add file.py:Class"),
         ('platform: "tensorrt_plan"', "platform", "import the ONNX model"),
         ('backend: "mine"', "backend", "backend 'mine' is no engine of ours"),
-        ("sequence_batching { }", "sequence_batching", "sequence"),
+        (
+            "sequence_batching { iterative_sequence: true }",
+            "sequence_batching.iterative_sequence",
+            "decoupled",
+        ),
+        (
+            'sequence_batching { state [ { input_name: "a" output_name: "b" data_type: TYPE_INT32 '
+            'dims: [ 1 ] initial_state [ { name: "i" data_file: "zeros" } ] } ] }',
+            "sequence_batching.state.a.initial_state.data_file",
+            "initial:",
+        ),
+        (
+            'sequence_batching { control_input [ { name: "c" control [ { kind: '
+            "CONTROL_SEQUENCE_START } ] } ] }",
+            "sequence_batching.control_input.c",
+            "two values",
+        ),
         (
             "model_transaction_policy { decoupled: true }",
             "model_transaction_policy.decoupled",
@@ -208,7 +229,6 @@ def test_what_cannot_be_served_is_refused_with_the_field_and_the_reason(
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("response_cache { enable: true }", "response_cache"),
         (
             'parameters { key: "execution_mode" value { string_value: "1" } }',
             "parameters.execution_mode",
@@ -227,6 +247,72 @@ def test_what_has_no_effect_here_is_told(
 
     assert told(report, "m") == [(field, "dropped")]
     assert [each.field for each in report.lost()] == [field]
+
+
+def test_a_response_cache_is_carried_over(tmp_path: Path, store: ModelStore) -> None:
+    text = f'backend: "onnxruntime"\nresponse_cache {{ enable: true }}{TENSORS}'
+    report = imported(with_scaler(tmp_path / "triton", text), store)
+    write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
+
+    cached = read_serve_file(tmp_path / "mine.yaml")[1].variants["m"].response_cache
+    assert cached.enabled
+    assert told(report, "m") == [("response_cache", "changed")]
+
+
+def test_a_model_of_sequences_keeps_its_controls(tmp_path: Path, store: ModelStore) -> None:
+    report = imported(write_sequence_model(tmp_path / "triton"), store)
+    write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
+
+    steps = read_serve_file(tmp_path / "mine.yaml")[1].variants["steps"]
+    assert report.lost() == ()
+    assert (steps.replicas, steps.batching.mode, steps.batching.max_batch_size) == (2, "fixed", 8)
+    sequences = steps.sequences
+    assert sequences is not None
+    assert (sequences.strategy, sequences.max_candidate_sequences) == ("oldest", 64)
+    assert (sequences.max_sequence_idle_us, sequences.max_queue_delay_us) == (60_000_000, 1000)
+    start = sequences.controls["START"]
+    assert (start.kind, start.false_value, start.true_value) == ("start", 0, 10)
+    assert sequences.controls["CORRID"].datatype == "UINT64"
+    raw = store.card("steps", "1").raw_signature()
+    seen = sequences.public(raw, is_batched=True)
+    assert [spec.name for spec in raw.inputs] == ["INPUT", "START", "READY", "END", "CORRID"]
+    assert [spec.name for spec in seen.inputs] == ["INPUT"]
+
+
+def test_state_is_the_servers_also_where_the_tensors_are_completed(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    row: list[str | int] = ["batch", 1]
+    number = TensorProto.INT32
+    write_model(
+        tmp_path / "triton/sum/1/model.onnx",
+        [
+            helper.make_node("Add", ["INPUT", "TOTAL_IN"], ["OUTPUT"]),
+            helper.make_node("Identity", ["OUTPUT"], ["TOTAL_OUT"]),
+        ],
+        [("INPUT", number, row), ("TOTAL_IN", number, row)],
+        [("OUTPUT", number, row), ("TOTAL_OUT", number, row)],
+    )
+    (tmp_path / "triton/sum/config.pbtxt").write_text(
+        """
+        max_batch_size: 4
+        sequence_batching {
+          direct { minimum_slot_utilization: 0.1 max_queue_delay_microseconds: 5 }
+          state [ {
+            input_name: "TOTAL_IN" output_name: "TOTAL_OUT" data_type: TYPE_INT32 dims: [ 1 ]
+            initial_state [ { name: "zeros" data_type: TYPE_INT32 dims: [ 1 ] zero_data: true } ]
+          } ]
+        }"""
+    )
+    report = imported(tmp_path / "triton", store)
+    write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
+
+    sequences = read_serve_file(tmp_path / "mine.yaml")[1].variants["sum"].sequences
+    assert report.lost() == ()
+    assert sequences is not None
+    assert (sequences.strategy, sequences.minimum_slot_utilization) == ("direct", 0.1)
+    seen = sequences.public(store.card("sum", "1").raw_signature(), is_batched=True)
+    assert [spec.name for spec in (*seen.inputs, *seen.outputs)] == ["INPUT", "OUTPUT"]
 
 
 def test_every_field_of_the_configuration_is_carried_over_or_told() -> None:

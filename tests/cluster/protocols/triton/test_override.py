@@ -35,6 +35,22 @@ def test_a_batcher_that_is_named_replaces_the_whole_batcher() -> None:
     assert found.preferred_batch_sizes == ()
 
 
+def test_sequences_are_replaced_and_begin_with_what_they_began_with() -> None:
+    state = {"input": "a", "output": "b", "datatype": "INT32", "shape": [1], "initial": 7}
+    section = {"strategy": "oldest", "state": [state]}
+    before = VariantConfig.model_validate({"source": "m", "sequences": section})
+    sent = (
+        '{"sequence_batching": {"max_sequence_idle_microseconds": 9, "direct": {}, "state": [{'
+        '"input_name": "a", "output_name": "b", "data_type": "TYPE_INT32", "dims": [1]}]}}'
+    )
+
+    found = lay_over(before, parse_json(sent), is_batched=True).sequences
+
+    assert found is not None
+    assert (found.strategy, found.max_sequence_idle_us) == ("direct", 9)
+    assert found.state[0].initial == 7
+
+
 def test_instances_become_replicas() -> None:
     found = laid('{"instance_group": [{"kind": "KIND_CPU", "count": 3}]}')
 
