@@ -1,0 +1,108 @@
+"""What a running experiment does next: a canary's step, a roll-back, a bandit's new weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from cluster.config.experiment import BanditConfig, CanaryConfig, ExperimentConfig
+from cluster.experiments.bandit import rewards_of, thompson_weights
+from cluster.experiments.judge import Judgement
+from cluster.experiments.state import ExperimentState, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """New weights and a new status, with the reason."""
+
+    weights: Mapping[str, float]
+    status: Status
+    reason: str
+    step: int = 0
+    rewards: Mapping[str, tuple[float, float]] | None = None
+
+    def applied(self, state: ExperimentState, at_s: float) -> ExperimentState:
+        moved = state.with_weights(self.weights, at_s, is_new_stratum=self.rewards is not None)
+        return replace(
+            moved,
+            status=self.status,
+            reason=self.reason,
+            step=self.step,
+            rewards=state.rewards if self.rewards is None else self.rewards,
+        )
+
+
+def next_step(
+    config: ExperimentConfig,
+    state: ExperimentState,
+    judgement: Judgement,
+    *,
+    at_s: float,
+    seed: int,
+) -> Step | None:
+    """None: go on as it is. Chance comes in as `seed`, the time as `at_s`."""
+    if state.status in ("rolled_back", "promoted"):
+        return None
+    if judgement.verdict == "roll_back" and config.rails.roll_back and not config.bandit:
+        return _roll_back(config, state, judgement)
+    if state.status == "held" or judgement.verdict == "blocked":
+        return None
+    if config.canary is not None:
+        return _canary(config, config.canary, state, at_s)
+    if config.bandit is not None and at_s - state.since_s >= config.bandit.update_s:
+        return _bandit(config.bandit, state, seed)
+    return None
+
+
+def _roll_back(
+    config: ExperimentConfig, state: ExperimentState, judgement: Judgement
+) -> Step | None:
+    """The broken arms get nothing, the others share what they had; the control steps in when
+    nothing is left."""
+    if config.guardrails is None and config.canary is None:
+        return None
+    bad = {name for name, arm in judgement.arms.items() if arm.verdict == "roll_back"}
+    weights = {arm: 0.0 if arm in bad else weight for arm, weight in state.weights.items()}
+    if sum(weights.values()) <= 0:
+        weights[config.control] = 1.0
+    left = [arm for arm, weight in weights.items() if weight > 0]
+    status: Status = "rolled_back" if left == [config.control] else state.status
+    if weights == dict(state.weights):
+        return None
+    return Step(weights=weights, status=status, reason=judgement.reason, step=state.step)
+
+
+def _canary(
+    config: ExperimentConfig, canary: CanaryConfig, state: ExperimentState, at_s: float
+) -> Step | None:
+    arm = next(name for name in config.split if name != config.control)
+    if at_s - state.since_s < canary.step_s:
+        return None
+    requests = state.now.of(arm).requests
+    if requests < canary.step_requests:
+        return None
+    done = f"{arm} had {canary.steps[state.step]:g} % of the traffic for {canary.step_s:g} s"
+    done = f"{done} ({requests} requests) and broke no guardrail"
+    if state.step + 1 == len(canary.steps):
+        return Step(weights=state.weights, status="promoted", reason=done, step=state.step)
+    weights = config.canary_weights(state.step + 1)
+    return Step(weights=weights, status="running", reason=done, step=state.step + 1)
+
+
+def _bandit(bandit: BanditConfig, state: ExperimentState, seed: int) -> Step | None:
+    """What was seen since the last update is added to what is remembered, a little less each time,
+    so that the bandit follows arms that change."""
+    seen = {arm: rewards_of(state.now.of(arm), bandit.reward) for arm in state.weights}
+    kept = {arm: state.rewards.get(arm, (0.0, 0.0)) for arm in state.weights}
+    rewards = {
+        arm: (
+            bandit.discount * kept[arm][0] + seen[arm][0],
+            bandit.discount * kept[arm][1] + seen[arm][1],
+        )
+        for arm in state.weights
+    }
+    weights = thompson_weights(rewards, floor=bandit.floor, seed=seed)
+    shares = ", ".join(f"{arm} {weight:.1%}" for arm, weight in weights.items())
+    return Step(
+        weights=weights, status="running", reason=f"likely to be best: {shares}", rewards=rewards
+    )

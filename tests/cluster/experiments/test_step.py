@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from cluster.config.experiment import ExperimentConfig
+from cluster.experiments.counts import ArmCounts
+from cluster.experiments.judge import judge
+from cluster.experiments.state import ExperimentState, begin
+from cluster.experiments.step import Step, next_step
+from tests.cluster.experiments.making import arm, measure
+
+CANARY: dict[str, Any] = {
+    "split": {"a": 90, "b": 10},
+    "canary": {"steps": [5, 50, 100], "step_s": 60, "step_requests": 200},
+}
+
+
+def _next(config: ExperimentConfig, state: ExperimentState, at_s: float) -> Step | None:
+    judgement = judge(config, state.strata, state.peaks)
+    return next_step(config, state, judgement, at_s=at_s, seed=1)
+
+
+def _counted(state: ExperimentState, **arms: ArmCounts) -> ExperimentState:
+    return state.counted(arms, state.weights)
+
+
+def test_a_canary_begins_with_its_first_step() -> None:
+    config = ExperimentConfig.model_validate(CANARY)
+
+    assert begin(config, "x", 0.0).weights == {"a": 95, "b": 5}
+
+
+def test_a_canary_moves_on_after_its_time_with_enough_requests() -> None:
+    config = ExperimentConfig.model_validate(CANARY)
+    state = _counted(begin(config, "x", 0.0), a=arm(1, requests=3800), b=arm(2, requests=200))
+
+    assert _next(config, state, 59.0) is None
+    step = _next(config, state, 60.0)
+
+    assert step is not None
+    assert (step.weights, step.step, step.status) == ({"a": 50, "b": 50}, 1, "running")
+    assert "5 % of the traffic for 60 s (200 requests)" in step.reason
+
+
+def test_a_canary_waits_for_requests() -> None:
+    config = ExperimentConfig.model_validate(CANARY)
+    state = _counted(begin(config, "x", 0.0), a=arm(1, requests=3600), b=arm(2, requests=180))
+
+    assert _next(config, state, 600.0) is None
+
+
+def test_after_the_last_step_a_canary_is_promoted() -> None:
+    config = ExperimentConfig.model_validate(CANARY)
+    state = begin(config, "x", 0.0)
+    for number in range(2):
+        share = round(40 * state.weights["b"])
+        state = _counted(
+            state, a=arm(number, requests=4000 - share), b=arm(9 + number, requests=share)
+        )
+        step = _next(config, state, 100.0 * (number + 1))
+        assert step is not None
+        state = step.applied(state, 100.0 * (number + 1))
+    assert state.weights == {"a": 0, "b": 100}
+
+    state = _counted(state, b=arm(7))
+    step = _next(config, state, 1000.0)
+
+    assert step is not None
+    assert (step.status, step.weights) == ("promoted", {"a": 0, "b": 100})
+
+
+def test_a_slower_canary_is_rolled_back_at_once() -> None:
+    config = ExperimentConfig.model_validate(CANARY)
+    slow = arm(2, requests=500, log_latency=-4.6)
+    state = _counted(begin(config, "x", 0.0), a=arm(1, requests=9500), b=slow)
+
+    step = _next(config, state, 10.0)
+
+    assert step is not None
+    assert (step.status, step.weights) == ("rolled_back", {"a": 95, "b": 0})
+    assert "latency" in step.reason
+    rolled_back = step.applied(state, 10.0)
+    assert _next(config, rolled_back, 1000.0) is None
+
+
+def test_weights_set_by_hand_are_not_changed_by_a_step_but_by_a_broken_guardrail() -> None:
+    config = ExperimentConfig.model_validate(CANARY)
+    state = replace(begin(config, "x", 0.0), status="held")
+    good = _counted(state, a=arm(1, requests=9500), b=arm(2, requests=500))
+    bad = _counted(state, a=arm(1, requests=9500), b=arm(2, requests=500, log_latency=-4.6))
+
+    assert _next(config, good, 1000.0) is None
+    step = _next(config, bad, 1000.0)
+    assert step is not None
+    assert step.status == "rolled_back"
+
+
+def test_a_plain_split_with_guardrails_loses_only_the_broken_arm() -> None:
+    config = ExperimentConfig.model_validate({"split": {"a": 1, "b": 1, "c": 1}, "guardrails": {}})
+    state = _counted(begin(config, "x", 0.0), a=arm(1), b=arm(2, log_latency=-4.5), c=arm(3))
+
+    step = _next(config, state, 10.0)
+
+    assert step is not None
+    assert (step.weights, step.status) == ({"a": 1, "b": 0, "c": 1}, "running")
+
+
+def test_a_bandit_moves_its_weights_after_its_time() -> None:
+    config = ExperimentConfig.model_validate(
+        {"split": {"a": 1, "b": 1}, "bandit": {"update_s": 10, "floor": 0.1}}
+    )
+    bad = ArmCounts(errors=measure([1.0] * 50 + [0.0] * 50))
+    good = ArmCounts(errors=measure([0.0] * 100))
+    state = _counted(begin(config, "x", 0.0), a=good, b=bad)
+
+    assert _next(config, state, 9.0) is None
+    step = _next(config, state, 10.0)
+
+    assert step is not None
+    assert step.weights == {"a": 0.9, "b": 0.1}
+
+
+def test_a_bandit_counts_every_request_once_also_when_its_weights_stay() -> None:
+    config = ExperimentConfig.model_validate(
+        {"split": {"a": 1, "b": 1}, "bandit": {"update_s": 10, "discount": 1.0}}
+    )
+    state = begin(config, "x", 0.0)
+    for second in (10.0, 20.0, 30.0):
+        counts = ArmCounts(errors=measure([0.0] * 100))
+        bad = ArmCounts(errors=measure([1.0] * 100))
+        state = _counted(state, a=counts, b=bad)
+        step = _next(config, state, second)
+        assert step is not None
+        state = step.applied(state, second)
+
+    assert state.rewards == {"a": (300, 0), "b": (0, 300)}
+
+
+def test_counts_go_to_the_weights_they_were_split_by() -> None:
+    config = ExperimentConfig.model_validate({"split": {"a": 1, "b": 1}})
+    before = begin(config, "x", 0.0)
+    after = before.with_weights({"a": 3, "b": 1}, 5.0)
+
+    late = after.counted({"a": ArmCounts(drawn=7)}, {"a": 1, "b": 1})
+
+    assert [each.of("a").drawn for each in late.strata] == [7, 0]
+    assert late.now.weights == {"a": 3, "b": 1}
+
+
+def test_weights_that_come_back_continue_where_they_were() -> None:
+    config = ExperimentConfig.model_validate({"split": {"a": 1, "b": 1}})
+    state = begin(config, "x", 0.0).counted({"a": ArmCounts(drawn=7)}, {"a": 1, "b": 1})
+
+    back = state.with_weights({"a": 3, "b": 1}, 5.0).with_weights({"a": 1, "b": 1}, 6.0)
+
+    assert back.now.of("a").drawn == 7
+    assert len(back.strata) == 2
