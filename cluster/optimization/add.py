@@ -154,8 +154,11 @@ def external_data(source: Path, format_: Format) -> list[Path]:
 
 def _add_directory(source: Path, store: ModelStore, wanted: _Wanted) -> ModelCard:
     from cluster.optimization.encoder import encoder_inputs, export_encoder
+    from cluster.optimization.language.causal_lm import add_directory, is_causal_lm
 
-    encoder_inputs(source)
+    generates = is_causal_lm(source)
+    if not generates:
+        encoder_inputs(source)
     if wanted.inputs or wanted.outputs:
         raise ConfigError(
             f"{source}: the export decides the signature of a Hugging Face directory; leave out "
@@ -165,6 +168,8 @@ def _add_directory(source: Path, store: ModelStore, wanted: _Wanted) -> ModelCar
     version = wanted.version or _next_version(store, wanted.name)
     _refuse_existing(store, wanted.name, version)
     with new_version(store.root, wanted.name, version) as folder:
+        if generates:
+            return seal(folder, add_directory(source, folder, name=wanted.name, version=version))
         return seal(folder, export_encoder(source, folder, name=wanted.name, version=version))
 
 

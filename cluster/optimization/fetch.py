@@ -13,6 +13,7 @@ from cluster.optimization.download import ArchiveCache, Index
 from cluster.optimization.progress import Progress, Silent
 from cluster.optimization.samples import install_samples
 from cluster.optimization.sources import (
+    CausalLmRecipe,
     DynamicInt8Recipe,
     EfficientNetRecipe,
     EncoderRecipe,
@@ -29,6 +30,8 @@ from cluster.optimization.sources import (
 from cluster.optimization.workshop import Workshop
 
 NEEDED_TO_EXPORT = ("torch", "onnx", "onnxruntime", "transformers")
+NEEDED_FOR_GGUF = ("gguf", "accelerate")
+"""What transformers wants beside itself to read a GGUF file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +77,7 @@ def fetch(
     order = sources.in_order(names)
     missing = [name for name in order if not workshop.store.has(name, sources.models[name].version)]
     if missing:
-        _check_tools(missing)
+        _check_tools(missing, sources)
     wanted_samples = () if names else tuple(sources.samples)
     new_samples = [name for name in wanted_samples if _install(name, workshop)]
     for name in missing:
@@ -101,8 +104,11 @@ def _install(sample: str, workshop: Workshop) -> bool:
     return install_samples(sample, workshop.sources, workshop.cache, workshop.store.root)
 
 
-def _check_tools(missing: list[str]) -> None:
-    absent = [tool for tool in NEEDED_TO_EXPORT if importlib.util.find_spec(tool) is None]
+def _check_tools(missing: list[str], sources: Sources) -> None:
+    needed: tuple[str, ...] = NEEDED_TO_EXPORT
+    if any(isinstance(sources.models[name].recipe, CausalLmRecipe) for name in missing):
+        needed += NEEDED_FOR_GGUF
+    absent = [tool for tool in needed if importlib.util.find_spec(tool) is None]
     if absent:
         raise ConfigError(
             f"making {', '.join(missing)} needs {', '.join(absent)}; "
@@ -157,3 +163,7 @@ def _build(name: str, version: str, workshop: Workshop, folder: Path) -> ModelCa
             from cluster.optimization import tiny_graphs
 
             return tiny_graphs.build_sequence_arithmetic(name, version, recipe, folder)
+        case CausalLmRecipe() as recipe:
+            from cluster.optimization.language import causal_lm
+
+            return causal_lm.build(name, version, recipe, workshop, folder)

@@ -136,6 +136,13 @@ class SequenceArithmeticRecipe(Section):
     controls: Literal["starts", "ends", "text-ends"]
 
 
+class CausalLmRecipe(Section):
+    """A language model's GGUF file -> a Hugging Face directory in bfloat16 with its tokenizer."""
+
+    kind: Literal["causal-lm"] = "causal-lm"
+    gguf: Member
+
+
 Recipe = Annotated[
     EfficientNetRecipe
     | StaticInt8Recipe
@@ -145,7 +152,8 @@ Recipe = Annotated[
     | SentimentHeadRecipe
     | IdentityRecipe
     | SumAndDifferenceRecipe
-    | SequenceArithmeticRecipe,
+    | SequenceArithmeticRecipe
+    | CausalLmRecipe,
     Field(discriminator="kind"),
 ]
 
@@ -226,6 +234,8 @@ def recipe_archives(recipe: Recipe) -> list[str]:
             return [recipe.directory.archive]
         case PackagedEncoderRecipe():
             return [recipe.onnx.archive, recipe.tokenizer.archive]
+        case CausalLmRecipe():
+            return [recipe.gguf.archive]
         case _:
             return []
 

@@ -46,7 +46,10 @@ def assert_doubles(engine: Engine, x: Array) -> None:
 
 
 def test_every_engine_of_the_table_is_under_contract() -> None:
-    assert {name for name, _ in TINY.values()} == set(ENGINES)
+    # Engines of language models keep another contract: tests/contracts/test_language_engines.py.
+    batching = {name for name, entry in ENGINES.items() if set(entry.formats) - {"causal_lm"}}
+
+    assert {name for name, _ in TINY.values()} == batching
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 3])

@@ -140,7 +140,7 @@ def test_name_that_would_leave_the_store_is_refused(tmp_path: Path, store: Model
 @pytest.mark.parametrize(
     "config",
     [
-        {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+        {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]},
         {"model_type": "bert", "architectures": ["BertForSequenceClassification"]},
         {},
     ],
