@@ -22,7 +22,7 @@ from cluster.protocols.triton.ensemble import ensemble_section
 from cluster.protocols.triton.findings import Finding, Findings
 from cluster.protocols.triton.signature import signature_of
 from cluster.protocols.triton.variant import kind_of, variant_section
-from cluster.routing.ensemble import plan_ensemble
+from cluster.routing.ensembles.plan import plan_ensemble
 from cluster.tensors import Signature
 
 
