@@ -17,7 +17,8 @@ from actors.caching.route_cache import RouteCache
 from actors.delivery.dispatch import Dispatcher, Ticket
 from actors.delivery.queue_tally import QueueTally
 from actors.delivery.transport import Transport
-from actors.ensemble_run import EnsembleRun
+from actors.ensembles.member import MemberRules
+from actors.ensembles.run import EnsembleRun, RunSetup
 from actors.request_tally import RequestTally
 from actors.sequences.answers import MakeSequences, SequenceAnswers
 from actors.streams.answers import ONE_ANSWER, MakeStreams, StreamAnswers
@@ -92,6 +93,9 @@ class FrontDoor:
         self._cache = RouteCache(server.cache, metrics.cache, table)
         self._streams = StreamAnswers(self, make_streams)
         self._sequences = SequenceAnswers(make_sequences)
+        self._members = RunSetup(
+            ask=self._ask_member, draw=draw, rules=MemberRules(metrics.count_ensemble_event)
+        )
 
     def adopt(self, table: RoutingTable) -> None:
         """Use this table from the next request on."""
@@ -124,12 +128,20 @@ class FrontDoor:
         return route
 
     def variant_for(self, request: InferenceRequest) -> VariantRoute | None:
-        """The variant that answers, or an experiment's arm for this request; None for an ensemble.
-        Raises: ModelNotFound."""
+        """The variant that answers, or an experiment's arm for this request; None for an ensemble,
+        and for an experiment with one. Raises: ModelNotFound."""
         route = self.route(request.model, request.version)
-        if isinstance(route, ExperimentRoute):
+        if isinstance(route, ExperimentRoute) and route.is_of_variants:
             route = self._arm(route, request)
         return route if isinstance(route, VariantRoute) else None
+
+    def is_streamed(self, request: InferenceRequest) -> bool:
+        """Whether it has any number of responses. Raises: ModelNotFound."""
+        route = self.route(request.model, request.version)
+        if isinstance(route, EnsembleRoute):
+            return route.plan.stream is not None
+        variant = self.variant_for(request)
+        return variant is not None and variant.facts.is_decoupled
 
     def version_of(self, route: Route) -> str:
         return route.facts.version if isinstance(route, VariantRoute) else "1"
@@ -218,7 +230,7 @@ class FrontDoor:
         # Before an arm is drawn: a second draw would favour the arms that are not cached.
         if request.model in self._cache.models:
             return None
-        if isinstance(route, ExperimentRoute):
+        if isinstance(route, ExperimentRoute) and route.is_of_variants:
             route = self._arm(route, request)
         if not isinstance(route, VariantRoute) or route.state == "UNAVAILABLE":
             return None
@@ -291,8 +303,12 @@ class FrontDoor:
     ) -> tuple[Tensor, ...]:
         if isinstance(route, VariantRoute):
             return await self._ask_variant(route, request, deadline_s)
-        run = EnsembleRun(route, self.table, request)
-        return await run.outputs(partial(self._ask_member, deadline_s=deadline_s))
+        return await self.ensemble_run(route, request, deadline_s).outputs()
+
+    def ensemble_run(
+        self, route: EnsembleRoute, request: InferenceRequest, deadline_s: float
+    ) -> EnsembleRun:
+        return EnsembleRun(route, self.table, request, self._members, deadline_s=deadline_s)
 
     def _arm(self, route: ExperimentRoute, request: InferenceRequest) -> Route:
         step = sequence_of(request.parameters)
@@ -322,9 +338,7 @@ class FrontDoor:
             reply = await self._dispatcher(route).run(call, deadline_s=deadline_s)
         return reply.outputs
 
-    async def _ask_member(
-        self, request: InferenceRequest, *, deadline_s: float
-    ) -> tuple[Tensor, ...]:
+    async def _ask_member(self, request: InferenceRequest, deadline_s: float) -> tuple[Tensor, ...]:
         answer = await self._ask(self.route(request.model), request, deadline_s)
         return answer.outputs
 

@@ -156,8 +156,7 @@ class GrpcListener:
         try:
             asked = self._asked(data, context)
             request_id = asked.request_id
-            route = self._door.variant_for(asked)
-            if route is not None and route.facts.is_decoupled:
+            if self._door.is_streamed(asked):
                 return self._many(asked)
             with self._offered.shared_memory.held(asked.outputs) as places:
                 answer = await self._door.infer(asked)

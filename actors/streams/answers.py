@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from actors.ensembles.run import renamed
 from actors.streams.transport import StreamTransport
 from cluster.errors import DeadlineExceeded, NoReadyReplica, ShardLost, SquadronError, Unsupported
 from cluster.protocols.envelope import Call, Reply
 from cluster.protocols.v2_check import check_request
 from cluster.requests import InferenceRequest, InferenceResponse
-from cluster.routing.table import VariantRoute
+from cluster.routing.table import EnsembleRoute, Route, VariantRoute
 
 if TYPE_CHECKING:
     from actors.front_door import FrontDoor
@@ -39,27 +40,23 @@ class StreamAnswers:
 
     async def responses(self, request: InferenceRequest) -> AsyncGenerator[InferenceResponse, None]:
         """See `FrontDoor.stream`."""
-        route = self._door.variant_for(request)
-        if route is None or not route.facts.is_decoupled:
+        route: Route | None = self._door.route(request.model, request.version)
+        if isinstance(route, EnsembleRoute):
+            is_streamed = route.plan.stream is not None
+        else:
+            route = self._door.variant_for(request)
+            is_streamed = route is not None and route.facts.is_decoupled
+        if route is None or not is_streamed:
             yield await self._door.infer(request)
             return
         self._door.enter()
         began_s = time.perf_counter()
         outcome, answered_by = "cancelled", ""
         try:
-            async with aclosing(self._replies(route, request)) as replies:
-                async for reply in replies:
-                    if reply.error is not None:
-                        raise reply.error
-                    answered_by = route.name
-                    yield InferenceResponse(
-                        model=request.model,
-                        version=self._door.version_of(self._door.route(request.model)),
-                        request_id=request.request_id,
-                        variant=route.name,
-                        outputs=reply.outputs,
-                        parameters={"squadron_variant": route.name},
-                    )
+            async with aclosing(self._answers(route, request)) as answers:
+                async for answer in answers:
+                    answered_by = answer.variant
+                    yield answer
             outcome = "success"
         except SquadronError as error:
             outcome = error.code
@@ -68,8 +65,38 @@ class StreamAnswers:
             variant = answered_by if outcome == "success" else ""
             self._door.leave(request, variant, outcome, time.perf_counter() - began_s)
 
+    async def _answers(
+        self, route: Route, request: InferenceRequest
+    ) -> AsyncGenerator[InferenceResponse, None]:
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._door.timeout_s(request)
+        version = self._door.version_of(self._door.route(request.model, request.version))
+        asked, names, answered_by = request, None, route.name
+        if isinstance(route, EnsembleRoute):
+            run = self._door.ensemble_run(route, request, deadline_s)
+            asked, names = await run.stream_request(), run.stream_names
+            route = self._door.route(asked.model)
+        assert isinstance(route, VariantRoute)  # nothing else streams
+        async with aclosing(self._replies(route, asked, deadline_s)) as replies:
+            async for reply in replies:
+                if reply.error is not None:
+                    raise reply.error
+                outputs = reply.outputs
+                if names is not None:
+                    values = renamed(outputs, names)
+                    wanted = [output.name for output in request.outputs] or list(values)
+                    outputs = tuple(values[name] for name in wanted if name in values)
+                yield InferenceResponse(
+                    model=request.model,
+                    version=version,
+                    request_id=request.request_id,
+                    variant=answered_by,
+                    outputs=outputs,
+                    parameters={"squadron_variant": answered_by},
+                )
+
     async def _replies(
-        self, route: VariantRoute, request: InferenceRequest
+        self, route: VariantRoute, request: InferenceRequest, deadline_s: float
     ) -> AsyncGenerator[Reply, None]:
         if route.state == "UNAVAILABLE":
             raise NoReadyReplica(
@@ -93,7 +120,6 @@ class StreamAnswers:
             parameters=request.parameters,
         )
         loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + self._door.timeout_s(request)
         for attempt in range(1, MAX_ATTEMPTS + 1):
             call.left_s = deadline_s - loop.time()
             has_begun = False

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag
 
 from cluster.config.cache import ResponseCacheConfig
+from cluster.config.ensembles.calls import ModelStep, SplitStep, SwitchStep
+from cluster.config.ensembles.combining import CombineStep
 from cluster.config.section import Section
-
-
-class ModelStep(Section):
-    """Call `model`. `inputs`: the model's input -> a value of the graph; `outputs`: the model's
-    output -> the name of a new value. Left out, names stay as they are.
-    """
-
-    model: str
-    inputs: dict[str, str] = Field(default_factory=dict)
-    outputs: dict[str, str] = Field(min_length=1)
-
-
-class CombineStep(Section):
-    """Mean of float values of one shape (`weights` in their order, default equal)."""
-
-    combine: Literal["mean"]
-    inputs: tuple[str, ...] = Field(min_length=1)
-    weights: tuple[float, ...] = ()
-    output: str
 
 
 class TopKStep(Section):
@@ -40,31 +23,37 @@ class TopKStep(Section):
     scores: str = "scores"
 
 
-_TAGS: dict[type[Section], str] = {
-    ModelStep: "model step",
-    CombineStep: "combine step",
-    TopKStep: "top_k step",
+# A combine step may name a model as well, so its key is looked for first.
+_KINDS: dict[str, type[Section]] = {
+    "combine": CombineStep,
+    "switch": SwitchStep,
+    "split": SplitStep,
+    "top_k": TopKStep,
+    "model": ModelStep,
 }
 
 
 def _kind_of_step(step: object) -> str | None:
     """A step is what its telling key says, so that its other mistakes are told of that kind."""
     if isinstance(step, Mapping):
-        return next((f"{key} step" for key in ("model", "combine", "top_k") if key in step), None)
-    return next((tag for kind, tag in _TAGS.items() if isinstance(step, kind)), None)
+        return next((f"{key} step" for key in _KINDS if key in step), None)
+    return next((f"{key} step" for key, kind in _KINDS.items() if isinstance(step, kind)), None)
 
 
 Step = Annotated[
     Annotated[ModelStep, Tag("model step")]
+    | Annotated[SwitchStep, Tag("switch step")]
+    | Annotated[SplitStep, Tag("split step")]
     | Annotated[CombineStep, Tag("combine step")]
     | Annotated[TopKStep, Tag("top_k step")],
     Discriminator(
         _kind_of_step,
         custom_error_type="no_such_step",
         custom_error_message="a step needs the key that says what it does",
-        custom_error_context={"expected": "model, combine or top_k"},
+        custom_error_context={"expected": "model, switch, split, combine or top_k"},
     ),
 ]
+CallStep = ModelStep | SwitchStep | SplitStep
 
 
 class EnsembleConfig(Section):
@@ -78,3 +67,47 @@ class EnsembleConfig(Section):
     outputs: tuple[str, ...] = Field(min_length=1)
     steps: tuple[Step, ...] = Field(min_length=1)
     response_cache: ResponseCacheConfig = ResponseCacheConfig()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that an answer may need, each once."""
+        return tuple(dict.fromkeys(name for step in self.steps for name in models_of(step)))
+
+
+def models_of(step: Step) -> tuple[str, ...]:
+    """The models that a step may call, the usual ones first and its fallback last."""
+    match step:
+        case ModelStep():
+            found: tuple[str, ...] = (step.model,)
+        case SwitchStep():
+            found = step.models
+        case SplitStep():
+            found = tuple(step.split)
+        case CombineStep():
+            return (step.model,) if step.model else ()
+        case TopKStep():
+            return ()
+    return (*found, step.fallback) if step.fallback else found
+
+
+def first_calls(step: CallStep) -> tuple[str, ...]:
+    """The models that a step calls, without its fallback."""
+    models = models_of(step)
+    return models[:-1] if step.fallback else models
+
+
+def places_of(step: Step) -> tuple[tuple[str, str], ...]:
+    """Where a step names models: key below the step, and the name there."""
+    match step:
+        case ModelStep():
+            found: tuple[tuple[str, str], ...] = (("model", step.model),)
+        case SwitchStep():
+            cases = tuple((f"cases.{i}.model", case.model) for i, case in enumerate(step.cases))
+            found = (*cases, ("default", step.default))
+        case SplitStep():
+            found = tuple((f"split.{name}", name) for name in step.split)
+        case CombineStep():
+            return (("model", step.model),) if step.model else ()
+        case TopKStep():
+            return ()
+    return (*found, ("fallback", step.fallback)) if step.fallback else found

@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from cluster.config.ensemble import EnsembleConfig, ModelStep, TopKStep
+from cluster.config.ensemble import EnsembleConfig, TopKStep, places_of
 from cluster.config.experiment import ExperimentConfig
 from cluster.config.section import Mistake, Mistakes, Section
 from cluster.config.server import ServerConfig
@@ -64,12 +64,12 @@ class SquadronConfig(Section):
     def _bad_arms(self) -> Iterator[Mistake]:
         for name, experiment in self.experiments.items():
             for arm in experiment.split:
-                if arm not in self.variants:
+                if arm not in self.variants and arm not in self.ensembles:
                     yield Mistake(
                         key=f"experiments.{name}.split.{arm}",
-                        text="no such variant",
+                        text="no such variant or ensemble",
                         value=repr(arm),
-                        allowed=", ".join(self.variants),
+                        allowed=", ".join((*self.variants, *self.ensembles)),
                     )
 
     def _bad_members(self) -> Iterator[Mistake]:
@@ -77,13 +77,14 @@ class SquadronConfig(Section):
         for name, ensemble in self.ensembles.items():
             for index, step in enumerate(ensemble.steps):
                 where = f"ensembles.{name}.steps.{index}"
-                if isinstance(step, ModelStep) and step.model not in callable_names - {name}:
-                    yield Mistake(
-                        key=f"{where}.model",
-                        text="no such model",
-                        value=repr(step.model),
-                        allowed=", ".join(sorted(callable_names - {name})),
-                    )
+                for key, model in places_of(step):
+                    if model not in callable_names - {name}:
+                        yield Mistake(
+                            key=f"{where}.{key}",
+                            text="no such model",
+                            value=repr(model),
+                            allowed=", ".join(sorted(callable_names - {name})),
+                        )
                 if isinstance(step, TopKStep) and step.labels_of not in self.variants:
                     yield Mistake(
                         key=f"{where}.labels_of",

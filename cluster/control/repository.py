@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from cluster.config.ensemble import ModelStep
 from cluster.config.section import Section
 from cluster.config.squadron import SquadronConfig
 from cluster.config.variant import VariantConfig
@@ -103,11 +102,11 @@ def section_digest(config: SquadronConfig, name: str) -> str:
 def members_of(config: SquadronConfig, name: str) -> tuple[str, ...]:
     """The models that an ensemble or experiment is made of, through all levels; else none."""
     if name in config.experiments:
-        return tuple(config.experiments[name].split)
-    if name not in config.ensembles:
+        direct = tuple(config.experiments[name].split)
+    elif name in config.ensembles:
+        direct = config.ensembles[name].models
+    else:
         return ()
-    steps = config.ensembles[name].steps
-    direct = [step.model for step in steps if isinstance(step, ModelStep)]
     below = [member for model in direct for member in members_of(config, model)]
     return tuple(dict.fromkeys((*direct, *below)))
 

@@ -50,6 +50,10 @@ class Metrics:
     statistics: StatisticsMetrics
     cache: CacheMetrics
     door: DoorMetrics
+    ensemble_events: Counter
+
+    def count_ensemble_event(self, ensemble: str, event: str) -> None:
+        self.ensemble_events.labels(ensemble, event).inc()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +136,11 @@ def _declared(registry: CollectorRegistry) -> Metrics:
         statistics=_statistics(registry),
         cache=declare_cache_metrics(registry),
         door=declare_door_metrics(registry),
+        ensemble_events=counter(
+            "squadron_ensemble_events_total",
+            "What ensembles did beside asking each member once.",
+            ("model", "event"),
+        ),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cluster.config.model_card import ClassifyPostprocess
 from cluster.errors import ConfigError
-from cluster.routing.combine import top_k
+from cluster.routing.ensembles.combine import top_k
 from cluster.tensors import Array, TensorSpec
 
 

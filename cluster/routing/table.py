@@ -10,13 +10,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cluster.config.cache import ResponseCacheConfig
-from cluster.config.ensemble import EnsembleConfig, ModelStep
+from cluster.config.ensemble import EnsembleConfig, models_of
+from cluster.config.experiment import ExperimentConfig
 from cluster.config.sequences import SequencesConfig
 from cluster.config.squadron import SquadronConfig
 from cluster.config.variant import BatchingConfig
 from cluster.errors import ConfigError
 from cluster.models import ModelState
-from cluster.routing.ensemble import EnsemblePlan, plan_ensemble
+from cluster.routing.ensembles.plan import EnsemblePlan, plan_ensemble
 from cluster.routing.split import Arm
 from cluster.tensors import Signature
 
@@ -79,12 +80,14 @@ class VariantRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentRoute:
-    """The public face of an experiment is that of its first arm."""
+    """The public face of an experiment is that of its first arm. `is_of_variants`: no arm is an
+    ensemble."""
 
     name: str
     arms: tuple[Arm, ...]
     sticky_header: str
     signature: Signature
+    is_of_variants: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,48 +201,86 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
             reason=fact.unavailable or "waiting for its first replica",
             response_cache=variant.response_cache,
         )
-    for name, experiment in config.experiments.items():
-        arms = tuple(Arm(variant=v, weight=w) for v, w in experiment.split.items())
-        routes[name] = ExperimentRoute(
-            name=name,
-            arms=arms,
-            sticky_header=experiment.sticky_header.lower(),
-            signature=facts[arms[0].variant].signature,
-        )
-    signatures = {name: route.signature for name, route in routes.items()}
     labels = {name: fact.labels for name, fact in facts.items() if fact.labels}
-    waiting = dict(config.ensembles)
+    decoupled = frozenset(name for name, fact in facts.items() if fact.is_decoupled)
+    signatures = {name: route.signature for name, route in routes.items()}
+    waiting: dict[str, ExperimentConfig | EnsembleConfig] = {
+        **config.experiments,
+        **config.ensembles,
+    }
     while waiting:
-        ready = [n for n, e in waiting.items() if _members(e) <= signatures.keys()]
+        ready = [n for n, each in waiting.items() if _members(each) <= signatures.keys()]
         if not ready:
-            raise _ensemble_cycle(waiting)
+            raise _circle(waiting)
         for name in ready:
-            ensemble = waiting.pop(name)
-            plan = plan_ensemble(name, ensemble, signatures, labels)
-            cache = ensemble.response_cache
-            if cache.enabled and _meets_experiment(plan.models, routes):
-                raise ConfigError(
-                    f"ensembles.{name}.response_cache.enabled: an experiment is among its models, "
-                    "and a kept answer would be that of one arm for everybody",
-                    key=f"ensembles.{name}.response_cache.enabled",
-                    allowed="false; the switches of the variants themselves",
-                )
-            routes[name] = EnsembleRoute(name=name, plan=plan, response_cache=cache)
-            signatures[name] = plan.signature
+            section = waiting.pop(name)
+            if isinstance(section, ExperimentConfig):
+                routes[name] = _experiment(name, section, routes)
+            else:
+                plan = plan_ensemble(name, section, signatures, labels, decoupled)
+                routes[name] = _ensemble(plan, section, routes)
+            signatures[name] = routes[name].signature
     return RoutingTable(version=0, routes=routes)
 
 
-def _members(ensemble: EnsembleConfig) -> set[str]:
-    return {step.model for step in ensemble.steps if isinstance(step, ModelStep)}
+def _experiment(
+    name: str, section: ExperimentConfig, routes: Mapping[str, Route]
+) -> ExperimentRoute:
+    arms = tuple(Arm(variant=v, weight=w) for v, w in section.split.items())
+    return ExperimentRoute(
+        name=name,
+        arms=arms,
+        sticky_header=section.sticky_header.lower(),
+        signature=routes[arms[0].variant].signature,
+        is_of_variants=all(isinstance(routes[arm.variant], VariantRoute) for arm in arms),
+    )
+
+
+def _ensemble(
+    plan: EnsemblePlan, section: EnsembleConfig, routes: Mapping[str, Route]
+) -> EnsembleRoute:
+    cache = section.response_cache
+    varies = plan.varies
+    if _meets_experiment(plan.models, routes):
+        varies = "an experiment is among its models"
+    if cache.enabled and (varies or plan.stream is not None):
+        key = f"ensembles.{plan.name}.response_cache.enabled"
+        raise ConfigError(
+            f"{key}: {varies or 'it streams'}, and a kept answer would be everybody's",
+            key=key,
+            value="True",
+            allowed="false; the switches of the variants themselves",
+        )
+    return EnsembleRoute(name=plan.name, plan=plan, response_cache=cache)
+
+
+def _members(section: ExperimentConfig | EnsembleConfig) -> set[str]:
+    return set(section.split if isinstance(section, ExperimentConfig) else section.models)
 
 
 def _meets_experiment(models: Iterable[str], routes: Mapping[str, Route]) -> bool:
     return any(
         isinstance(route, ExperimentRoute)
-        or (isinstance(route, EnsembleRoute) and _meets_experiment(route.plan.models, routes))
+        or (
+            isinstance(route, EnsembleRoute)
+            and (bool(route.plan.varies) or _meets_experiment(route.plan.models, routes))
+        )
         for route in map(routes.__getitem__, models)
     )
 
 
-def _ensemble_cycle(waiting: Mapping[str, EnsembleConfig]) -> ConfigError:
-    return ConfigError(f"ensembles call each other in a circle: {', '.join(sorted(waiting))}")
+def _circle(waiting: Mapping[str, ExperimentConfig | EnsembleConfig]) -> ConfigError:
+    """Names one that waits for another of them, so that it can be found in the file."""
+    name, section = next(iter(waiting.items()))
+    places = [
+        (f"ensembles.{name}.steps.{index}", model)
+        for index, step in enumerate(section.steps if isinstance(section, EnsembleConfig) else ())
+        for model in models_of(step)
+        if model in waiting
+    ] or [(f"experiments.{name}.split", next(iter(_members(section) & waiting.keys())))]
+    return ConfigError(
+        f"{places[0][0]}: {places[0][1]!r} depends on {name!r}: models call each other in a "
+        f"circle: {', '.join(sorted(waiting))}",
+        key=places[0][0],
+        value=places[0][1],
+    )

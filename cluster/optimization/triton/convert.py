@@ -23,7 +23,7 @@ from cluster.protocols.triton.ensemble import ensemble_section
 from cluster.protocols.triton.findings import Finding, Findings
 from cluster.protocols.triton.signature import signature_of, with_sequence_tensors
 from cluster.protocols.triton.variant import kind_of, variant_section
-from cluster.routing.ensemble import plan_ensemble
+from cluster.routing.ensembles.plan import plan_ensemble
 from cluster.tensors import Signature
 
 

@@ -25,7 +25,7 @@ from cluster.observability.metrics import make_metrics
 from cluster.observability.statistics import NodeSamples
 from cluster.protocols.envelope import Call, Reply
 from cluster.requests import InferenceRequest, InferenceResponse
-from cluster.routing.ensemble import plan_ensemble
+from cluster.routing.ensembles.plan import plan_ensemble
 from cluster.routing.split import Arm
 from cluster.routing.table import (
     EnsembleRoute,

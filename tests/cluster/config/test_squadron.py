@@ -46,16 +46,16 @@ def test_an_unknown_key_of_a_step_names_the_keys_of_its_kind_and_nothing_else() 
     step = one_step(model="a", outputs={"y": "o"}, ouputs={})
 
     assert mistakes(ensembles=step) == (
-        "prod.yaml: ensembles.x.steps.0.ouputs: unknown key, got {}; allowed: inputs, model, "
-        "outputs (did you mean 'outputs'?)"
+        "prod.yaml: ensembles.x.steps.0.ouputs: unknown key, got {}; allowed: fallback, "
+        "hedge_after_ms, inputs, model, outputs, timeout_ms (did you mean 'outputs'?)"
     )
 
 
-def test_a_step_without_the_key_that_says_what_it_does_names_the_three() -> None:
+def test_a_step_without_the_key_that_says_what_it_does_names_them_all() -> None:
     said = mistakes(ensembles=one_step(topk=5, input="y", labels_of="a"))
 
     assert said.startswith("prod.yaml: ensembles.x.steps.0: a step needs the key that says what")
-    assert said.endswith("; allowed: model, combine or top_k")
+    assert said.endswith("; allowed: model, switch, split, combine or top_k")
     assert len(said.splitlines()) == 1
 
 
@@ -116,7 +116,7 @@ def test_every_mistake_is_told_at_once() -> None:
     [
         (
             {"experiments": {"e": {"split": {"zzz": 1}}}},
-            "experiments.e.split.zzz: no such variant, got 'zzz'; allowed: a, b",
+            "experiments.e.split.zzz: no such variant or ensemble, got 'zzz'; allowed: a, b",
         ),
         ({"experiments": {"a": {"split": {"a": 1}}}}, "already taken in variants"),
         ({"experiments": {"e": {"split": {"a": 0}}}}, "every weight in split is 0"),

@@ -21,7 +21,7 @@ from cluster.routing.cache_key import (
     fingerprint,
     is_cacheable,
 )
-from cluster.routing.ensemble import plan_ensemble
+from cluster.routing.ensembles.plan import plan_ensemble
 from cluster.routing.split import Arm
 from cluster.routing.table import (
     EnsembleRoute,

@@ -8,6 +8,7 @@ from cluster.config.squadron import SquadronConfig
 from cluster.errors import ConfigError
 from cluster.routing.table import (
     EnsembleRoute,
+    ExperimentRoute,
     RoutingTable,
     VariantFacts,
     VariantRoute,
@@ -116,3 +117,45 @@ def test_routes_carry_their_caches_settings() -> None:
         route = table.routes[name]
         assert isinstance(route, VariantRoute | EnsembleRoute)
         assert route.response_cache.enabled is is_cached
+
+
+def test_an_ensemble_can_be_an_arm_of_an_experiment() -> None:
+    changed = config(
+        experiments={"e": {"split": {"a": 1, "b": 1}}, "f": {"split": {"a": 1, "inner": 1}}}
+    )
+    made = build_table(changed, {"a": facts(), "b": facts()})
+
+    route = made.routes["f"]
+    assert isinstance(route, ExperimentRoute)
+    assert not route.is_of_variants
+    assert [variant.name for variant in made.variants_of("f")] == ["a", "a", "b"]
+
+
+def test_models_that_call_each_other_in_a_circle_are_refused_naming_the_step() -> None:
+    step = {"model": "f", "outputs": {"y": "y"}}
+    circle = config(
+        experiments={"f": {"split": {"loop": 1}}},
+        ensembles={"loop": {"inputs": ["x"], "outputs": ["y"], "steps": [step]}},
+    )
+
+    with pytest.raises(ConfigError, match=r"experiments.f.split: 'loop' depends on 'f'.*f, loop"):
+        build_table(circle, {"a": facts(), "b": facts()})
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"split": {"a": 1, "b": 1}}, "a split is among its steps"),
+        ({"model": "a", "fallback": "b"}, "a fallback may answer for a member"),
+        ({"model": "e"}, "an experiment is among its models"),
+    ],
+)
+def test_what_may_answer_differently_the_next_time_is_not_cached(
+    change: dict[str, object], why: str
+) -> None:
+    step = {**change, "outputs": {"y": "y"}}
+    section = {"inputs": ["x"], "outputs": ["y"], "steps": [step]}
+    cached = config(ensembles={"c": {**section, "response_cache": {"enabled": True}}})
+
+    with pytest.raises(ConfigError, match=rf"ensembles.c.response_cache.enabled: {why}"):
+        build_table(cached, {"a": facts(), "b": facts()})

@@ -135,7 +135,7 @@ def test_an_ensemble_keeps_its_maps(tmp_path: Path, store: ModelStore) -> None:
     write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
     pipeline = read_serve_file(tmp_path / "mine.yaml")[1].ensembles["pipeline"]
 
-    assert pipeline.model_dump()["steps"] == (
+    assert pipeline.model_dump(exclude_unset=True)["steps"] == (
         {"model": "scaler", "inputs": {"x": "raw"}, "outputs": {"y": "scaled"}},
         {"model": "picker", "inputs": {"x": "scaled"}, "outputs": {"scores": "picked"}},
     )
