@@ -131,7 +131,7 @@ def test_a_program_of_other_inputs_than_the_card_is_refused(tmp_path: Path) -> N
 
 def test_a_hugging_face_folder_without_its_config_is_refused(tmp_path: Path) -> None:
     setup = EngineSetup(card=card(format="huggingface", artefact="."), folder=tmp_path)
-    with pytest.raises(ConfigError, match="config.json: missing"):
+    with pytest.raises(ConfigError, match=r"config\.json: missing"):
         TorchEngine(setup).load()
 
 
