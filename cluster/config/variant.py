@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from cluster.config.cache import ResponseCacheConfig
 from cluster.config.device import parse_device
 from cluster.config.model_card import ModelCard
+from cluster.config.placement import PlacementConfig
 from cluster.config.section import Section
 from cluster.config.sequences import SequencesConfig
 from cluster.errors import ConfigError
@@ -148,7 +149,7 @@ class VariantConfig(Section):
     `sequences`: the model's requests belong to sequences (and are batched as it says).
     `colocate`: whether each door holds the model itself, so that a request crosses no process; it
     is then scaled and killed with its door. `auto` does so with one replica of a small CPU model
-    (`cluster.routing.colocation`).
+    (`cluster.routing.colocation`). `placement`: the shards of each replica.
     """
 
     source: str | None = None
@@ -165,6 +166,7 @@ class VariantConfig(Section):
     sequences: SequencesConfig | None = None
     resources: ReplicaResources = ReplicaResources()
     limits: ProcessLimits = ProcessLimits()
+    placement: PlacementConfig = PlacementConfig()
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
     @field_validator("source")
@@ -191,6 +193,10 @@ class VariantConfig(Section):
         is_decoupled = self.card is not None and self.card.decoupled
         if self.colocate == "always" and (self.sequences is not None or is_decoupled):
             raise ValueError("colocate: always excludes sequences and decoupled models")
+        if self.colocate == "always" and self.placement.is_sharded:
+            raise ValueError("colocate: always excludes a sharded placement")
+        if self.sequences is not None and self.placement.is_sharded:
+            raise ValueError("sequences exclude a sharded placement")
         return self
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from cluster.engines.graph_signature import GraphTensor, check_graph_inputs
 from cluster.engines.memory import is_out_of_memory
 from cluster.engines.options import check_option_names
 from cluster.engines.pt2_archive import refuse_pickles
+from cluster.engines.sharded.whole import load_whole
 from cluster.engines.warm_up import run_zeros
 from cluster.errors import ConfigError, EngineFailed, InvalidRequest, OutOfMemory, SquadronError
 from cluster.processing.signature_check import check_inputs, check_outputs
@@ -45,7 +46,8 @@ TORCHSCRIPT_RUNS = 3
 
 
 class TorchEngine:
-    """Formats `torchscript` (`torch.jit.save`) and `torch_export` (`torch.export.save`).
+    """Formats `torchscript` (`torch.jit.save`), `torch_export` (`torch.export.save`) and
+    `huggingface` (a directory of one of the families of `cluster.engines.sharded`; option `dtype`).
 
     Inputs go in by position, in the card's order (and, with torch.export, by the names of the
     program's own inputs); outputs come as a tensor or a sequence, in the card's order, or as a
@@ -61,7 +63,8 @@ class TorchEngine:
     """
 
     def __init__(self, setup: EngineSetup) -> None:
-        check_option_names("torch", setup.options, ())
+        known = ("dtype",) if setup.card.format == "huggingface" else ()
+        check_option_names("torch", setup.options, known)
         self._setup = setup
         self._device = _choose_device(parse_device(setup.device))
         self._signature = setup.card.raw_signature()
@@ -89,13 +92,15 @@ class TorchEngine:
                 file = artefact_file(self._setup)
                 call, weights = _load_export(file, self._device, self._signature)
                 provider = "torch.export"
+            case "huggingface":
+                call, weights = load_whole(self._setup, self._device)
+                provider = "transformers"
             case other:
                 raise ConfigError(
-                    f"engine torch does not run format {other} as it is: export the model first, "
-                    "with torch.export.save (format torch_export) or to ONNX (format onnx)",
+                    f"engine torch does not run format {other}",
                     key="format",
                     value=other,
-                    allowed="torchscript, torch_export",
+                    allowed="torchscript, torch_export, huggingface",
                 )
         self._call = call
         self._facts = EngineFacts(

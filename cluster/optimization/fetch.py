@@ -14,9 +14,11 @@ from cluster.optimization.progress import Progress, Silent
 from cluster.optimization.samples import install_samples
 from cluster.optimization.sources import (
     CausalLmRecipe,
+    DirectoryRecipe,
     DynamicInt8Recipe,
     EfficientNetRecipe,
     EncoderRecipe,
+    GgufRecipe,
     IdentityRecipe,
     PackagedEncoderRecipe,
     SentimentHeadRecipe,
@@ -135,6 +137,14 @@ def _build(name: str, version: str, workshop: Workshop, folder: Path) -> ModelCa
             from cluster.optimization import encoder
 
             return encoder.build(name, version, recipe, workshop, folder)
+        case DirectoryRecipe() as recipe:
+            from cluster.optimization.huggingface import directory
+
+            return directory.build(name, version, recipe, workshop, folder)
+        case GgufRecipe() as recipe:
+            from cluster.optimization.huggingface import gguf
+
+            return gguf.build(name, version, recipe, workshop, folder)
         case PackagedEncoderRecipe() as recipe:
             from cluster.optimization import encoder
 

@@ -78,6 +78,20 @@ class EncoderRecipe(Section):
     opset: int = 17
 
 
+class DirectoryRecipe(Section):
+    """A Hugging Face directory inside an archive, taken as it is."""
+
+    kind: Literal["directory"] = "directory"
+    directory: Member
+
+
+class GgufRecipe(Section):
+    """A GGUF file of the Llama family -> Hugging Face directory with bfloat16 weights."""
+
+    kind: Literal["gguf"] = "gguf"
+    weights: Member
+
+
 class DynamicInt8Recipe(Section):
     """A fetched fp32 encoder -> int8 weights per channel, activations quantised as they come."""
 
@@ -147,6 +161,8 @@ Recipe = Annotated[
     EfficientNetRecipe
     | StaticInt8Recipe
     | EncoderRecipe
+    | DirectoryRecipe
+    | GgufRecipe
     | DynamicInt8Recipe
     | PackagedEncoderRecipe
     | SentimentHeadRecipe
@@ -230,8 +246,10 @@ def recipe_archives(recipe: Recipe) -> list[str]:
     match recipe:
         case EfficientNetRecipe():
             return [recipe.weights.archive, recipe.code, recipe.labels.archive]
-        case EncoderRecipe():
+        case EncoderRecipe() | DirectoryRecipe():
             return [recipe.directory.archive]
+        case GgufRecipe():
+            return [recipe.weights.archive]
         case PackagedEncoderRecipe():
             return [recipe.onnx.archive, recipe.tokenizer.archive]
         case CausalLmRecipe():

@@ -37,6 +37,8 @@ def colocate(variant: VariantConfig, *, engine: EngineName, artefact_bytes: int)
 def _why_not(variant: VariantConfig, engine: EngineName, artefact_bytes: int) -> str:
     if variant.sequences is not None:
         return "its sequences belong to replicas"
+    if variant.placement.is_sharded:
+        return "its shards have processes of their own"
     if engine != "onnxruntime":
         return f"engine {engine} has a process of its own"
     if variant.device != "cpu":

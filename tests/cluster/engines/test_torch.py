@@ -129,9 +129,9 @@ def test_a_program_of_other_inputs_than_the_card_is_refused(tmp_path: Path) -> N
         scripted(Pair(), tmp_path)
 
 
-def test_a_folder_of_weights_alone_says_what_to_do(tmp_path: Path) -> None:
+def test_a_hugging_face_folder_without_its_config_is_refused(tmp_path: Path) -> None:
     setup = EngineSetup(card=card(format="huggingface", artefact="."), folder=tmp_path)
-    with pytest.raises(ConfigError, match="export the model first"):
+    with pytest.raises(ConfigError, match=r"config\.json: missing"):
         TorchEngine(setup).load()
 
 

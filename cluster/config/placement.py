@@ -1,0 +1,137 @@
+"""How one replica of a variant is cut into shards, and what its shards may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from cluster.config.device import parse_device
+from cluster.config.section import Section
+from cluster.errors import ConfigError
+
+Strategy = Literal["single", "data", "layer", "pipeline", "tensor", "auto"]
+Transport = Literal["auto", "shared_memory", "unix", "tcp", "gloo", "nccl"]
+BundleStrategy = Literal["auto", "STRICT_PACK", "PACK", "SPREAD", "STRICT_SPREAD"]
+
+
+class ShardSite(Section):
+    """Where a run of layers goes: a device, and the labels its node must carry."""
+
+    device: str = "cpu"
+    labels: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        try:
+            return str(parse_device(device))
+        except ConfigError as error:
+            raise ValueError(error.message) from None
+
+
+class PlacementConfig(Section):
+    """`strategy`: `single` (one process, the default), `data` (whole copies: `replicas`), `layer`
+    (runs of layers in several processes, one request at a time; `model` is another name of it),
+    `pipeline` (the same cut with `micro_batches` in flight), `tensor` (every layer cut by columns
+    and rows), `auto` (the fewest shards that fit in `max_memory_mb` each). `parallelism` is another
+    name of `strategy`.
+
+    `shards` counts the processes of a replica; `tensor` of them share each stage of a `pipeline`
+    or `layer` placement. `shard_map` writes the cut by hand: `layers.0-5` or `layer_0_to_5` ->
+    a device, or a device and node labels; its order is the order of the stages.
+
+    `max_memory_mb`: weights of one shard that may be resident at once; layers beyond it stay out
+    and are brought in one ahead. `kv_cache`: `static` takes `kv_cache_tokens` a sequence at once.
+    `heartbeat_timeout_s`: a shard that says nothing for so long is taken for lost;
+    `step_timeout_s`: so is a group that has not finished a step by then.
+    """
+
+    strategy: Strategy = "single"
+    shards: int | None = Field(default=None, ge=1, le=1024)
+    tensor: int = Field(default=1, ge=1, le=64)
+    shard_map: dict[str, ShardSite] = Field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    micro_batches: int = Field(default=8, ge=1, le=1024)
+    bundles: BundleStrategy = "auto"
+    transport: Transport = "auto"
+    max_memory_mb: float | None = Field(default=None, gt=0)
+    kv_cache: Literal["dynamic", "static"] = "dynamic"
+    kv_cache_tokens: int = Field(default=2048, ge=1)
+    heartbeat_timeout_s: float = Field(default=5.0, gt=0.5)
+    step_timeout_s: float = Field(default=60.0, gt=0)
+    start_timeout_s: float = Field(default=300.0, gt=0)
+    num_cpus: float = Field(default=0.1, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _other_names(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        told = dict(given)
+        if "parallelism" in told:
+            if "strategy" in told:
+                raise ValueError("parallelism is another name of strategy: give one of them")
+            told["strategy"] = told.pop("parallelism")
+        if told.get("strategy") == "model":
+            told["strategy"] = "layer"
+        if told.get("shard_map") and "strategy" not in told:
+            told["strategy"] = "layer"
+        return told
+
+    @field_validator("shard_map", mode="before")
+    @classmethod
+    def _sites(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return {k: {"device": v} if isinstance(v, str) else v for k, v in given.items()}
+
+    @field_validator("devices")
+    @classmethod
+    def _are_devices(cls, devices: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(ShardSite(device=device).device for device in devices)
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        whole = self.strategy in ("single", "data")
+        if whole and (self.shards or 1) * self.tensor > 1:
+            raise ValueError(
+                f"strategy {self.strategy} has one process a replica; shards and tensor need "
+                "layer, pipeline, tensor or auto"
+            )
+        if self.strategy in ("layer", "pipeline", "tensor") and not (self.shards or self.shard_map):
+            raise ValueError(f"strategy {self.strategy} needs `shards` or a `shard_map`")
+        if self.shard_map and self.strategy not in ("layer", "pipeline"):
+            raise ValueError(
+                f"shard_map excludes strategy {self.strategy}; allowed: layer, pipeline"
+            )
+        if self.shard_map and self.shards not in (None, len(self.shard_map) * self.tensor):
+            raise ValueError(
+                f"shards is {self.shards}, the shard_map has {len(self.shard_map)} stages of "
+                f"{self.tensor}"
+            )
+        if self.strategy == "tensor" and self.tensor not in (1, self.shards):
+            raise ValueError(
+                f"strategy tensor cuts every layer into all {self.shards} shards; for "
+                f"{self.tensor} within stages write strategy pipeline or layer"
+            )
+        if self.shards and self.strategy != "tensor" and self.shards % self.tensor:
+            raise ValueError(f"shards ({self.shards}) is no multiple of tensor ({self.tensor})")
+        if self.devices and self.shard_map:
+            raise ValueError("devices and shard_map both say where shards go: give one of them")
+        if self.devices and self.shards and len(self.devices) != self.shards:
+            raise ValueError(f"devices names {len(self.devices)}, shards is {self.shards}")
+        return self
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a replica has worker processes beside its own."""
+        return self.strategy not in ("single", "data")
+
+    @property
+    def num_shards(self) -> int | None:
+        """None when `auto` has yet to decide."""
+        if self.shard_map:
+            return len(self.shard_map) * self.tensor
+        return self.shards or (None if self.strategy == "auto" else 1)

@@ -1,0 +1,233 @@
+"""Some layers of a Hugging Face model on one device, filled with their own weights only.
+
+The whole model's shape is never on a device: it is built on torch's meta device with as many
+layers as the part has, what the part lacks is taken out, and what is left is read from the files.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cluster.engines.memory import is_out_of_memory
+from cluster.engines.sharded.caches import Caches
+from cluster.engines.sharded.families import (
+    checkpoint_name,
+    family_of,
+    read_config,
+)
+from cluster.engines.sharded.offload import stream_layers
+from cluster.engines.sharded.part import PartFacts, PartSetup, Step, Values
+from cluster.engines.sharded.tensor_split import slices_of, split
+from cluster.engines.sharded.weights import CheckpointFiles
+from cluster.errors import ConfigError, EngineFailed, InvalidRequest, OutOfMemory, SquadronError
+
+HIDDEN = "hidden_states"
+"""The name under which activations go from part to part."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class TorchPart:
+    """Format `huggingface`, families Llama, GPT-2, BERT and ViT."""
+
+    def __init__(self, setup: PartSetup) -> None:
+        self._setup = setup
+        self._shard = setup.shard
+        self._device = torch.device("cpu" if setup.shard.device == "auto" else setup.shard.device)
+        self._dtype = DTYPES[setup.dtype]
+        self._folder = setup.folder / setup.card.artefact
+        self._files = CheckpointFiles(self._folder)
+        self._config = read_config(self._folder)
+        self._family = family_of(self._config.model_type, self._folder / "config.json")
+        self._caches: Caches | None = None
+        self._model: Any = None
+
+    def load(self) -> PartFacts:
+        torch.set_num_threads(self._setup.threads)
+        model, layers = self._empty()
+        if self._setup.group is not None:
+            split(model, self._family, layers, self._setup.group, self._device.type)
+        num_bytes = self._fill(model, layers)
+        model.eval()
+        model.requires_grad_(False)
+        self._model = model
+        if self._family.has_cache:
+            self._caches = Caches(self._config, self._setup.kv_cache, self._setup.kv_cache_tokens)
+        opened = tuple(dict.fromkeys(self._files.opened))
+        return PartFacts(device=str(self._device), weight_bytes=num_bytes, opened=opened)
+
+    def run(self, values: Values, step: Step) -> Values:
+        if self._model is None:
+            raise EngineFailed("the part is closed")
+        try:
+            with torch.inference_mode():
+                return self._run({k: self._tensor(v) for k, v in values.items()}, step)
+        except IndexError as error:
+            # An index beyond a table: a token id that the vocabulary has not.
+            raise InvalidRequest(f"the model refuses the inputs: {error}") from None
+        except SquadronError:
+            raise
+        except Exception as error:
+            said = (
+                f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
+            )
+            if is_out_of_memory(error):
+                raise OutOfMemory(f"PyTorch had too little memory: {said}") from None
+            raise EngineFailed(f"PyTorch failed: {said}") from None
+
+    def close(self) -> None:
+        self._model = None
+        self._caches = None
+        self._files.close()
+
+    def _run(self, values: dict[str, torch.Tensor], step: Step) -> Values:
+        family, shard = self._family, self._shard
+        takes: dict[str, Any] = {k: values[k] for k in family.beside if k in values}
+        if shard.has_embedding:
+            takes |= values
+        else:
+            takes[family.hidden_name] = values[HIDDEN]
+        if self._caches is not None:
+            self._caches.drop(step.ends)
+            takes["use_cache"] = bool(step.sequence)
+            if step.sequence:
+                takes["past_key_values"] = self._caches.of(step.sequence)
+        body = self._model.get_submodule(family.body)
+        hidden = body(**takes).last_hidden_state
+        if not shard.has_head:
+            return {HIDDEN: hidden, **{k: values[k] for k in family.beside if k in values}}
+        if step.is_last_only:
+            hidden = hidden[:, -1:]
+        if not family.head:
+            return {family.output: hidden}
+        if family.first_input == "pixel_values":
+            hidden = hidden[:, 0, :]
+        return {family.output: self._model.get_submodule(family.head)(hidden).float()}
+
+    def _tensor(self, value: Any) -> torch.Tensor:
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(value)
+        found: torch.Tensor = value.to(self._device)
+        return found.to(self._dtype) if found.is_floating_point() else found
+
+    def _empty(self) -> tuple[Any, nn.ModuleList]:
+        config = copy.deepcopy(self._config)
+        config._attn_implementation = "sdpa"
+        config.num_hidden_layers = len(self._shard.layers)
+        if getattr(config, "scale_attn_by_inverse_layer_idx", False):
+            raise ConfigError(
+                "scale_attn_by_inverse_layer_idx depends on a layer's place in the whole model",
+                key="scale_attn_by_inverse_layer_idx",
+                value="true",
+                allowed="false",
+            )
+        self._config = config
+        with torch.device("meta"):
+            model: Any = self._family.model_class(config)
+        model.to(self._dtype)
+        if getattr(model, "pooler", None) is not None:
+            # The card's outputs are those before it.
+            model.pooler = None
+        if not self._shard.has_embedding:
+            self._take_out(model, self._family.before)
+        if not self._shard.has_head:
+            self._take_out(model, self._family.after)
+        layers = model.get_submodule(self._family.layers)
+        assert isinstance(layers, nn.ModuleList)
+        return model, layers
+
+    def _take_out(self, model: nn.Module, modules: Any) -> None:
+        for name, standin in modules.items():
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, standin(self._dtype))
+
+    def _fill(self, model: nn.Module, layers: nn.ModuleList) -> int:
+        total = 0
+        shared: dict[tuple[str, Any], nn.Parameter] = {}
+        cap = self._setup.max_memory_bytes
+        for module_name, module in model.named_modules():
+            is_in_layer = module_name.startswith(f"{self._family.layers}.")
+            for name, empty in list(module._parameters.items()):
+                if empty is None:
+                    continue
+                if cap is not None and is_in_layer:
+                    total += empty.numel() * self._dtype.itemsize
+                    continue
+                source = self._source(f"{module_name}.{name}" if module_name else name)
+                key = source, slices_of(module, name)
+                if key not in shared:
+                    shared[key] = self._read(source, module, name)
+                    total += shared[key].numel() * self._dtype.itemsize
+                module._parameters[name] = shared[key]
+            self._fill_buffers(module)
+        if cap is not None:
+            staying = sum(p.numel() for p in shared.values()) * self._dtype.itemsize
+            stream_layers(layers, self._layer_reader(layers), cap - staying)
+        return total
+
+    def _fill_buffers(self, module: nn.Module) -> None:
+        """Buffers are computed, not read: those that were made on the meta device are made anew."""
+        is_lost = any(b is not None and b.is_meta for b in module._buffers.values())
+        if not is_lost:
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = None if buffer is None else buffer.to(self._device)
+            return
+        if hasattr(module, "inv_freq"):
+            fresh = type(module)(self._config).to(self._device)
+            module._buffers = fresh._buffers
+            for name in ("original_inv_freq", "attention_scaling"):
+                if hasattr(fresh, name) and name not in fresh._buffers:
+                    setattr(module, name, getattr(fresh, name))
+            return
+        for name, buffer in list(module._buffers.items()):
+            if name == "position_ids":
+                count = buffer.shape[-1] if buffer is not None else 0
+                module._buffers[name] = torch.arange(count, device=self._device)[None]
+            elif buffer is not None:
+                module._buffers[name] = torch.zeros(
+                    buffer.shape, dtype=buffer.dtype, device=self._device
+                )
+
+    def _read(self, source: str, module: nn.Module, name: str) -> nn.Parameter:
+        value = self._files.read(source, self._dtype, self._device, slices_of(module, name))
+        expected = module._parameters[name]
+        if expected is not None and value.shape != expected.shape:
+            raise ConfigError(
+                f"{self._folder}: {source} is {list(value.shape)}, config.json makes it "
+                f"{list(expected.shape)}",
+                file=str(self._folder),
+                key=source,
+            )
+        return nn.Parameter(value, requires_grad=False)
+
+    def _layer_reader(self, layers: nn.ModuleList) -> Any:
+        """Reads one layer's weights: (module, parameter name) -> tensor."""
+
+        def read(index: int) -> list[tuple[nn.Module, str, nn.Parameter]]:
+            prefix = f"{self._family.layers}.{index}"
+            return [
+                (module, name, self._read(self._source(f"{prefix}.{path}.{name}"), module, name))
+                for path, module in layers[index].named_modules()
+                for name in module._parameters
+                if module._parameters[name] is not None
+            ]
+
+        return read
+
+    def _source(self, name: str) -> str:
+        """The checkpoint's name of a parameter: layers there count from the model's first one."""
+        layers = f"{self._family.layers}."
+        if name.startswith(layers):
+            index, dot, rest = name.removeprefix(layers).partition(".")
+            name = f"{layers}{int(index) + self._shard.layers.start}{dot}{rest}"
+        found = checkpoint_name(self._family, name, self._files.__contains__)
+        if found not in self._files and name == f"{self._family.head}.weight":
+            # Tied: the head's weights are the vocabulary's table.
+            return checkpoint_name(
+                self._family, f"{self._family.vocabulary}.weight", self._files.__contains__
+            )
+        return found

@@ -1,0 +1,77 @@
+"""A Hugging Face directory as one part: the plain engine, and what shards are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from cluster.engines.engine import EngineSetup
+from cluster.engines.sharded.part import Part, PartSetup, Step
+from cluster.errors import ConfigError
+from cluster.placement.partition import Shard
+
+
+def load_whole(setup: EngineSetup, device: torch.device) -> tuple[Callable[..., Any], int]:
+    """What computes the outputs of the inputs in the card's order, and its weights' bytes."""
+    part = whole_part(setup, str(device))
+    facts = part.load()
+    names = [card.name for card in setup.card.signature.inputs]
+
+    def call(*given: torch.Tensor) -> Any:
+        return part.run(dict(zip(names, given, strict=True)), Step())
+
+    return call, facts.weight_bytes
+
+
+def whole_part(setup: EngineSetup, device: str = "cpu") -> Part:
+    """The part that is the whole model, not yet loaded."""
+    check_transformers()
+    from cluster.engines.sharded.families import read_config
+    from cluster.engines.sharded.torch_part import TorchPart
+
+    config = read_config(setup.folder / setup.card.artefact)
+    shard = Shard(
+        rank=0,
+        stage=0,
+        num_stages=1,
+        tensor_rank=0,
+        tensor_degree=1,
+        layers=range(int(config.num_hidden_layers)),
+        device=device,
+    )
+    return TorchPart(
+        PartSetup(
+            card=setup.card,
+            folder=setup.folder,
+            shard=shard,
+            threads=setup.threads,
+            dtype=dtype_option(setup.options),
+        )
+    )
+
+
+def check_transformers() -> None:
+    """Raises: ConfigError saying what to install."""
+    if find_spec("transformers") is None:
+        raise ConfigError(
+            "format huggingface needs transformers: pip install 'squadron-serve[cpu,export]'",
+            key="engine",
+            value="torch",
+        )
+
+
+def dtype_option(options: dict[str, str | int | float | bool]) -> str:
+    """The data type to compute in: float32 unless the options say otherwise."""
+    found = str(options.get("dtype", "float32"))
+    allowed = ("float32", "bfloat16", "float16")
+    if found not in allowed:
+        raise ConfigError(
+            f"option dtype is {found!r}; allowed: {', '.join(allowed)}",
+            key="options.dtype",
+            value=found,
+            allowed=", ".join(allowed),
+        )
+    return found

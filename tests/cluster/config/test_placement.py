@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cluster.config.placement import PlacementConfig, ShardSite
+
+
+def test_parallelism_model_is_layer_placement() -> None:
+    assert PlacementConfig.model_validate({"parallelism": "model", "shards": 2}).strategy == "layer"
+
+
+def test_a_shard_map_alone_is_layer_placement() -> None:
+    told = PlacementConfig.model_validate({"shard_map": {"layers.0-5": "cuda:0"}})
+
+    assert told.strategy == "layer"
+    assert told.shard_map == {"layers.0-5": ShardSite(device="cuda:0")}
+    assert told.num_shards == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"strategy": "single", "shards": 2}, "has one process a replica"),
+        ({"strategy": "pipeline"}, "needs `shards` or a `shard_map`"),
+        ({"strategy": "tensor", "shard_map": {"layers.0": "cpu"}, "shards": 1}, "excludes"),
+        ({"strategy": "pipeline", "shards": 4, "tensor": 3}, "no multiple of tensor"),
+        ({"strategy": "tensor", "shards": 4, "tensor": 2}, "cuts every layer into all 4 shards"),
+        ({"strategy": "layer", "shards": 2, "devices": ["cpu"]}, "devices names 1, shards is 2"),
+        ({"strategy": "layer", "shard_map": {"layers.0": "gpu:0"}}, "'gpu:0' is not known"),
+        ({"parallelism": "model", "strategy": "layer", "shards": 2}, "give one of them"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        PlacementConfig.model_validate(given)
