@@ -7,6 +7,7 @@ import sys
 import typer
 
 from cluster.cli import check, models, serve
+from cluster.cli.toolchain import commands as toolchain
 from cluster.errors import ConfigError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.command(name="serve")(serve.serve)
 app.command(name="check")(check.check)
+toolchain.add_to(app)
 
 
 def run() -> None:

@@ -65,6 +65,17 @@ def default_engine(model_format: Format) -> EngineName:
     raise ConfigError(f"no engine runs format {model_format!r}", key="format", value=model_format)
 
 
+def engine_name(text: str) -> EngineName:
+    """Raises: ConfigError naming the engines that there are."""
+    for name in ENGINES:
+        if name == text:
+            return name
+    allowed = ", ".join(ENGINES)
+    raise ConfigError(
+        f"no engine {text!r}; allowed: {allowed}", key="engine", value=text, allowed=allowed
+    )
+
+
 def check_installed(name: EngineName) -> None:
     """Raises: ConfigError saying what to install. Imports nothing."""
     entry = _entry(name)

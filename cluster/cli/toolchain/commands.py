@@ -1,0 +1,13 @@
+"""The toolchain's commands, by name."""
+
+from __future__ import annotations
+
+import typer
+
+from cluster.cli.toolchain import benchmark, inspect, validate
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(name="validate")(validate.validate)
+    app.command(name="inspect")(inspect.inspect)
+    app.command(name="benchmark")(benchmark.benchmark)

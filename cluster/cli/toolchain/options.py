@@ -1,0 +1,95 @@
+"""What the toolchain's commands have in common."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.config.store import ModelStore, default_root
+from cluster.errors import ConfigError, SquadronError
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A .onnx, .pt2 or .pt file, NAME or NAME/VERSION of the store, a folder with "
+        "model.yaml, a Hugging Face directory, or file.py:Class."
+    ),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", help="The store's folder [default: $SQUADRON_MODEL_STORE, else ./models]."
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of .npz files, pictures (with labels.csv: file,class) or .txt files (a text "
+        "a line); random inputs when left out."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option("--shape", help="NAME=1,3,224,224 of random inputs, where sizes are free."),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="NAME:DATATYPE:DIMS, in order, where the model does not say."),
+]
+Outputs = Annotated[
+    list[str] | None,
+    typer.Option("--output", help="NAME:DATATYPE:DIMS, in order, where the model does not say."),
+]
+Threads = Annotated[int, typer.Option(min=1, help="Intra-op threads.")]
+
+
+def open_store(store: Path | None) -> ModelStore:
+    return ModelStore(store if store is not None else default_root())
+
+
+def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """Raises: ConfigError for what is not NAME=1,3,224,224."""
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts or ():
+        name, equals, sizes = text.rpartition("=")
+        parts = [part.strip() for part in sizes.split(",")]
+        if not equals or not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
+            raise ConfigError(f"--shape {text!r}: write NAME=1,3,224,224", key="shape", value=text)
+        found[name] = tuple(int(part) for part in parts)
+    return found
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """Raises: ConfigError for what is not 1,8,32."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(
+            f"--batch-sizes {text!r}: write whole numbers, as in 1,8,32",
+            key="batch_sizes",
+            value=text,
+        )
+    return tuple(int(part) for part in parts)
+
+
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """A folder for exports that nobody keeps."""
+    with tempfile.TemporaryDirectory(prefix="squadron-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def mendable() -> Iterator[None]:
+    """What the caller can mend is one message and exit code 2."""
+    try:
+        yield
+    except SquadronError as error:
+        print(f"squadron: {error.message}", file=sys.stderr)
+        raise typer.Exit(2) from None

@@ -1,0 +1,96 @@
+"""What an optimised artefact depends on beside the model: the processor, the libraries."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+LIBRARIES = (
+    "torch",
+    "torchao",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxslim",
+    "openvino",
+    "nncf",
+    "transformers",
+    "tensorrt",
+    "executorch",
+)
+"""Those whose version changes what comes out of an export, a pass or a quantisation."""
+
+INSTRUCTIONS = (
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_bf16",
+    "amx_int8",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
+"""The instruction sets that decide which precision pays, as Linux names them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """`processor` is its own name; `instructions` are those of `INSTRUCTIONS` that it has."""
+
+    processor: str
+    cores: int
+    architecture: str
+    system: str
+    instructions: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "processor": self.processor,
+            "cores": self.cores,
+            "architecture": self.architecture,
+            "system": self.system,
+            "instructions": list(self.instructions),
+        }
+
+
+def hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> Hardware:
+    """This machine. Where there is no cpuinfo (macOS, Windows) the instructions stay unknown."""
+    facts: dict[str, str] = {}
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, colon, value = line.partition(":")
+            if colon:
+                facts.setdefault(name.strip(), value.strip())
+    flags = set((facts.get("flags") or facts.get("Features") or "").split())
+    # Hypervisors hide the name of the model ("AMD EPYC"): family and model number still tell.
+    generation = " ".join(
+        f"{short} {facts[name]}"
+        for short, name in (("family", "cpu family"), ("model", "model"), ("stepping", "stepping"))
+        if name in facts
+    )
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return Hardware(
+        processor=f"{name} ({generation})" if generation else name,
+        cores=os.cpu_count() or 1,
+        architecture=platform.machine(),
+        system=platform.system(),
+        instructions=tuple(flag for flag in INSTRUCTIONS if flag in flags),
+    )
+
+
+def library_versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
+    """Name -> version of those that are installed. Imports nothing."""
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,224 @@
+"""A torch module as ONNX: traced by torch.export, checked against torch before anyone uses it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cluster.config.model_card import ModelCard, Provenance, SignatureCard, TensorCard
+from cluster.errors import ConfigError
+from cluster.tensors import Array, datatype_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+OPSET = 18
+MAX_RELATIVE = 1e-3
+"""fp32 exports differ from torch by about 1e-6 of the largest number; a wrong graph by far more."""
+
+
+def export_module(
+    module: nn.Module, example: Mapping[str, Array], folder: Path, *, name: str
+) -> ModelCard:
+    """Write `folder/model.onnx`; its inputs are named as `example`, in the order of `forward`.
+
+    The batch dimension is free when the module can be traced with one and every input has one;
+    other sizes are those of `example`.
+
+    Raises: ConfigError naming what the exporter does not support.
+    """
+    import torch
+
+    inputs = {each: torch.from_numpy(np.ascontiguousarray(a)) for each, a in example.items()}
+    with torch.no_grad():
+        try:
+            answer = module(*inputs.values())
+        except Exception as error:
+            raise ConfigError(
+                f"{type(module).__name__} fails on its example inputs "
+                f"({_shapes(example)}): {_first_line(error)}",
+                key="input",
+            ) from None
+    outputs = named_outputs(answer)
+    path = folder / "model.onnx"
+    can_batch = all(a.ndim > 0 and a.shape[0] == 1 for a in example.values()) and all(
+        value.ndim > 0 and value.shape[0] == 1 for value in outputs.values()
+    )
+    batched = can_batch and _try_batched(module, inputs, list(outputs), path)
+    if not batched:
+        _export(module, inputs, list(outputs), path, batched=False)
+    difference = _check(module, example, list(outputs), path, batched=batched)
+    arrays = {each: value.detach().numpy() for each, value in outputs.items()}
+    return ModelCard(
+        name=name,
+        format="onnx",
+        artefact="model.onnx",
+        batched=batched,
+        signature=SignatureCard(
+            inputs=tensor_cards(example, batched=batched),
+            outputs=tensor_cards(arrays, batched=batched),
+        ),
+        provenance=Provenance(
+            file="model.onnx",
+            recipe=f"torch.onnx.export (dynamo), opset {OPSET}",
+            notes=f"differs from torch by at most {difference:.1e} of the largest output",
+        ),
+    )
+
+
+def named_outputs(answer: Any) -> dict[str, torch.Tensor]:
+    """The tensors of a module's answer: a tensor, a sequence of them, or a mapping by name.
+
+    Raises: ConfigError for anything else.
+    """
+    import torch
+
+    if isinstance(answer, torch.Tensor):
+        return {"output": answer}
+    if isinstance(answer, Mapping):
+        found = {str(name): value for name, value in answer.items() if value is not None}
+    elif isinstance(answer, list | tuple):
+        found = {f"output_{index}": value for index, value in enumerate(answer)}
+    else:
+        found = {}
+    if not found or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise ConfigError(
+            f"the module answers {type(answer).__name__}; a tensor, or tensors in a sequence or a "
+            "mapping are needed",
+            key="output",
+        )
+    return found
+
+
+def _try_batched(
+    module: nn.Module, inputs: dict[str, torch.Tensor], outputs: list[str], path: Path
+) -> bool:
+    """Traced with two rows, as one row may be taken for a constant."""
+    import torch
+
+    doubled = {each: torch.cat([value, value]) for each, value in inputs.items()}
+    try:
+        _export(module, doubled, outputs, path, batched=True)
+    except ConfigError:
+        # Some graphs fix their batch (a state of fixed rows): then exactly one row is served.
+        return False
+    return True
+
+
+def _export(
+    module: nn.Module,
+    inputs: dict[str, torch.Tensor],
+    outputs: list[str],
+    path: Path,
+    *,
+    batched: bool,
+) -> None:
+    import torch
+
+    batch = torch.export.Dim("batch")
+    shapes = tuple({0: batch} for _ in inputs) if batched else None
+    try:
+        with torch.no_grad(), _quiet():
+            torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                str(path),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=outputs,
+                dynamic_shapes=shapes,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        raise ConfigError(
+            f"{type(module).__name__} cannot be exported to ONNX: {_reason(error)}", key="model"
+        ) from None
+
+
+def _check(
+    module: nn.Module,
+    example: Mapping[str, Array],
+    outputs: list[str],
+    path: Path,
+    *,
+    batched: bool,
+) -> float:
+    """The greatest difference to torch, relative to the largest output. Raises: ConfigError."""
+    import onnxruntime
+    import torch
+
+    rows = 3 if batched else 1
+    given = {name: np.concatenate([array] * rows) if batched else array
+             for name, array in example.items()}  # fmt: skip
+    with torch.no_grad():
+        tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in given.values()]
+        expected = [value.numpy() for value in named_outputs(module(*tensors)).values()]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    takes = {each.name for each in session.get_inputs()}
+    found = session.run(outputs, {name: a for name, a in given.items() if name in takes})
+    worst = 0.0
+    for a, b in zip(expected, found, strict=True):
+        if a.shape != b.shape:
+            worst = float("inf")
+            break
+        scale = float(np.abs(a).max(initial=0.0)) or 1.0
+        worst = max(worst, float(np.abs(a.astype(np.float64) - b).max(initial=0.0)) / scale)
+    if not worst <= MAX_RELATIVE:
+        raise ConfigError(
+            f"{path.name}: the exported graph differs from torch by {worst:.3g} of the largest "
+            f"output (at most {MAX_RELATIVE:g} is allowed)",
+            file=str(path),
+        )
+    return worst
+
+
+def _shapes(example: Mapping[str, Array]) -> str:
+    return ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in example.items())
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause: the exporter wraps it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:400] if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports to the console what the caller learns from the answer or the error."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def tensor_cards(arrays: Mapping[str, Array], *, batched: bool) -> list[TensorCard]:
+    """Cards of arrays of one row; the batch dimension becomes free."""
+    return [
+        TensorCard(
+            name=name,
+            datatype=datatype_of(array),
+            shape=[-1, *array.shape[1:]] if batched else list(array.shape),
+        )
+        for name, array in arrays.items()
+    ]

@@ -1,0 +1,60 @@
+"""A model's card beside what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from cluster.config.store import ModelStore
+from cluster.errors import ConfigError
+from cluster.optimization.intake.model import GivenModel, open_model
+from cluster.optimization.intake.random_inputs import index_bounds, random_items
+from cluster.optimization.measure.cost import ModelCost, module_cost, onnx_cost
+from cluster.tensors import Array
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def inspect_model(
+    model: str | Path | nn.Module,
+    *,
+    store: ModelStore,
+    workspace: Path,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    example: Mapping[str, Array] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> tuple[GivenModel, ModelCost]:
+    """For one row of the shapes given (see `random_items` for those that are not).
+
+    Raises: ConfigError as `open_model` does.
+    """
+    given = open_model(
+        model, store=store, workspace=workspace, inputs=inputs, outputs=outputs, example=example
+    )
+    if given.module is not None and given.example is not None:
+        return given, module_cost(given.module, given.example)
+    bounds = index_bounds(given.onnx) if given.onnx is not None else {}
+    (row,) = random_items(given.card, 1, shapes=shapes, bounds=bounds)
+    if given.onnx is not None:
+        return given, onnx_cost(given.onnx, row)
+    return given, module_cost(_loaded(given), row)
+
+
+def _loaded(given: GivenModel) -> nn.Module:
+    import torch
+
+    from cluster.engines.pt2_archive import refuse_pickles
+
+    file = given.folder / given.card.artefact
+    match given.card.format:
+        case "torch_export":
+            refuse_pickles(file)
+            return cast("nn.Module", torch.export.load(file).module())
+        case "torchscript":
+            loaded = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
+            return cast("nn.Module", loaded)
+        case other:
+            raise ConfigError(f"format {other} cannot be counted", key="format", value=other)

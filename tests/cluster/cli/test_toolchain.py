@@ -1,0 +1,102 @@
+"""validate, inspect and benchmark as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from cluster.cli.main import app
+from tests.cluster.optimization.tiny_nets import TinyMlp, best_classes, exported, rows
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    exported(TinyMlp(), tmp_path)
+    return tmp_path / "model.onnx"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    inputs = rows(TinyMlp(), 60)
+    np.savez(folder / "rows.npz", **inputs, labels=best_classes(TinyMlp(), inputs))
+    return folder
+
+
+def test_a_model_may_stand_in_for_itself(model: Path, data: Path) -> None:
+    done = run("validate", model, model, "--data", data, "--json")
+
+    said = json.loads(done.stdout)
+    assert done.exit_code == 0
+    assert (said["passed"], said["validated"]) == (True, True)
+    assert said["accuracy"]["optimised"]["value"] == 1
+
+
+def test_a_model_that_says_something_else_fails_with_exit_code_1(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    other = TinyMlp()
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.neg_()
+    (tmp_path / "other").mkdir()
+    exported(other, tmp_path / "other")
+
+    done = run("validate", model, tmp_path / "other" / "model.onnx", "--data", data, "--json")
+
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["passed"] is False
+
+
+def test_without_data_nothing_is_validated_and_that_is_said(model: Path) -> None:
+    done = run("validate", model, model)
+
+    assert done.exit_code == 0
+    assert "random" in done.stdout
+    assert "NOT VALIDATED" in done.stdout
+
+
+def test_inspect_gives_flops_and_params(model: Path) -> None:
+    done = run("inspect", model, "--json")
+
+    said = json.loads(done.stdout)
+    assert said["params"] == 64 * 256 + 256 + 256 * 256 + 256 + 256 * 10 + 10
+    assert said["flops"] > 0
+
+
+def test_benchmark_gives_a_row_a_batch_size(model: Path) -> None:
+    done = run("benchmark", model, "--batch-sizes", "1,8", "--rounds", 1, "--json")
+
+    said = json.loads(done.stdout)
+    assert [each["batch_size"] for each in said["batches"]] == [1, 8]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("inspect", "nothing.onnx"), "no such file"),
+        (("benchmark", "MODEL", "--batch-sizes", "one"), "write whole numbers"),
+        (("benchmark", "MODEL", "--engine", "abacus"), "no engine 'abacus'"),
+        (("validate", "MODEL", "MODEL", "--shape", "x"), "write NAME="),
+        (("validate", "MODEL", "MODEL", "--data", "/nowhere"), "no such folder"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_message(
+    model: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    done = run(*(str(model) if each == "MODEL" else each for each in arguments))
+
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.output
