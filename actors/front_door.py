@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from actors.caching.route_cache import RouteCache
+from actors.delivery.calls import call_of
 from actors.delivery.dispatch import Dispatcher, Ticket
 from actors.delivery.queue_tally import QueueTally
 from actors.delivery.transport import Transport
@@ -32,7 +33,8 @@ from cluster.errors import (
     Unsupported,
 )
 from cluster.observability.metrics import Metrics
-from cluster.protocols.envelope import Call, Reply
+from cluster.protocols.envelope import Reply
+from cluster.protocols.extensions.load_report import LoadReport
 from cluster.protocols.v2_check import check_request
 from cluster.requests import InferenceRequest, InferenceResponse, Parameter, sequence_of
 from cluster.routing.split import choose_arm
@@ -161,6 +163,8 @@ class FrontDoor:
         if self._num_in_flight >= self.server.limits.max_in_flight:
             self._queues.refuse("", "in_flight")
             raise Overloaded("too many requests are in flight", retry_after_s=1)
+        if not self._num_in_flight:
+            self._tally.wake()
         self._num_in_flight += 1
 
     def leave(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
@@ -175,6 +179,17 @@ class FrontDoor:
     async def close(self) -> None:
         """When no request comes any more."""
         await self._cache.close()
+
+    def load_of(self, model: str) -> LoadReport:
+        """For balancers that ask for it with a request."""
+        names = {variant.name for variant in self.table.variants_of(model)}
+        queues = [queue for (name, _), queue in self._dispatchers.items() if name in names]
+        parts = [(q.rows_waiting + q.rows_under_way) / q.window_rows for q in queues]
+        return LoadReport(
+            utilization=max(parts, default=0.0),
+            requests_in_flight=self._num_in_flight,
+            rows_waiting=sum(queue.rows_waiting for queue in queues),
+        )
 
     def class_labels(self, model: str) -> Mapping[str, Sequence[str]]:
         """Output -> class names, as the model's variants know them."""
@@ -236,7 +251,7 @@ class FrontDoor:
             return None
         self.enter()
         began_s = time.perf_counter()
-        call = _call(request, rows)
+        call = call_of(request, rows)
         deadline_s = self._loop.time() + self.server.limits.default_timeout_s
         return self._dispatcher(route).submit(
             call,
@@ -329,7 +344,7 @@ class FrontDoor:
             max_batch_size=route.batching.max_batch_size,
             is_batched=route.facts.is_batched,
         )
-        call = _call(request, rows)
+        call = call_of(request, rows)
         if route.facts.is_decoupled:
             raise Unsupported(ONE_ANSWER.format(route.name))
         if route.sequences is not None:
@@ -366,20 +381,6 @@ class FrontDoor:
             self._tally.add("(unknown)", "", variant, outcome, seconds)
         else:
             self._tally.add(request.model, self.version_of(known), variant, outcome, seconds)
-
-
-def _call(request: InferenceRequest, rows: int) -> Call:
-    return Call(
-        call_id=0,
-        rows=rows,
-        left_s=0.0,
-        inputs=request.inputs,
-        wanted=tuple([output.name for output in request.outputs]),
-        request_id=request.request_id,
-        priority=request.priority,
-        tenant=request.tenant,
-        trace_parent=request.trace_parent,
-    )
 
 
 def _parameters(answer: _Answer) -> dict[str, Parameter]:

@@ -55,6 +55,10 @@ class RequestTally:
         found.count += 1
         found.seconds += seconds
         found.buckets[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Something is under way: what is counted now is written soon, also if nothing ends."""
         if self._timer is None:
             self._timer = self._loop.call_later(FLUSH_S, self.flush)
 
@@ -70,7 +74,10 @@ class RequestTally:
         sums, self._sums = self._sums, {}
         for key, total in sums.items():
             self._write(_Kind(*key), total)
-        self._metrics.in_flight.set(self._in_flight())
+        num_in_flight = self._in_flight()
+        self._metrics.in_flight.set(num_in_flight)
+        if num_in_flight:
+            self.wake()
         for other in self._others:
             other()
 

@@ -21,6 +21,7 @@ from actors.listeners.grpc_management import GrpcManagement
 from actors.listeners.grpc_shared_memory import PeerRegions, Unary
 from actors.listeners.grpc_streams import GrpcStream, Many, Response, StreamError
 from actors.listeners.port_claim import PortClaim
+from actors.listeners.restrict import Restrictions
 from cluster.errors import SquadronError
 from cluster.protocols import v2_grpc
 from cluster.protocols.extensions.shared_memory import Places
@@ -43,6 +44,7 @@ class GrpcListener:
         self._offered = offered
         self._server: grpc.aio.Server | None = None
         self._management = GrpcManagement(door, offered)
+        self._closed = Restrictions(door.server.restricted)
         self._unary = {"ModelInfer": self._model_infer, **self._management.methods()}
 
     async def start(self, claim: PortClaim) -> None:
@@ -70,17 +72,19 @@ class GrpcListener:
 
     def _inference(self) -> grpc.GenericRpcHandler:
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            name: grpc.unary_unary_rpc_method_handler(self._answered(self._unary[name]))
+            name: grpc.unary_unary_rpc_method_handler(
+                self._answered(self._closed.unary(name, self._unary[name]))
+            )
             for name, method in v2_grpc.METHODS.items()
             if not method.server_streaming
         }
-        streamed = self._streamed(self._stream_infer)
+        streamed = self._streamed(self._closed.streaming("ModelStreamInfer", self._stream_infer))
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(streamed)
         return grpc.method_handlers_generic_handler(v2_grpc.SERVICE, handlers)
 
     def _health(self) -> grpc.GenericRpcHandler:
-        check = self._answered(self._management.health_check)
-        watch = self._streamed(self._management.health_watch)
+        check = self._answered(self._closed.unary("Check", self._management.health_check))
+        watch = self._streamed(self._closed.streaming("Watch", self._management.health_watch))
         handlers = {
             "Check": grpc.unary_unary_rpc_method_handler(check),
             "Watch": grpc.unary_stream_rpc_method_handler(watch),

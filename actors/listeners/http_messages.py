@@ -43,7 +43,7 @@ class HttpReply:
         return sum(len(chunk) for chunk in self.chunks)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class HttpStream:
     """A reply whose end is not known when it begins: its parts are sent as they come."""
 

@@ -17,6 +17,7 @@ from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
 from actors.listeners.compression import MIN_COMPRESSED_BYTES, compress, expand
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, error_reply
+from actors.listeners.restrict import Restrictions
 from actors.listeners.routes.extensions import ExtensionRoutes
 from actors.listeners.routes.generate import GenerateRoutes
 from actors.listeners.routes.infer import InferRoutes
@@ -26,6 +27,7 @@ from actors.listeners.routes.shared_memory import SharedMemoryRoutes
 from actors.listeners.routes.table import Place, Route, RouteTable
 from cluster.errors import MethodNotAllowed, SquadronError
 from cluster.protocols.extensions import openapi
+from cluster.protocols.extensions.load_report import ANSWER_HEADER, REQUEST_HEADER, encode_load
 
 logger = logging.getLogger("squadron.http")
 
@@ -47,15 +49,16 @@ class HttpRoutes:
         infer_routes = infer.routes()
         self._quick = QuickInfer(door, infer)
         self._infer_handler = infer_routes[0].answer
+        routes = [
+            *infer_routes,
+            *GenerateRoutes(door, infer).routes(),
+            *ManagementRoutes(door, offered, app=app).routes(),
+            *ExtensionRoutes(offered).routes(),
+            *SharedMemoryRoutes(offered.shared_memory).routes(),
+            about,
+        ]
         self.table = RouteTable(
-            [
-                *infer_routes,
-                *GenerateRoutes(door, infer).routes(),
-                *ManagementRoutes(door, offered, app=app).routes(),
-                *ExtensionRoutes(offered).routes(),
-                *SharedMemoryRoutes(offered.shared_memory).routes(),
-                about,
-            ]
+            Restrictions(door.server.restricted).routes(routes), base_path=door.server.base_path
         )
         self._take_as_sent = self.table.as_sent()
 
@@ -75,6 +78,8 @@ class HttpRoutes:
                 if request.reserve is not None:
                     request.reserve(len(request.body))
             reply = await handler(request, place)
+            if REQUEST_HEADER in headers:
+                self._report_load(reply, place, headers[REQUEST_HEADER])
             if "accept-encoding" in headers and isinstance(reply, HttpReply):
                 return await compress(reply, headers["accept-encoding"])
             return reply
@@ -91,12 +96,17 @@ class HttpRoutes:
         place = self._known.get(request.path)
         if place is None or place.methods.get(request.method) is not self._infer_handler:
             return None
-        if "content-encoding" in request.headers:
+        if "content-encoding" in request.headers or REQUEST_HEADER in request.headers:
             return None
         accepted = request.headers.get("accept-encoding")
         if accepted is not None:
             done = partial(self._compress_large, accepted, done)
         return self._quick.begin(request, place, done)
+
+    def _report_load(self, reply: HttpReply | HttpStream, place: Place, form: str) -> None:
+        told = encode_load(self._door.load_of(place.model), form)
+        if told is not None:
+            reply.headers = (*reply.headers, (ANSWER_HEADER, told))
 
     def _compress_large(
         self, accepted: str, done: Callable[[HttpReply], None], reply: HttpReply
@@ -118,6 +128,9 @@ class HttpRoutes:
 
     async def _openapi(self, request: HttpRequest, place: Place) -> HttpReply:
         described = openapi.document(
-            self._door.server.name, server_version(self._door), self.table.operations()
+            self._door.server.name,
+            server_version(self._door),
+            self.table.operations(),
+            base_path=self._door.server.base_path,
         )
         return HttpReply(status=200, chunks=(orjson.dumps(described),))

@@ -8,10 +8,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from actors.delivery.calls import call_of
 from actors.ensembles.run import renamed
 from actors.streams.transport import StreamTransport
 from cluster.errors import DeadlineExceeded, NoReadyReplica, ShardLost, SquadronError, Unsupported
-from cluster.protocols.envelope import Call, Reply
+from cluster.protocols.envelope import Reply
 from cluster.protocols.v2_check import check_request
 from cluster.requests import InferenceRequest, InferenceResponse
 from cluster.routing.table import EnsembleRoute, Route, VariantRoute
@@ -102,23 +103,15 @@ class StreamAnswers:
             raise NoReadyReplica(
                 f"model '{route.name}' is not at ready state: {route.reason}", retry_after_s=1
             )
-        call = Call(
-            call_id=1,
-            rows=check_request(
-                request,
-                route.signature,
-                max_batch_size=route.batching.max_batch_size,
-                is_batched=route.facts.is_batched,
-            ),
-            left_s=0.0,
-            inputs=request.inputs,
-            wanted=tuple(output.name for output in request.outputs),
-            request_id=request.request_id,
-            priority=request.priority,
-            tenant=request.tenant,
-            trace_parent=request.trace_parent,
-            parameters=request.parameters,
+        rows = check_request(
+            request,
+            route.signature,
+            max_batch_size=route.batching.max_batch_size,
+            is_batched=route.facts.is_batched,
         )
+        call = call_of(request, rows)
+        call.call_id = 1
+        call.parameters = request.parameters
         loop = asyncio.get_running_loop()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             call.left_s = deadline_s - loop.time()

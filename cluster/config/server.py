@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from cluster.config.cache import CacheConfig
+from cluster.config.restricted import RestrictedApis
 from cluster.config.section import Mistake, Mistakes, Section
 
 
@@ -67,6 +68,8 @@ class ServerConfig(Section):
     `name` and `version` are what clients are told; the installed version when none is given.
     `repository_control: explicit` lets callers on the server's own machine load and unload models;
     each model is then an application of its own, never held by a door.
+    `base_path` begins every HTTP path (`/triton` serves `/triton/v2/...`), except the probes under
+    `/-/` and `/metrics`.
     """
 
     name: str = Field(default="squadron", min_length=1)
@@ -79,6 +82,8 @@ class ServerConfig(Section):
     shared_memory: SharedMemoryConfig = SharedMemoryConfig()
     cache: CacheConfig = CacheConfig()
     repository_control: Literal["none", "explicit"] = "none"
+    restricted: tuple[RestrictedApis, ...] = ()
+    base_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
 
     @model_validator(mode="after")
     def _every_port_is_its_own(self) -> Self:
@@ -98,4 +103,12 @@ class ServerConfig(Section):
                 )
         if mistakes:
             raise Mistakes(mistakes)
+        return self
+
+    @model_validator(mode="after")
+    def _every_api_has_one_key(self) -> Self:
+        named = [api for entry in self.restricted for api in entry.apis]
+        for api in named:
+            if named.count(api) > 1:
+                raise ValueError(f"restricted names {api} more than once")
         return self

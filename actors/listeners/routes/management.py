@@ -15,6 +15,7 @@ from cluster.errors import InvalidRequest, NoReadyReplica
 from cluster.observability import metrics as metrics_text
 from cluster.protocols import v2_model
 from cluster.protocols.extensions.statistics import statistics_json
+from cluster.protocols.v2_fields import shown
 
 
 class ManagementRoutes:
@@ -106,6 +107,7 @@ class ManagementRoutes:
         return json_reply(statistics_json(found))
 
     async def _metrics(self, request: HttpRequest, place: Place) -> HttpReply:
+        self._door.write_counts()
         folder = self._offered.metrics_folder
         text = await asyncio.to_thread(metrics_text.aggregate, folder)
         return HttpReply(status=200, chunks=(text,), content_type=metrics_text.CONTENT_TYPE)
@@ -143,7 +145,7 @@ def _wants_ready(body: bytes) -> bool:
         raise InvalidRequest(f"failed to parse the request JSON: {error}") from None
     if not isinstance(content, dict):
         raise InvalidRequest("the request JSON must be an object")
-    ready = content.get("ready")
-    if not isinstance(ready, bool | None):
-        raise InvalidRequest(f"'ready' must be true or false, got {orjson.dumps(ready).decode()}")
-    return bool(ready)
+    ready = content.get("ready", False)
+    if not isinstance(ready, bool):
+        raise InvalidRequest(f"'ready' must be true or false, got {shown(ready)}")
+    return ready

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream
 from cluster.errors import UnknownRoute
-from cluster.protocols.extensions.openapi import Operation
+from cluster.protocols.extensions.openapi import Operation, is_probe
 
 _MODEL = "/v2/models/{model}"
 
@@ -54,8 +54,10 @@ class Route:
 class RouteTable:
     """Finds the place of a path. Fixed paths go before those with names."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], *, base_path: str = "") -> None:
+        """`base_path` begins every path but the probes'."""
         self._routes = tuple(routes)
+        self._base_path = base_path
         self._fixed: dict[str, dict[str, Handler]] = {}
         self._named: dict[tuple[str, ...], dict[str, Handler]] = {}
         for route in self._routes:
@@ -68,6 +70,10 @@ class RouteTable:
 
     def find(self, path: str) -> Place:
         """Raises: UnknownRoute."""
+        if self._base_path and not is_probe(path):
+            if path != self._base_path and not path.startswith(self._base_path + "/"):
+                raise UnknownRoute("Not Found")
+            path = path[len(self._base_path) :]
         trimmed = path.rstrip("/") or "/"
         fixed = self._fixed.get(trimmed)
         if fixed is not None:

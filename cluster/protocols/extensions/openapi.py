@@ -21,17 +21,25 @@ class Operation:
     answers_with: str
 
 
-def document(name: str, version: str, operations: Iterable[Operation]) -> JsonObject:
-    """OpenAPI 3.1."""
+def document(
+    name: str, version: str, operations: Iterable[Operation], *, base_path: str = ""
+) -> JsonObject:
+    """OpenAPI 3.1. `base_path` stands before every path but the probes'."""
     paths: dict[str, JsonObject] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+        path = operation.path if is_probe(operation.path) else base_path + operation.path
+        paths.setdefault(path, {})[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",
         "info": {"title": name, "version": version},
         "paths": paths,
         "components": {"schemas": _SCHEMAS},
     }
+
+
+def is_probe(path: str) -> bool:
+    """Whether a path is the same under every `base_path`: Ray Serve's probes and the metrics."""
+    return path.startswith("/-/") or path == "/metrics"
 
 
 def _operation(operation: Operation) -> JsonObject:

@@ -11,6 +11,7 @@ import numpy as np
 
 from actors.delivery.dispatch import Dispatcher
 from actors.delivery.queue_tally import QueueTally
+from actors.request_tally import RequestTally
 from cluster.observability.metrics import aggregate, make_metrics
 from cluster.protocols.envelope import Call, Reply
 from cluster.scheduling.policy import BatchPolicy, LevelPolicy
@@ -108,3 +109,17 @@ async def test_a_variant_that_is_gone_has_nothing_waiting(tmp_path: Path) -> Non
     tally.write([])
 
     assert 'squadron_door_rows_waiting{variant="gone"} 0.0' in aggregate(tmp_path).decode()
+
+
+async def test_a_door_whose_model_is_stuck_says_so_without_being_asked(tmp_path: Path) -> None:
+    tally = RequestTally(make_metrics(tmp_path), in_flight=lambda: 1)
+    is_written, is_written_again = asyncio.Event(), asyncio.Event()
+
+    def written() -> None:
+        (is_written_again if is_written.is_set() else is_written).set()
+
+    tally.flush_with(written)
+    tally.wake()
+    await is_written_again.wait()
+
+    assert "squadron_requests_in_flight 1.0" in aggregate(tmp_path).decode()

@@ -151,3 +151,14 @@ async def test_an_index_is_not_filtered_by_what_is_no_boolean(tmp_path: Path, bo
     status, _ = await make_door(tmp_path).refusal("POST", "/v2/repository/index", body)
 
     assert status == 400
+
+
+@pytest.mark.parametrize("ready", [b"null", b"1", b'"yes"', b"[" * 50 + b"]" * 50])
+async def test_the_index_wants_a_flag_that_is_one(tmp_path: Path, ready: bytes) -> None:
+    door = make_door(tmp_path)
+
+    status, text = await door.refusal("POST", "/v2/repository/index", b'{"ready": %s}' % ready)
+
+    assert status == 400
+    assert text.startswith("'ready' must be true or false, got ")
+    assert len(text) < 100
