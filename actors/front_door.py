@@ -15,9 +15,8 @@ from functools import partial
 
 from actors.caching.route_cache import RouteCache
 from actors.delivery.calls import call_of
-from actors.delivery.dispatch import Dispatcher, Ticket
-from actors.delivery.queue_tally import QueueTally
-from actors.delivery.transport import Transport
+from actors.delivery.dispatch import Ticket
+from actors.delivery.dispatchers import Dispatchers, MakeTransport
 from actors.ensembles.member import MemberRules
 from actors.ensembles.run import EnsembleRun, RunSetup
 from actors.request_tally import RequestTally
@@ -45,12 +44,7 @@ from cluster.routing.table import (
     RoutingTable,
     VariantRoute,
 )
-from cluster.scheduling.policy import policy_of
 from cluster.tensors import Tensor
-
-MakeTransport = Callable[[VariantRoute], Transport]
-"""A variant -> the way to its replicas."""
-
 
 Outcome = InferenceResponse | SquadronError
 
@@ -82,16 +76,13 @@ class FrontDoor:
         self.server = server
         self.table = table
         self.is_draining = False
-        self._make_transport = make_transport
         self._metrics = metrics
         self._draw = draw
-        self._dispatchers: dict[tuple[str, str], Dispatcher] = {}
-        self._leaving: list[Dispatcher] = []
+        self._dispatchers = Dispatchers(make_transport, metrics)
         self._num_in_flight = 0
         self._loop = asyncio.get_running_loop()
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
-        self._queues = QueueTally(metrics.door)
-        self._tally.flush_with(self._write_queues)
+        self._tally.flush_with(self._dispatchers.write_counts)
         self._cache = RouteCache(server.cache, metrics.cache, table)
         self._streams = StreamAnswers(self, make_streams)
         self._sequences = SequenceAnswers(make_sequences)
@@ -104,17 +95,11 @@ class FrontDoor:
         self.table = table
         self._cache.adopt(table)
         self._metrics.table_version.set(table.version)
-        routes = [route for route in table.routes.values() if isinstance(route, VariantRoute)]
-        for route in routes:
-            if _place(route) in self._dispatchers:
-                self._dispatchers[_place(route)].window_rows = _window_rows(route)
-        for gone in self._dispatchers.keys() - {_place(route) for route in routes}:
-            self._leaving.append(self._dispatchers.pop(gone))
+        self._dispatchers.adopt(table)
 
     def is_at_rest(self) -> bool:
         """No request is under way to a deployment that the table no longer names."""
-        self._leaving = [each for each in self._leaving if not each.is_idle]
-        return not self._leaving
+        return self._dispatchers.is_at_rest()
 
     def route(self, model: str, version: str = "") -> Route:
         """Raises: ModelNotFound for an unknown name, or a version that is not served."""
@@ -161,7 +146,7 @@ class FrontDoor:
     def enter(self) -> None:
         """Count a request in; `leave` counts it out. Raises: Overloaded when too many are."""
         if self._num_in_flight >= self.server.limits.max_in_flight:
-            self._queues.refuse("", "in_flight")
+            self._dispatchers.refused.refuse("", "in_flight")
             raise Overloaded("too many requests are in flight", retry_after_s=1)
         if not self._num_in_flight:
             self._tally.wake()
@@ -183,12 +168,11 @@ class FrontDoor:
     def load_of(self, model: str) -> LoadReport:
         """For balancers that ask for it with a request."""
         names = {variant.name for variant in self.table.variants_of(model)}
-        queues = [queue for (name, _), queue in self._dispatchers.items() if name in names]
-        parts = [(q.rows_waiting + q.rows_under_way) / q.window_rows for q in queues]
+        utilization, rows_waiting = self._dispatchers.load_of(names)
         return LoadReport(
-            utilization=max(parts, default=0.0),
+            utilization=utilization,
             requests_in_flight=self._num_in_flight,
-            rows_waiting=sum(queue.rows_waiting for queue in queues),
+            rows_waiting=rows_waiting,
         )
 
     def class_labels(self, model: str) -> Mapping[str, Sequence[str]]:
@@ -253,7 +237,7 @@ class FrontDoor:
         began_s = time.perf_counter()
         call = call_of(request, rows)
         deadline_s = self._loop.time() + self.server.limits.default_timeout_s
-        return self._dispatcher(route).submit(
+        return self._dispatchers.of(route).submit(
             call,
             deadline_s=deadline_s,
             done=partial(self._finish, request, route, began_s, done),
@@ -350,29 +334,12 @@ class FrontDoor:
         if route.sequences is not None:
             reply = await self._sequences.run(route, call, request, deadline_s)
         else:
-            reply = await self._dispatcher(route).run(call, deadline_s=deadline_s)
+            reply = await self._dispatchers.of(route).run(call, deadline_s=deadline_s)
         return reply.outputs
 
     async def _ask_member(self, request: InferenceRequest, deadline_s: float) -> tuple[Tensor, ...]:
         answer = await self._ask(self.route(request.model), request, deadline_s)
         return answer.outputs
-
-    def _dispatcher(self, route: VariantRoute) -> Dispatcher:
-        found = self._dispatchers.get(_place(route))
-        if found is None:
-            retries = self._metrics.retries.labels(route.name)
-            found = self._dispatchers[_place(route)] = Dispatcher(
-                self._make_transport(route),
-                policy_of(route.batching, is_batched=route.facts.is_batched),
-                window_rows=_window_rows(route),
-                on_retry=retries.inc,
-                on_refusal=partial(self._queues.refuse, route.name),
-            )
-        return found
-
-    def _write_queues(self) -> None:
-        named = [(name, queue) for (name, _), queue in self._dispatchers.items()]
-        self._queues.write(named)
 
     def _count(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
         known = self.table.routes.get(request.model)
@@ -386,13 +353,3 @@ class FrontDoor:
 def _parameters(answer: _Answer) -> dict[str, Parameter]:
     found: dict[str, Parameter] = {"squadron_variant": answer.variant}
     return {**found, "squadron_cache": answer.cache} if answer.cache else found
-
-
-def _place(route: VariantRoute) -> tuple[str, str]:
-    """A changed model has another deployment; models that a door holds share the door's."""
-    return route.name, route.deployment
-
-
-def _window_rows(route: VariantRoute) -> int:
-    """Two batches a replica: one computing, one ready behind it."""
-    return max(1, route.num_replicas) * 2 * route.batching.max_batch_size

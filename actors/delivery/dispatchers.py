@@ -1,0 +1,73 @@
+"""A door's dispatchers: one a variant and deployment, made when the first request comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from functools import partial
+
+from actors.delivery.dispatch import Dispatcher
+from actors.delivery.queue_tally import QueueTally
+from actors.delivery.transport import Transport
+from cluster.observability.metrics import Metrics
+from cluster.routing.table import RoutingTable, VariantRoute
+from cluster.scheduling.policy import policy_of
+
+MakeTransport = Callable[[VariantRoute], Transport]
+"""A variant -> the way to its replicas."""
+
+
+class Dispatchers:
+    """Lives on the door's loop."""
+
+    def __init__(self, make_transport: MakeTransport, metrics: Metrics) -> None:
+        self.refused = QueueTally(metrics.door)
+        self._make_transport = make_transport
+        self._retries = metrics.retries
+        self._known: dict[tuple[str, str], Dispatcher] = {}
+        self._leaving: list[Dispatcher] = []
+
+    def of(self, route: VariantRoute) -> Dispatcher:
+        found = self._known.get(_place(route))
+        if found is None:
+            retries = self._retries.labels(route.name)
+            found = self._known[_place(route)] = Dispatcher(
+                self._make_transport(route),
+                policy_of(route.batching, is_batched=route.facts.is_batched),
+                window_rows=_window_rows(route),
+                on_retry=retries.inc,
+                on_refusal=partial(self.refused.refuse, route.name),
+            )
+        return found
+
+    def adopt(self, table: RoutingTable) -> None:
+        """Windows follow the replicas; what the table no longer names finishes and is let go."""
+        routes = [route for route in table.routes.values() if isinstance(route, VariantRoute)]
+        for route in routes:
+            if _place(route) in self._known:
+                self._known[_place(route)].window_rows = _window_rows(route)
+        for gone in self._known.keys() - {_place(route) for route in routes}:
+            self._leaving.append(self._known.pop(gone))
+
+    def is_at_rest(self) -> bool:
+        """No request is under way to a deployment that the table no longer names."""
+        self._leaving = [each for each in self._leaving if not each.is_idle]
+        return not self._leaving
+
+    def load_of(self, variants: Set[str]) -> tuple[float, int]:
+        """The fullest window of these variants (above 1: rows wait), and the rows that wait."""
+        queues = [queue for (name, _), queue in self._known.items() if name in variants]
+        parts = [(each.rows_waiting + each.rows_under_way) / each.window_rows for each in queues]
+        return max(parts, default=0.0), sum(each.rows_waiting for each in queues)
+
+    def write_counts(self) -> None:
+        self.refused.write([(name, queue) for (name, _), queue in self._known.items()])
+
+
+def _place(route: VariantRoute) -> tuple[str, str]:
+    """A changed model has another deployment; models that a door holds share the door's."""
+    return route.name, route.deployment
+
+
+def _window_rows(route: VariantRoute) -> int:
+    """Two batches a replica: one computing, one ready behind it."""
+    return max(1, route.num_replicas) * 2 * route.batching.max_batch_size
