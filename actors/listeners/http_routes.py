@@ -17,6 +17,7 @@ from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
 from actors.listeners.compression import MIN_COMPRESSED_BYTES, compress, expand
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, error_reply
+from actors.listeners.routes.admin import AdminRoutes
 from actors.listeners.routes.extensions import ExtensionRoutes
 from actors.listeners.routes.generate import GenerateRoutes
 from actors.listeners.routes.infer import InferRoutes
@@ -54,6 +55,7 @@ class HttpRoutes:
                 *ManagementRoutes(door, offered, app=app).routes(),
                 *ExtensionRoutes(offered).routes(),
                 *SharedMemoryRoutes(offered.shared_memory).routes(),
+                *AdminRoutes(door, offered.controller).routes(),
                 about,
             ]
         )

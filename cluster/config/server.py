@@ -66,7 +66,9 @@ class ServerConfig(Section):
 
     `name` and `version` are what clients are told; the installed version when none is given.
     `repository_control: explicit` lets callers on the server's own machine load and unload models;
-    each model is then an application of its own, never held by a door.
+    each model is then an application of its own, never held by a door. `state_folder`: where what
+    was set and counted at run time outlives the cluster; empty: `$SQUADRON_STATE`, else
+    `~/.local/state/squadron`.
     """
 
     name: str = Field(default="squadron", min_length=1)
@@ -79,6 +81,7 @@ class ServerConfig(Section):
     shared_memory: SharedMemoryConfig = SharedMemoryConfig()
     cache: CacheConfig = CacheConfig()
     repository_control: Literal["none", "explicit"] = "none"
+    state_folder: str = ""
 
     @model_validator(mode="after")
     def _every_port_is_its_own(self) -> Self:
