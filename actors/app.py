@@ -71,6 +71,7 @@ def build(args: dict[str, object]) -> Application:
         colocated=colocated,
         generation=time.time_ns(),
         repository=RepositorySetup(config=config, store=store.root) if is_controlled else None,
+        state_place=f"{config.server.name}\0{store.root}",
     )
     # The models are arguments only so that Serve deploys them with the door: it finds them by name.
     return gateway.bind(setup, *replicas)

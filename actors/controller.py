@@ -1,8 +1,9 @@
-"""The controller actor: observe -> reconcile -> publish, about twice a second.
+"""The controller actor: observe -> reconcile -> act -> publish, about twice a second.
 
 Named and restartable, never on the path of a request. Doors ask it for "anything newer than what I
-have" and are answered as soon as there is (a push without a list of whom to push to). While it is
-dead they keep their last table; when it comes back they hand it the table it lost.
+have" and are answered as soon as there is (a push without a list of whom to push to); the question
+also says what they have. While it is dead they keep their last table; when it comes back they hand
+it their configuration's table, and it puts what was set at run time on top.
 """
 
 from __future__ import annotations
@@ -10,18 +11,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import cast
 
 import ray
 from ray.actor import ActorHandle
 
+from actors.experiments.control import ExperimentControl
+from actors.experiments.doors import Doors
+from actors.experiments.kept import Store
 from actors.repository import apps
 from actors.repository.commands import Commands
 from actors.repository.control import RepositoryControl, RepositorySetup, app_prefix
-from cluster.control.reconcile import DeploymentSeen, Snapshot, reconcile
+from cluster.control.reconcile import (
+    DeploymentSeen,
+    KeepPeaks,
+    SetState,
+    Snapshot,
+    reconcile,
+    record,
+    variants_seen,
+)
+from cluster.experiments.report import Feedback, Report
+from cluster.experiments.view import JsonObject
 from cluster.routing.table import RoutingTable
 
 NAMESPACE = "squadron"
@@ -40,9 +55,14 @@ class Controller:
     def __init__(self, app: str) -> None:
         self._app = app
         self._generation = 0
+        self._base: RoutingTable | None = None
+        self._is_base_new = False
         self._table: RoutingTable | None = None
         self._changed = asyncio.Condition()
         self._passing = asyncio.Lock()
+        self._experiments: ExperimentControl | None = None
+        self._doors = Doors(app)
+        self._autoscaling: list[JsonObject] = []
         self._repository: RepositoryControl | None = None
         self._commands: Commands | None = None
         self._door_seen_s: dict[str, float] = {}
@@ -51,24 +71,31 @@ class Controller:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def adopt(
-        self, table: RoutingTable, generation: int, repository: RepositorySetup | None = None
+        self,
+        table: RoutingTable,
+        generation: int,
+        repository: RepositorySetup | None = None,
+        state: tuple[str, str] = ("", ""),
     ) -> None:
-        """A door brings the table of its configuration; the newest configuration wins.
+        """A door brings the table of its configuration; the newest configuration wins. `state`:
+        the folder of what outlives the cluster, and what tells servers of the same name apart.
 
         With a repository under control the table is made here, of what runs.
         """
-        if generation <= self._generation and self._table is not None:
+        if generation <= self._generation and self._base is not None:
             return
         self._generation = generation
+        self._base, self._is_base_new = table, True
+        if self._experiments is None:
+            self._experiments = ExperimentControl(Store(self._app, *state), time.time)
+        self._experiments.adopt(table)
         if self._repository is not None:
             self._repository.give_up_all("the configuration changed meanwhile")
-        if repository is None:
-            self._repository = self._commands = None
-            await self._publish(table, reasons=(f"configuration {generation} adopted",))
-            return
-        self._repository = RepositoryControl(self._app, repository)
-        self._commands = Commands(self._repository, self._pass)
-        await self._pass()
+        self._repository = self._commands = None
+        if repository is not None:
+            self._repository = RepositoryControl(self._app, repository)
+            self._commands = Commands(self._repository, self._pass)
+        await self._pass(reasons=(f"configuration {generation} adopted",))
 
     async def load(self, model: str, config: str, files: Mapping[str, bytes]) -> RoutingTable:
         """The table in which the model serves as asked. Raises: what `Commands.load` raises."""
@@ -91,6 +118,7 @@ class Controller:
         """The table as soon as it is not `known_version`; None after `LONG_POLL_S` without news."""
         if door:
             self._door_seen_s[door] = time.monotonic()
+            await self._doors.has(door, known_version)
         try:
             async with asyncio.timeout(LONG_POLL_S), self._changed:
                 await self._changed.wait_for(
@@ -102,6 +130,51 @@ class Controller:
 
     async def table(self) -> RoutingTable | None:
         return self._table
+
+    async def report(
+        self, door: str, report: Report | None, seen_feedback: int
+    ) -> tuple[int, list[tuple[str, Feedback]]]:
+        """A door's counts since it last told; gives it the feedback that it may know of."""
+        return (await self._with_experiments()).take(door, report, seen_feedback)
+
+    async def feedback(self, experiment: str, feedback: list[Feedback]) -> None:
+        """Raises: ModelNotFound."""
+        (await self._with_experiments()).pass_on(experiment, feedback)
+
+    async def set_weights(self, experiment: str, weights: Mapping[str, float]) -> JsonObject:
+        """The experiment, when every live door has the new weights.
+
+        Raises: ModelNotFound, InvalidRequest, DeadlineExceeded.
+        """
+        control = await self._with_experiments()
+        control.set_weights(experiment, weights)
+        await self._push((f"weights of {experiment} set by hand",))
+        return control.view(experiment)
+
+    async def reset_traffic(self, experiment: str) -> JsonObject:
+        """The same for what the configuration says. Raises: ModelNotFound, DeadlineExceeded."""
+        control = await self._with_experiments()
+        control.reset(experiment)
+        await self._push((f"{experiment} reset by hand",))
+        return control.view(experiment)
+
+    async def experiment(self, name: str) -> JsonObject:
+        """Raises: ModelNotFound."""
+        return (await self._with_experiments()).view(name)
+
+    async def experiments(self) -> list[JsonObject]:
+        return (await self._with_experiments()).views()
+
+    async def events(self) -> list[JsonObject]:
+        """Newest last."""
+        return [asdict(event) for event in (await self._with_experiments()).events]
+
+    async def decided(self, decisions: Sequence[JsonObject]) -> None:
+        """The autoscaling policy's latest decisions, each with its `reason`."""
+        self._autoscaling = list(decisions)
+
+    async def autoscaling(self) -> list[JsonObject]:
+        return self._autoscaling
 
     async def _run(self) -> None:
         while True:
@@ -117,30 +190,61 @@ class Controller:
                 ray.actor.exit_actor()
             await asyncio.sleep(PERIOD_S)
 
-    async def _pass(self) -> None:
+    async def _pass(self, reasons: tuple[str, ...] = ()) -> None:
         async with self._passing:
             seen = await asyncio.to_thread(apps.observe)
             deployments = seen.get(self._app)
             if deployments is not None:
                 self._seen_app_s = time.monotonic()
-                await self._reconcile(seen, deployments)
+                await self._reconcile(seen, deployments, reasons)
 
-    async def _reconcile(self, seen: apps.Seen, deployments: Mapping[str, DeploymentSeen]) -> None:
+    async def _reconcile(
+        self,
+        seen: apps.Seen,
+        deployments: Mapping[str, DeploymentSeen],
+        reasons: tuple[str, ...],
+    ) -> None:
+        if self._base is None or self._experiments is None:
+            return
         control = self._repository
+        if control is None:
+            await self._remove(seen)
+            is_first = self._table is None or self._is_base_new
+            table = self._base if is_first or self._table is None else self._table
+            variants = variants_seen(table, deployments)
+        else:
+            table, variants = control.step(seen), {}
+            reasons = (*reasons, "what is loaded or ready has changed")
+        snapshot = Snapshot(
+            at_s=time.time(),
+            seed=random.getrandbits(32),
+            variants=variants,
+            experiments=self._experiments.seen(),
+        )
+        actions = reconcile(snapshot)
+        if any(not isinstance(action, KeepPeaks) for action in actions):
+            logger.info("pass %s", record(snapshot, actions))
+            reasons = (*reasons, *(action.reason for action in actions))
+        self._experiments.act(actions)
+        self._experiments.keep()
+        states = {
+            action.variant: (action.state, action.reason)
+            for action in actions
+            if isinstance(action, SetState)
+        }
+        await self._publish(table.with_states(states, version=0), reasons)
+        self._is_base_new = False
         if control is not None:
-            table = control.step(seen)
-            if self._table is None or table != replace(self._table, version=table.version):
-                reasons = ("what is loaded or ready has changed",)
-                await self._publish(replace(table, version=time.time_ns()), reasons)
             for call in control.act(seen, is_at_rest=self._are_doors_at_rest()):
                 await asyncio.to_thread(call)
-            return
-        if self._table is None:
-            return
-        await self._remove(seen)
-        snapshot = Snapshot(table=self._table, deployments=deployments)
-        for action in reconcile(snapshot, next_version=time.time_ns()):
-            await self._publish(action.table, action.reasons)
+
+    async def _push(self, reasons: tuple[str, ...]) -> None:
+        """Returns when every live door has the weights that are in force now."""
+        async with self._passing:
+            if self._table is not None:
+                await self._publish(self._table, reasons)
+        if self._table is not None:
+            await self._doors.wait_for(self._table.version)
 
     async def _controlled(self) -> Commands:
         """A controller that has just come back waits for a door to tell it the configuration."""
@@ -148,6 +252,12 @@ class Controller:
             await self._changed.wait_for(lambda: self._commands is not None)
         assert self._commands is not None
         return self._commands
+
+    async def _with_experiments(self) -> ExperimentControl:
+        async with asyncio.timeout(LONG_POLL_S), self._changed:
+            await self._changed.wait_for(lambda: self._table is not None)
+        assert self._experiments is not None
+        return self._experiments
 
     def _are_doors_at_rest(self) -> bool:
         """Every door that is alive uses the present table, and nothing is under way by an old one.
@@ -165,6 +275,13 @@ class Controller:
                 await asyncio.to_thread(apps.delete, name)
 
     async def _publish(self, table: RoutingTable, reasons: tuple[str, ...]) -> None:
+        """With the weights in force; nothing when the doors know all that already."""
+        assert self._experiments is not None
+        table = table.with_weights(self._experiments.weights)
+        if self._table is not None and table == replace(self._table, version=table.version):
+            return
+        # Versions grow also across restarts of the controller.
+        table = replace(table, version=time.time_ns())
         for reason in reasons:
             logger.info("routing table %d: %s", table.version, reason)
         async with self._changed:

@@ -19,6 +19,8 @@ from actors.delivery.dispatch import Ticket
 from actors.delivery.dispatchers import Dispatchers, MakeTransport
 from actors.ensembles.member import MemberRules
 from actors.ensembles.run import EnsembleRun, RunSetup
+from actors.experiments.desk import ExperimentDesk
+from actors.experiments.mirror import Mirror
 from actors.request_tally import RequestTally
 from actors.sequences.answers import MakeSequences, SequenceAnswers
 from actors.streams.answers import ONE_ANSWER, MakeStreams, StreamAnswers
@@ -35,8 +37,7 @@ from cluster.observability.metrics import Metrics
 from cluster.protocols.envelope import Reply
 from cluster.protocols.extensions.load_report import LoadReport
 from cluster.protocols.v2_check import check_request
-from cluster.requests import InferenceRequest, InferenceResponse, Parameter, sequence_of
-from cluster.routing.split import choose_arm
+from cluster.requests import InferenceRequest, InferenceResponse, Parameter
 from cluster.routing.table import (
     EnsembleRoute,
     ExperimentRoute,
@@ -86,6 +87,9 @@ class FrontDoor:
         self._cache = RouteCache(server.cache, metrics.cache, table)
         self._streams = StreamAnswers(self, make_streams)
         self._sequences = SequenceAnswers(make_sequences)
+        self.experiments = ExperimentDesk()
+        self.experiments.adopt(table)
+        self._mirror = Mirror(self, draw)
         self._members = RunSetup(
             ask=self._ask_member, draw=draw, rules=MemberRules(metrics.count_ensemble_event)
         )
@@ -94,6 +98,7 @@ class FrontDoor:
         """Use this table from the next request on."""
         self.table = table
         self._cache.adopt(table)
+        self.experiments.adopt(table)
         self._metrics.table_version.set(table.version)
         self._dispatchers.adopt(table)
 
@@ -202,6 +207,7 @@ class FrontDoor:
             raise
         finally:
             self.leave(request, answered_by, outcome, time.perf_counter() - began_s)
+        self._mirror.offer(request, answer.outputs)
         return InferenceResponse(
             model=request.model,
             version=self.version_of(route),
@@ -234,6 +240,8 @@ class FrontDoor:
         if not isinstance(route, VariantRoute) or route.state == "UNAVAILABLE":
             return None
         self.enter()
+        if request.assignment is not None:
+            self.experiments.began(request)
         began_s = time.perf_counter()
         call = call_of(request, rows)
         deadline_s = self._loop.time() + self.server.limits.default_timeout_s
@@ -274,6 +282,8 @@ class FrontDoor:
                 parameters={"squadron_variant": route.name},
             )
         )
+        if request.assignment is not None:
+            self._mirror.offer(request, reply.outputs)
 
     def timeout_s(self, request: InferenceRequest) -> float:
         """The caller's `timeout` (microseconds) can shorten the server's limit, not lengthen it."""
@@ -289,7 +299,9 @@ class FrontDoor:
 
     async def _ask(self, route: Route, request: InferenceRequest, deadline_s: float) -> _Answer:
         if isinstance(route, ExperimentRoute):
-            return await self._ask(self._arm(route, request), request, deadline_s)
+            arm = self._arm(route, request)
+            self.experiments.began(request)
+            return await self._ask(arm, request, deadline_s)
         compute = partial(self._compute, route, request, deadline_s)
         version = self.version_of(route)
         if not self._cache.takes(route, request):
@@ -301,7 +313,7 @@ class FrontDoor:
         self, route: VariantRoute | EnsembleRoute, request: InferenceRequest, deadline_s: float
     ) -> tuple[Tensor, ...]:
         if isinstance(route, VariantRoute):
-            return await self._ask_variant(route, request, deadline_s)
+            return await self.ask_variant(route, request, deadline_s)
         return await self.ensemble_run(route, request, deadline_s).outputs()
 
     def ensemble_run(
@@ -310,14 +322,12 @@ class FrontDoor:
         return EnsembleRun(route, self.table, request, self._members, deadline_s=deadline_s)
 
     def _arm(self, route: ExperimentRoute, request: InferenceRequest) -> Route:
-        step = sequence_of(request.parameters)
-        key = request.affinity_key or (f"sequence {step.id}" if step is not None else "")
-        chosen = choose_arm(route.arms, experiment=route.name, key=key, draw=self._draw())
-        return self.route(chosen.variant)
+        return self.route(self.experiments.choose(route, request, self._draw))
 
-    async def _ask_variant(
+    async def ask_variant(
         self, route: VariantRoute, request: InferenceRequest, deadline_s: float
     ) -> tuple[Tensor, ...]:
+        """Its outputs, uncounted and uncached. Raises: as `infer`."""
         if route.state == "UNAVAILABLE":
             raise NoReadyReplica(
                 f"model '{route.name}' is not at ready state: {route.reason}", retry_after_s=1
@@ -338,8 +348,8 @@ class FrontDoor:
         return reply.outputs
 
     async def _ask_member(self, request: InferenceRequest, deadline_s: float) -> tuple[Tensor, ...]:
-        answer = await self._ask(self.route(request.model), request, deadline_s)
-        return answer.outputs
+        work = self._ask(self.route(request.model), request, deadline_s)
+        return (await self.experiments.counted(request, work)).outputs
 
     def _count(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
         known = self.table.routes.get(request.model)
@@ -348,6 +358,8 @@ class FrontDoor:
             self._tally.add("(unknown)", "", variant, outcome, seconds)
         else:
             self._tally.add(request.model, self.version_of(known), variant, outcome, seconds)
+        if request.assignment is not None:
+            self.experiments.ended(request, outcome, seconds)
 
 
 def _parameters(answer: _Answer) -> dict[str, Parameter]:

@@ -24,6 +24,7 @@ from actors.delivery.transport import (
     NodeFirstTransport,
     Transport,
 )
+from actors.experiments.reporter import Reporter
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
 from actors.garbage import collect_rarely
@@ -45,6 +46,8 @@ from cluster.routing.table import RoutingTable, VariantRoute
 
 logger = logging.getLogger("squadron.gateway")
 
+GOODBYE_S = 1.0
+"""How long a door that ends waits for its last counts to be taken."""
 LOOK_AGAIN_S = 0.05
 """How often a door looks whether its last requests to a replaced model are answered."""
 
@@ -52,13 +55,14 @@ LOOK_AGAIN_S = 0.05
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySetup:
     """`colocated`: the models that the door holds itself. `generation` orders configurations: a
-    door of a newer one brings a newer table."""
+    door of a newer one brings a newer table. `state_place` tells servers of one name apart."""
 
     server: ServerConfig
     table: RoutingTable
     colocated: tuple[ReplicaSetup, ...] = ()
     generation: int
     repository: RepositorySetup | None = None
+    state_place: str = ""
 
 
 class Gateway:
@@ -74,7 +78,7 @@ class Gateway:
         server = setup.server
         folder = node_folder()
         metrics = make_metrics(metrics_folder())
-        self._door_id = serve.get_replica_context().replica_id.unique_id
+        self._door_id = serve.get_replica_context().replica_id.to_full_id_str()
         self._telling: asyncio.Task[None] | None = None
         self._own: dict[str, ModelReplica] = {}
         self._door = FrontDoor(
@@ -90,8 +94,9 @@ class Gateway:
             self._own[model.variant] = await asyncio.to_thread(
                 ModelReplica, model, metrics=metrics, flush_later=self._door.flush_with
             )
-        if setup.repository is not None:
-            # What is served is known to the controller only: a door that listens knows it too.
+        if setup.repository is not None or self._door.experiments.is_needed:
+            # What is served, and how the traffic splits by now, is known to the controller only: a
+            # door that listens knows it too.
             await self._adopt_first_table()
         offered = make_offered(self._door, metrics_folder(), self._controller)
         self._routes = HttpRoutes(self._door, offered, app=app)
@@ -109,6 +114,10 @@ class Gateway:
         await self._metrics.start()
         collect_rarely()
         self._following = asyncio.get_running_loop().create_task(self._follow())
+        self._reporter = Reporter(self._door.experiments, self._door_id, self._controller)
+        self._reporting: asyncio.Task[None] | None = None
+        if self._door.experiments.is_needed:
+            self._reporting = asyncio.get_running_loop().create_task(self._reporter.run())
 
     def _transport(self, route: VariantRoute) -> Transport:
         own = self._own.get(route.name)
@@ -144,9 +153,15 @@ class Gateway:
         # Serve's only hook. The process is killed `graceful_shutdown_timeout_s` after Serve asked,
         # which is longer than any deadline (see `actors.app`).
         self._door.is_draining = True
-        self._following.cancel()
         patience_s = self._setup.server.limits.default_timeout_s
         await asyncio.gather(self._http.drain(patience_s), self._grpc.drain(patience_s))
+        # Until here it takes every new table: it has been answering requests by it.
+        self._following.cancel()
+        if self._reporting is not None:
+            self._reporting.cancel()
+            with contextlib.suppress(Exception):  # the controller may be gone as well
+                async with asyncio.timeout(GOODBYE_S):
+                    await self._reporter.send()
         await self._metrics.close()
         for model in self._own.values():
             await model.close()
@@ -169,17 +184,28 @@ class Gateway:
         return await asyncio.to_thread(get_or_start_controller, self._app)
 
     async def _adopt_first_table(self) -> None:
+        """A controller that dies meanwhile is asked again when it is back."""
+        while True:
+            try:
+                controller = await self._adopting_controller()
+                table = await controller.next_table.remote(0, self._door_id)
+            except RayActorError:
+                await asyncio.sleep(LOOK_AGAIN_S)
+            else:
+                if table is not None:
+                    self._door.adopt(table)
+                return
+
+    async def _adopting_controller(self) -> Any:
+        """The controller, told our configuration."""
         setup = self._setup
         controller = await self._controller()
-        await controller.adopt.remote(setup.table, setup.generation, setup.repository)
-        table = await controller.next_table.remote(0, self._door_id)
-        if table is not None:
-            self._door.adopt(table)
+        state = (setup.server.state_folder, setup.state_place)
+        await controller.adopt.remote(setup.table, setup.generation, setup.repository, state)
+        return controller
 
     async def _listen_to_controller(self) -> None:
-        setup = self._setup
-        controller = await self._controller()
-        await controller.adopt.remote(setup.table, setup.generation, setup.repository)
+        controller = await self._adopting_controller()
         while True:
             self._tell_when_at_rest(controller, self._door.table.version)
             table = await controller.next_table.remote(self._door.table.version, self._door_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cluster.tensors import Tensor
 
@@ -40,13 +41,26 @@ class RequestedOutput:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
+class Assignment:
+    """The arm of an experiment that a request meets: by chance, by its caller's key, or by a rule
+    on its headers. `stratum`: since when the weights are what they are, as its door counts."""
+
+    experiment: str
+    arm: str
+    by: Literal["chance", "key", "rule"]
+    cluster: int = 0
+    stratum: int = 0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class InferenceRequest:
     """One call of one model, free of any transport. Made once a request and not changed after;
     not frozen, because setting a field of a frozen one costs four times as much.
 
     `version` is empty when the caller named none. `outputs` empty means "all of them".
     `deadline_s` is on the receiving process's monotonic clock; None means the server's default.
-    `affinity_key` holds the sticky routing key (empty: none).
+    `affinity_key` holds the sticky routing key (empty: none). `tracking_id` is what the answer's
+    `x-request-id` says: the caller's own, or one made for a model under an experiment.
     """
 
     model: str
@@ -60,6 +74,8 @@ class InferenceRequest:
     tenant: str = ""
     affinity_key: str = ""
     trace_parent: str = ""
+    tracking_id: str = ""
+    assignment: Assignment | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.experiments.client import ControllerClient
 from actors.extensions.cuda_memory import CudaMemory
 from actors.extensions.settings import DoorSettings
 from actors.extensions.shared_memory import SharedMemory
@@ -22,6 +23,7 @@ class Offered:
     settings: DoorSettings
     shared_memory: SharedMemory
     repository: Repository
+    controller: ControllerClient
 
 
 def make_offered(
@@ -39,4 +41,5 @@ def make_offered(
             CudaMemory(is_only_door=door.server.doors_per_node == 1),
         ),
         repository=Repository(door, get_controller),
+        controller=ControllerClient(door, get_controller),
     )

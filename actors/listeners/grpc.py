@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from actors.experiments.desk import answer_headers, is_tracking_id
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
 from actors.listeners.grpc_management import GrpcManagement
@@ -130,7 +131,7 @@ class GrpcListener:
         with self._offered.shared_memory.held(asked.outputs) as places:
             answer = await self._door.infer(asked)
             encoded = self._encoded(answer, asked, places)
-        context.set_trailing_metadata((("x-squadron-variant", answer.variant),))
+        context.set_trailing_metadata(tuple(answer_headers(asked, answer.variant)))
         return encoded
 
     def _encoded(self, answer: InferenceResponse, asked: InferenceRequest, places: Places) -> bytes:
@@ -194,9 +195,14 @@ class GrpcListener:
         if left_s is not None and "timeout" not in parameters:
             # The client's own deadline: work that outlives it is for nobody.
             parameters["timeout"] = max(1, int(left_s * 1e6))
+        if self._door.experiments.has_rules:
+            found = {name: _text(value) for name, value in metadata.items()}
+            asked.assignment = self._door.experiments.match(asked.model, found)
+        tracking_id = _text(metadata.get("x-request-id", ""))
         return replace(
             asked,
             parameters=parameters,
+            tracking_id=tracking_id if is_tracking_id(tracking_id) else "",
             affinity_key=_text(metadata.get(sticky, "")),
             tenant=_text(metadata.get("x-squadron-tenant", "")),
             trace_parent=_text(metadata.get("traceparent", "")),

@@ -18,6 +18,7 @@ from actors.front_door import FrontDoor
 from actors.listeners.compression import MIN_COMPRESSED_BYTES, compress, expand
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, error_reply
 from actors.listeners.restrict import Restrictions
+from actors.listeners.routes.admin import AdminRoutes
 from actors.listeners.routes.extensions import ExtensionRoutes
 from actors.listeners.routes.generate import GenerateRoutes
 from actors.listeners.routes.infer import InferRoutes
@@ -55,6 +56,7 @@ class HttpRoutes:
             *ManagementRoutes(door, offered, app=app).routes(),
             *ExtensionRoutes(offered).routes(),
             *SharedMemoryRoutes(offered.shared_memory).routes(),
+            *AdminRoutes(door, offered.controller).routes(),
             about,
         ]
         self.table = RouteTable(

@@ -51,6 +51,7 @@ class StreamAnswers:
             yield await self._door.infer(request)
             return
         self._door.enter()
+        self._door.experiments.began(request)
         began_s = time.perf_counter()
         outcome, answered_by = "cancelled", ""
         try:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cluster.cli import check, models, serve
+from cluster.cli import admin, check, models, serve
 from cluster.cli.toolchain import commands as toolchain
 from cluster.errors import ConfigError
 
@@ -25,9 +25,15 @@ app = typer.Typer(
       squadron models fetch                       download and prepare the example models
 
       squadron check serve_configs/prod.yaml      is this file right?
+
+      squadron status --watch                     what runs, and how the traffic splits
     """,
 )
 app.add_typer(models.app, name="models")
+app.add_typer(admin.traffic_app, name="traffic")
+app.add_typer(admin.experiment_app, name="experiment")
+app.command(name="status")(admin.status)
+app.command(name="explain")(admin.explain)
 app.command(name="serve")(serve.serve)
 app.command(name="check")(check.check)
 toolchain.add_to(app)

@@ -69,7 +69,8 @@ class ServerConfig(Section):
     `repository_control: explicit` lets callers on the server's own machine load and unload models;
     each model is then an application of its own, never held by a door.
     `base_path` begins every HTTP path (`/triton` serves `/triton/v2/...`), except the probes under
-    `/-/` and `/metrics`.
+    `/-/` and `/metrics`. `state_folder`: where what was set and counted at run time outlives the
+    cluster; empty: `$SQUADRON_STATE`, else `~/.local/state/squadron`.
     """
 
     name: str = Field(default="squadron", min_length=1)
@@ -84,6 +85,7 @@ class ServerConfig(Section):
     repository_control: Literal["none", "explicit"] = "none"
     restricted: tuple[RestrictedApis, ...] = ()
     base_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    state_folder: str = ""
 
     @model_validator(mode="after")
     def _every_port_is_its_own(self) -> Self:

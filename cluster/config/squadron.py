@@ -71,6 +71,14 @@ class SquadronConfig(Section):
                         value=repr(arm),
                         allowed=", ".join((*self.variants, *self.ensembles)),
                     )
+            for arm in experiment.mirror.variants if experiment.mirror else ():
+                if arm not in self.variants:
+                    yield Mistake(
+                        key=f"experiments.{name}.mirror.variants",
+                        text="no such variant",
+                        value=repr(arm),
+                        allowed=", ".join(self.variants),
+                    )
 
     def _bad_members(self) -> Iterator[Mistake]:
         callable_names = {*self.variants, *self.experiments, *self.ensembles}

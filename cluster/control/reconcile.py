@@ -1,10 +1,21 @@
-"""One control pass: what was observed in, the table to publish and its reasons out."""
+"""One control pass: what was observed in, what to do and why out.
+
+A snapshot and its actions are plain values that become one line of JSON and come back from it, so
+that a decision of yesterday can be made again today (`record`, `replay`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
+from pydantic import TypeAdapter
+
+from cluster.config.experiment import ExperimentConfig
+from cluster.experiments.judge import Verdict, judge
+from cluster.experiments.state import ExperimentState
+from cluster.experiments.step import Step, next_step
 from cluster.models import ModelState
 from cluster.routing.table import RoutingTable, VariantRoute
 
@@ -20,45 +31,113 @@ class DeploymentSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """What the controller saw. `deployments` maps a deployment's name to what Serve says of it."""
+class VariantSeen:
+    """A variant as the doors know it, and its deployment as Serve reports it (None: not there)."""
 
-    table: RoutingTable
-    deployments: Mapping[str, DeploymentSeen]
+    state: ModelState
+    reason: str
+    num_replicas: int
+    deployment: DeploymentSeen | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishTable:
-    """Send every door this table."""
-
-    table: RoutingTable
-    reasons: tuple[str, ...]
+class ExperimentSeen:
+    config: ExperimentConfig
+    state: ExperimentState
 
 
-def reconcile(snapshot: Snapshot, *, next_version: int) -> tuple[PublishTable, ...]:
-    """The actions that bring the doors' knowledge in line with what runs; none when it is."""
-    states: dict[str, tuple[ModelState, str]] = {}
-    reasons: list[str] = []
-    for name, route in snapshot.table.routes.items():
-        if not isinstance(route, VariantRoute) or route.facts.unavailable:
-            continue
-        state, reason = judge(route, snapshot.deployments.get(route.deployment))
-        if (state, reason) != (route.state, route.reason):
-            states[name] = (state, reason)
-            reasons.append(f"{name}: {route.state} -> {state}" + (f" ({reason})" if reason else ""))
-    if not states:
-        return ()
-    table = snapshot.table.with_states(states, version=next_version)
-    return (PublishTable(table=table, reasons=tuple(reasons)),)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the controller saw at `at_s` (Unix time). `seed` is the pass's share of chance."""
+
+    at_s: float = 0.0
+    seed: int = 0
+    variants: Mapping[str, VariantSeen] = field(default_factory=dict)
+    experiments: Mapping[str, ExperimentSeen] = field(default_factory=dict)
 
 
-def judge(route: VariantRoute, seen: DeploymentSeen | None) -> tuple[ModelState, str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetState:
+    """Tell the doors that a variant serves, starts, or cannot."""
+
+    variant: str
+    state: ModelState
+    reason: str
+    kind: Literal["set_state"] = "set_state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveTraffic:
+    """Give an experiment new weights, or a new status."""
+
+    experiment: str
+    step: Step
+    kind: Literal["move_traffic"] = "move_traffic"
+
+    @property
+    def reason(self) -> str:
+        return self.step.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SayVerdict:
+    """An experiment's verdict has changed."""
+
+    experiment: str
+    verdict: Verdict
+    reason: str
+    kind: Literal["say_verdict"] = "say_verdict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepPeaks:
+    """Remember the most evidence that was ever seen."""
+
+    experiment: str
+    peaks: Mapping[str, float]
+    reason: str = "more evidence than before"
+    kind: Literal["keep_peaks"] = "keep_peaks"
+
+
+Action = SetState | MoveTraffic | SayVerdict | KeepPeaks
+
+
+def reconcile(snapshot: Snapshot) -> tuple[Action, ...]:
+    """What is to be done; nothing when all is as it should be."""
+    return (*_states(snapshot), *_experiments(snapshot))
+
+
+def variants_seen(
+    table: RoutingTable, deployments: Mapping[str, DeploymentSeen]
+) -> dict[str, VariantSeen]:
+    """The variants that may serve here; others stay unavailable whatever is seen."""
+    return {
+        name: VariantSeen(
+            state=route.state,
+            reason=route.reason,
+            num_replicas=route.num_replicas,
+            deployment=deployments.get(route.deployment),
+        )
+        for name, route in table.routes.items()
+        if isinstance(route, VariantRoute) and not route.facts.unavailable
+    }
+
+
+def _states(snapshot: Snapshot) -> Iterator[SetState]:
+    for name, variant in snapshot.variants.items():
+        state, reason = judge_state(variant)
+        if (state, reason) != (variant.state, variant.reason):
+            yield SetState(variant=name, state=state, reason=reason)
+
+
+def judge_state(variant: VariantSeen) -> tuple[ModelState, str]:
     """A variant serves as long as one replica runs, whatever Serve is doing to the others."""
+    seen = variant.deployment
     if seen is None:
         return "LOADING", "waiting for its first replica"
     if seen.num_running > 0:
         return "READY", ""
-    if route.num_replicas == 0:
+    if variant.num_replicas == 0:
         return "UNAVAILABLE", "scaled to zero"
     if seen.status == "DEPLOY_FAILED":
         return "UNAVAILABLE", seen.message or seen.status
@@ -66,3 +145,37 @@ def judge(route: VariantRoute, seen: DeploymentSeen | None) -> tuple[ModelState,
         # Serve is replacing what died: doors hold requests instead of refusing them.
         return "LOADING", "its replicas died; replacements are on their way"
     return "LOADING", f"{seen.num_starting} replicas are starting"
+
+
+def _experiments(snapshot: Snapshot) -> Iterator[Action]:
+    for name, seen in snapshot.experiments.items():
+        state = seen.state
+        judgement = judge(seen.config, state.strata, state.peaks)
+        if dict(judgement.peaks) != dict(state.peaks):
+            yield KeepPeaks(experiment=name, peaks=judgement.peaks)
+        if judgement.verdict != state.verdict:
+            yield SayVerdict(experiment=name, verdict=judgement.verdict, reason=judgement.reason)
+        step = next_step(seen.config, state, judgement, at_s=snapshot.at_s, seed=snapshot.seed)
+        if step is not None:
+            yield MoveTraffic(experiment=name, step=step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One control pass as it is logged."""
+
+    snapshot: Snapshot
+    actions: tuple[Action, ...]
+
+
+_PASS = TypeAdapter(Pass)
+
+
+def record(snapshot: Snapshot, actions: tuple[Action, ...]) -> str:
+    """One line of JSON."""
+    return _PASS.dump_json(Pass(snapshot=snapshot, actions=actions)).decode()
+
+
+def replay(line: str) -> Pass:
+    """What `record` wrote; `reconcile` of its snapshot gives its actions again."""
+    return _PASS.validate_json(line)

@@ -112,7 +112,7 @@ def _arm(
     p: float | None = None
     enough = _is_enough(config, strata, arm, goal)
     if found is not None and enough and not config.bandit:
-        width = half_width(found.variance, _tau(config, goal), _alpha(config))
+        width = float(half_width(found.variance, _tau(config, goal), _alpha(config)))
         improvement = _better(found.value, goal)
         ends = _better(found.value - width, goal), _better(found.value + width, goal)
         interval = min(ends), max(ends)

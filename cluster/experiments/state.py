@@ -8,6 +8,7 @@ from typing import Literal
 
 from cluster.config.experiment import ExperimentConfig
 from cluster.experiments.counts import ArmCounts, Stratum
+from cluster.experiments.judge import Verdict
 
 Status = Literal["running", "held", "rolled_back", "promoted"]
 
@@ -24,6 +25,7 @@ class ExperimentState:
     section: str
     weights: Mapping[str, float]
     status: Status = "running"
+    verdict: Verdict = "keep_going"
     reason: str = ""
     step: int = 0
     started_s: float

@@ -81,13 +81,18 @@ class VariantRoute:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentRoute:
     """The public face of an experiment is that of its first arm. `is_of_variants`: no arm is an
-    ensemble."""
+    ensemble. `arms` have the weights in force; `config` says the rest."""
 
     name: str
     arms: tuple[Arm, ...]
     sticky_header: str
     signature: Signature
     is_of_variants: bool = True
+    config: ExperimentConfig | None = None
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {arm.variant: arm.weight for arm in self.arms}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +165,15 @@ class RoutingTable:
             routes[name] = route
         return replace(self, version=version, routes=routes)
 
+    def with_weights(self, weights: Mapping[str, Mapping[str, float]]) -> RoutingTable:
+        """The same routes, the experiments of `weights` split by them."""
+        routes = dict(self.routes)
+        for name, split in weights.items():
+            route = routes.get(name)
+            if isinstance(route, ExperimentRoute):
+                routes[name] = replace(route, arms=arms_of(split))
+        return replace(self, routes=routes)
+
     def without(self, names: Collection[str]) -> RoutingTable:
         """The same routes, those of `names` set aside as unloaded."""
         unloaded: dict[str, Route] = {}
@@ -170,6 +184,10 @@ class RoutingTable:
             unloaded[name] = route
         routes = {name: route for name, route in self.routes.items() if name not in unloaded}
         return replace(self, routes=routes, unloaded={**self.unloaded, **unloaded})
+
+
+def arms_of(weights: Mapping[str, float]) -> tuple[Arm, ...]:
+    return tuple(Arm(variant=variant, weight=weight) for variant, weight in weights.items())
 
 
 GATEWAY = "gateway"
@@ -226,13 +244,14 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
 def _experiment(
     name: str, section: ExperimentConfig, routes: Mapping[str, Route]
 ) -> ExperimentRoute:
-    arms = tuple(Arm(variant=v, weight=w) for v, w in section.split.items())
+    arms = arms_of(section.first_weights())
     return ExperimentRoute(
         name=name,
         arms=arms,
         sticky_header=section.sticky_header.lower(),
         signature=routes[arms[0].variant].signature,
         is_of_variants=all(isinstance(routes[arm.variant], VariantRoute) for arm in arms),
+        config=section,
     )
 
 

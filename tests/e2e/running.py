@@ -96,6 +96,8 @@ def started(
     if store is not None:
         environment["SQUADRON_MODEL_STORE"] = str(store)
     environment.pop("RAY_ADDRESS", None)
+    # What one test's server kept must not be found by another's.
+    environment["SQUADRON_STATE"] = str(folder / "state")
     program = Path(sys.executable).with_name("squadron")
     with (folder / "serve.stderr").open("w") as errors:
         process = subprocess.Popen(

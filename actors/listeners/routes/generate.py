@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
+from actors.experiments.desk import answer_headers
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream
 from actors.listeners.routes.infer import InferRoutes
@@ -70,7 +71,7 @@ class GenerateRoutes:
         return HttpReply(
             status=200,
             chunks=(encode_generated(found, asked),),
-            headers=(("x-squadron-variant", found.variant),),
+            headers=tuple(answer_headers(asked, found.variant)),
         )
 
     async def _generate_stream(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
@@ -87,7 +88,7 @@ class GenerateRoutes:
         except SquadronError:
             await responses.aclose()
             raise
-        variant = () if first is None else (("x-squadron-variant", first.variant),)
+        variant = () if first is None else tuple(answer_headers(asked, first.variant))
         return HttpStream(
             parts=_events(begin, responses, asked), content_type=EVENTS, headers=variant
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from actors.experiments.desk import answer_headers, is_tracking_id
 from actors.extensions.shared_memory import SharedMemory
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest
@@ -72,7 +73,7 @@ class InferRoutes:
             class_labels=self._labels(asked),
             places=places,
         )
-        headers = [("x-squadron-variant", answer.variant)]
+        headers = answer_headers(asked, answer.variant)
         if "squadron_cache" in answer.parameters:
             headers.append(("x-squadron-cache", str(answer.parameters["squadron_cache"])))
         if encoded.json_length is not None:
@@ -95,12 +96,16 @@ class InferRoutes:
         return self._door.class_labels(asked.model)
 
     def with_headers(self, asked: InferenceRequest, headers: Mapping[str, str]) -> InferenceRequest:
+        if self._door.experiments.has_rules:
+            asked.assignment = self._door.experiments.match(asked.model, headers)
         sticky = self._door.sticky_header(asked.model) or "x-squadron-user"
         if sticky not in headers and _CONTEXT_HEADERS.isdisjoint(headers):
             return asked
+        tracking_id = headers.get("x-request-id", "")
         return replace(
             asked,
-            request_id=asked.request_id or headers.get("x-request-id", ""),
+            request_id=asked.request_id or tracking_id,
+            tracking_id=tracking_id if is_tracking_id(tracking_id) else "",
             affinity_key=headers.get(sticky, ""),
             tenant=headers.get("x-squadron-tenant", ""),
             trace_parent=headers.get("traceparent", ""),

@@ -74,7 +74,9 @@ class QuickInfer:
             if text is None:
                 reply = self._whole.reply(asked, outcome)
             else:
-                headers = (("x-squadron-variant", outcome.variant),)
+                headers: tuple[tuple[str, str], ...] = (("x-squadron-variant", outcome.variant),)
+                if asked.tracking_id:
+                    headers = (*headers, ("x-request-id", asked.tracking_id))
                 reply = HttpReply(status=200, chunks=(text,), headers=headers)
         except SquadronError as error:
             reply = error_reply(error)

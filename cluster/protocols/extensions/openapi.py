@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cluster.protocols.extensions.admin_schemas import ADMIN_SCHEMAS
+
 JsonObject = dict[str, object]
 
 
@@ -33,7 +35,7 @@ def document(
         "openapi": "3.1.0",
         "info": {"title": name, "version": version},
         "paths": paths,
-        "components": {"schemas": _SCHEMAS},
+        "components": {"schemas": {**_SCHEMAS, **ADMIN_SCHEMAS}},
     }
 
 

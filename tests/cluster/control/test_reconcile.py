@@ -1,14 +1,38 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from cluster.control.reconcile import DeploymentSeen, Snapshot, reconcile
+from cluster.config.experiment import ExperimentConfig
+from cluster.control.reconcile import (
+    DeploymentSeen,
+    ExperimentSeen,
+    KeepPeaks,
+    MoveTraffic,
+    SayVerdict,
+    SetState,
+    Snapshot,
+    reconcile,
+    record,
+    replay,
+    variants_seen,
+)
+from cluster.experiments.counts import ArmCounts
+from cluster.experiments.state import begin
 from cluster.models import ModelState
+from tests.cluster.experiments.making import arm, measure
 from tests.cluster.routing.test_table import table
 
 
 def seen(running: int = 0, starting: int = 0, status: str = "HEALTHY") -> DeploymentSeen:
     return DeploymentSeen(status=status, num_running=running, num_starting=starting)
+
+
+def experiment(arms: dict[str, ArmCounts], **sections: Any) -> ExperimentSeen:
+    config = ExperimentConfig.model_validate({"split": {"a": 1, "b": 1}, **sections})
+    state = begin(config, "digest", 0.0)
+    return ExperimentSeen(config=config, state=state.counted(arms, state.weights))
 
 
 @pytest.mark.parametrize(
@@ -28,22 +52,52 @@ def seen(running: int = 0, starting: int = 0, status: str = "HEALTHY") -> Deploy
 def test_a_variant_is_as_ready_as_its_replicas(
     observed: DeploymentSeen, state: ModelState, reason: str
 ) -> None:
-    snapshot = Snapshot(table=table(), deployments={"variant-a": observed})
+    snapshot = Snapshot(variants=variants_seen(table(), {"variant-a": observed}))
 
-    (action,) = reconcile(snapshot, next_version=9)
+    (action,) = reconcile(snapshot)
 
-    assert action.table.version == 9
-    assert action.table.state_of("a") == (state, reason)
-    assert action.reasons[0].startswith("a: LOADING -> ")
+    assert action == SetState(variant="a", state=state, reason=reason)
 
 
-def test_nothing_new_publishes_nothing() -> None:
-    assert reconcile(Snapshot(table=table(), deployments={}), next_version=9) == ()
+def test_nothing_new_is_nothing_to_do() -> None:
+    assert reconcile(Snapshot(variants=variants_seen(table(), {}))) == ()
 
 
 def test_what_cannot_be_served_here_stays_unavailable_whatever_is_seen() -> None:
-    snapshot = Snapshot(
-        table=table(b_unavailable="not installed"), deployments={"variant-b": seen(running=1)}
-    )
+    found = variants_seen(table(b_unavailable="not installed"), {"variant-b": seen(running=1)})
 
-    assert reconcile(snapshot, next_version=9) == ()
+    assert "b" not in found
+
+
+def test_a_slower_arm_under_guardrails_is_taken_out_of_the_traffic() -> None:
+    arms = {"a": arm(1), "b": arm(2, log_latency=-4.7)}
+    snapshot = Snapshot(at_s=9.0, experiments={"e": experiment(arms, guardrails={})})
+
+    peaks, verdict, move = reconcile(snapshot)
+
+    assert isinstance(peaks, KeepPeaks)
+    assert isinstance(verdict, SayVerdict)
+    assert verdict.verdict == "roll_back"
+    assert isinstance(move, MoveTraffic)
+    assert (move.experiment, move.step.weights) == ("e", {"a": 1, "b": 0})
+    assert "latency" in move.reason
+
+
+@pytest.mark.parametrize(
+    "sections", [{"guardrails": {}}, {"canary": {"steps": [50, 100]}}, {"bandit": {}}]
+)
+def test_a_logged_pass_is_replayed_to_the_same_actions(sections: dict[str, Any]) -> None:
+    bad = ArmCounts(errors=measure([1.0] * 400 + [0.0] * 400), latency_buckets={-90: 800})
+    snapshot = Snapshot(
+        at_s=1000.0,
+        seed=17,
+        variants=variants_seen(table(), {"variant-a": seen(running=1)}),
+        experiments={"e": experiment({"a": arm(1), "b": arm(2) + bad}, **sections)},
+    )
+    line = record(snapshot, reconcile(snapshot))
+
+    logged = replay(line)
+
+    assert "\n" not in line
+    assert any(isinstance(action, MoveTraffic) for action in logged.actions)
+    assert reconcile(logged.snapshot) == logged.actions

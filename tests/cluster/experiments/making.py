@@ -15,7 +15,7 @@ def measure(values: Sequence[float], cluster_of: Callable[[int], int] = lambda i
     for index, value in enumerate(values):
         cluster = cluster_of(index) % NUM_CLUSTERS
         counts[cluster] += 1
-        totals[cluster] += value
+        totals[cluster] += float(value)
     return Measure(
         counts=tuple(counts), totals=tuple(totals), squares=float(sum(v * v for v in values))
     )

@@ -1,0 +1,229 @@
+"""The controller's side of experiments: counts in, weights and verdicts out, everything kept."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from actors.experiments.kept import Event, Kept, Store
+from cluster.config.experiment import ExperimentConfig
+from cluster.control.reconcile import (
+    Action,
+    ExperimentSeen,
+    KeepPeaks,
+    MoveTraffic,
+    SayVerdict,
+)
+from cluster.errors import InvalidRequest, ModelNotFound
+from cluster.experiments.callers import Callers
+from cluster.experiments.report import Feedback, Report, Tallied
+from cluster.experiments.state import ExperimentState, begin
+from cluster.experiments.view import JsonObject, experiment_view
+from cluster.routing.table import ExperimentRoute, RoutingTable
+
+logger = logging.getLogger("squadron.experiments")
+
+MAX_EVENTS = 1000
+MAX_KEPT_REPORTS = 256
+MAX_WAITING_FEEDBACK = 100_000
+
+
+class ExperimentControl:
+    """Lives on the controller's loop. `clock` is Unix time."""
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._configs: dict[str, ExperimentConfig] = {}
+        kept = store.read()
+        self._states: dict[str, ExperimentState] = dict(kept.experiments)
+        self._callers = {name: Callers(found) for name, found in kept.callers.items()}
+        self._reports: dict[str, int] = dict(kept.reports)
+        self.events: deque[Event] = deque(kept.events, maxlen=MAX_EVENTS)
+        self._feedback: deque[tuple[str, Feedback]] = deque(maxlen=MAX_WAITING_FEEDBACK)
+        self._num_feedback = 0
+        self._is_dirty = False
+
+    @property
+    def weights(self) -> dict[str, Mapping[str, float]]:
+        """Experiment -> the weights in force."""
+        return {name: self._states[name].weights for name in self._configs}
+
+    def adopt(self, table: RoutingTable) -> None:
+        """The configuration's experiments; one whose section is as it was goes on as it was."""
+        self._configs = {
+            name: route.config
+            for name, route in table.routes.items()
+            if isinstance(route, ExperimentRoute) and route.config is not None
+        }
+        for name, config in self._configs.items():
+            known = self._states.get(name)
+            if known is None or known.section != digest_of(config):
+                self._begin(name, "its section of the configuration is new")
+        for gone in self._states.keys() - self._configs.keys():
+            del self._states[gone]
+            self._callers.pop(gone, None)
+        self.keep()
+
+    def seen(self) -> dict[str, ExperimentSeen]:
+        return {
+            name: ExperimentSeen(config=config, state=self._states[name])
+            for name, config in self._configs.items()
+        }
+
+    def act(self, actions: tuple[Action, ...]) -> None:
+        """Take over what was decided."""
+        for action in actions:
+            match action:
+                case KeepPeaks(experiment=name, peaks=peaks):
+                    self._change(name, replace(self._states[name], peaks=dict(peaks)))
+                case SayVerdict(experiment=name, verdict=verdict, reason=reason):
+                    self._change(name, replace(self._states[name], verdict=verdict))
+                    self.note("verdict", name, f"{verdict}: {reason}")
+                case MoveTraffic(experiment=name, step=step):
+                    self._change(name, step.applied(self._states[name], self._clock()))
+                    self._callers.pop(name, None)
+                    self.note("traffic", name, f"{shown(step.weights)}: {step.reason}")
+                case _:
+                    pass
+
+    def take(
+        self, door: str, report: Report | None, seen_feedback: int
+    ) -> tuple[int, list[tuple[str, Feedback]]]:
+        """Count a report, once; and the feedback that came since the door last asked."""
+        if report is not None and report.number > self._reports.get(door, 0):
+            for tallied in report.tallies:
+                self._count(tallied)
+            self._reports.pop(door, None)
+            self._reports[door] = report.number
+            while len(self._reports) > MAX_KEPT_REPORTS:
+                del self._reports[next(iter(self._reports))]
+            self._is_dirty = True
+            self.keep()
+        fresh = self._num_feedback - seen_feedback
+        # A door of an earlier controller counts in its numbers: everything there is, is new to it.
+        if fresh < 0 or fresh > len(self._feedback):
+            fresh = len(self._feedback)
+        newest = list(self._feedback)[len(self._feedback) - fresh :] if fresh else []
+        return self._num_feedback, newest
+
+    def pass_on(self, experiment: str, feedback: list[Feedback]) -> None:
+        """Feedback for requests that the asked door does not know: another one may."""
+        self._config(experiment)
+        self._feedback.extend((experiment, each) for each in feedback)
+        self._num_feedback += len(feedback)
+
+    def set_weights(self, name: str, weights: Mapping[str, float]) -> None:
+        """Raises: ModelNotFound; InvalidRequest for weights that do not fit the experiment."""
+        config = self._config(name)
+        checked = check_weights(name, config, weights)
+        state = self._states[name]
+        holds = config.canary is not None or config.bandit is not None
+        if state.status in ("rolled_back", "promoted"):
+            state = begin(config, state.section, self._clock())
+            state = replace(state, strata=())
+        state = state.with_weights(checked, self._clock())
+        reason = "the weights were set by hand"
+        state = replace(state, status="held" if holds else "running", reason=reason)
+        self._change(name, state)
+        self._callers.pop(name, None)
+        self.note("traffic", name, f"{shown(checked)}: {reason}")
+        self.keep()
+
+    def reset(self, name: str) -> None:
+        """Back to what the configuration says, with nothing counted. Raises: ModelNotFound."""
+        self._config(name)
+        self._begin(name, "reset by hand")
+        self.keep()
+
+    def view(self, name: str) -> JsonObject:
+        """Raises: ModelNotFound."""
+        return experiment_view(name, self._config(name), self._states[name], self._clock())
+
+    def views(self) -> list[JsonObject]:
+        return [self.view(name) for name in self._configs]
+
+    def note(self, kind: str, subject: str, reason: str) -> None:
+        logger.info("%s %s: %s", kind, subject, reason)
+        event = Event(at_s=self._clock(), kind=kind, subject=subject, reason=reason)
+        self.events.append(event)
+        self._is_dirty = True
+
+    def keep(self) -> None:
+        """Write what has changed, so that the next controller knows it."""
+        if not self._is_dirty:
+            return
+        self._is_dirty = False
+        self._store.write(
+            Kept(
+                saved_s=self._clock(),
+                experiments=self._states,
+                callers={name: tuple(each.digests) for name, each in self._callers.items()},
+                reports=self._reports,
+                events=tuple(self.events)[-200:],
+            )
+        )
+
+    def _count(self, tallied: Tallied) -> None:
+        name = tallied.experiment
+        state = self._states.get(name)
+        if state is None:
+            return
+        arms = dict(tallied.arms)
+        if dict(tallied.weights) == dict(state.weights):
+            callers = self._callers.setdefault(name, Callers())
+            for arm, digests in tallied.callers.items():
+                arms[arm] = replace(arms[arm], units=sum(map(callers.is_new, digests)))
+        else:
+            arms = {arm: replace(counts, units=0) for arm, counts in arms.items()}
+        self._change(name, state.counted(arms, dict(tallied.weights)))
+
+    def _begin(self, name: str, reason: str) -> None:
+        config = self._configs[name]
+        self._change(name, begin(config, digest_of(config), self._clock()))
+        self._callers.pop(name, None)
+        self.note("experiment", name, f"begins with {shown(self._states[name].weights)}: {reason}")
+
+    def _change(self, name: str, state: ExperimentState) -> None:
+        self._states[name] = state
+        self._is_dirty = True
+
+    def _config(self, name: str) -> ExperimentConfig:
+        if name not in self._configs:
+            known = ", ".join(self._configs) or "none"
+            raise ModelNotFound(f"there is no experiment '{name}'; allowed: {known}")
+        return self._configs[name]
+
+
+def check_weights(
+    name: str, config: ExperimentConfig, weights: Mapping[str, float]
+) -> dict[str, float]:
+    """Every arm's weight, in the configuration's order. Raises: InvalidRequest."""
+    allowed = ", ".join(config.split)
+    for arm, weight in weights.items():
+        if arm not in config.split:
+            raise InvalidRequest(f"{name} has no arm '{arm}'; allowed: {allowed}")
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not is_number or not math.isfinite(weight) or weight < 0:
+            raise InvalidRequest(f"the weight of {arm} is {weight!r}; allowed: a number >= 0")
+    missing = [arm for arm in config.split if arm not in weights]
+    if missing:
+        raise InvalidRequest(
+            f"every arm of {name} needs a weight; missing: {', '.join(missing)} (0: no traffic)"
+        )
+    if sum(weights.values()) <= 0:
+        raise InvalidRequest(f"every weight of {name} is 0; at least one must be above 0")
+    return {arm: float(weights[arm]) for arm in config.split}
+
+
+def digest_of(config: ExperimentConfig) -> str:
+    """Of the configuration's section: a setting made at run time lives until it changes."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+
+
+def shown(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{arm} {weight:g}" for arm, weight in weights.items())

@@ -1,0 +1,97 @@
+"""What must outlive the controller and the cluster: traffic set at run time, experiments, events.
+
+It is written twice. Ray's internal key-value store lives in the head's GCS and is there on whatever
+node the controller comes back on, also after `kill -9`. A file outlives a cluster whose GCS is in
+memory, which is Ray's default; the newer of the two counts. With a durable GCS (RocksDB or Redis)
+the store alone is enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+
+from cluster.experiments.state import ExperimentState
+
+_NAMESPACE = b"squadron"
+FOLDER_VARIABLE = "SQUADRON_STATE"
+
+logger = logging.getLogger("squadron.controller")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What happened at `at_s` (Unix time) to `subject`, and why."""
+
+    at_s: float
+    kind: str
+    subject: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """`reports`: the last number counted of each door. `callers`: experiment -> digests of those
+    met under its present weights."""
+
+    saved_s: float = 0.0
+    experiments: Mapping[str, ExperimentState] = field(default_factory=dict)
+    callers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    reports: Mapping[str, int] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+
+
+_KEPT = TypeAdapter(Kept)
+
+
+class Store:
+    """Of one application. `place` tells servers with the same application's name apart."""
+
+    def __init__(self, app: str, folder: str, place: str) -> None:
+        digest = hashlib.sha256(f"{app}\0{place}".encode()).hexdigest()[:12]
+        self._key = f"experiments:{app}"
+        self._file = state_folder(folder) / f"{digest}.json"
+
+    def read(self) -> Kept:
+        """The newer of what the store and the file have."""
+        kept = [_parsed(_internal_kv_get(self._key, namespace=_NAMESPACE)), _parsed(self._read())]
+        return max(kept, key=lambda each: each.saved_s)
+
+    def write(self, kept: Kept) -> None:
+        content = _KEPT.dump_json(kept)
+        _internal_kv_put(self._key, content, overwrite=True, namespace=_NAMESPACE)
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            new = self._file.with_suffix(f".{os.getpid()}.new")
+            new.write_bytes(content)
+            new.replace(self._file)
+        except OSError as error:
+            logger.warning("state is kept in Ray only: %s", error)
+
+    def _read(self) -> bytes | None:
+        try:
+            return self._file.read_bytes()
+        except OSError:
+            return None
+
+
+def state_folder(configured: str) -> Path:
+    found = configured or os.environ.get(FOLDER_VARIABLE)
+    return Path(found) if found else Path.home() / ".local" / "state" / "squadron"
+
+
+def _parsed(content: bytes | None) -> Kept:
+    """Nothing when nothing was kept, or when it is of a version that says it in other words."""
+    if not content:
+        return Kept()
+    try:
+        return _KEPT.validate_json(content)
+    except ValidationError:
+        return Kept()

@@ -1,0 +1,88 @@
+"""Copies of requests to other variants, after the caller has its answer. What comes back is
+compared and thrown away; where a variant is busy, the copy is not sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cluster.config.experiment import MirrorConfig
+from cluster.errors import SquadronError
+from cluster.experiments.agreement import compare
+from cluster.experiments.counts import Agreement
+from cluster.requests import Assignment, InferenceRequest
+from cluster.routing.table import ExperimentRoute, VariantRoute
+from cluster.tensors import Tensor
+
+if TYPE_CHECKING:
+    from actors.front_door import FrontDoor
+
+MAX_UNDER_WAY = 32
+"""Copies at once at a door, of all experiments."""
+COMPARED_IN_LOOP_BYTES = 64 * 1024
+"""Larger answers are compared in a thread."""
+
+
+class Mirror:
+    """Bound to one front door. `draw` is uniform in [0, 1)."""
+
+    def __init__(self, door: FrontDoor, draw: Callable[[], float]) -> None:
+        self._door = door
+        self._draw = draw
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def offer(self, request: InferenceRequest, given: Sequence[Tensor]) -> None:
+        """`given`: the answer that the caller has had."""
+        assignment = request.assignment
+        if assignment is None:
+            return
+        route = self._door.table.routes.get(assignment.experiment)
+        if not isinstance(route, ExperimentRoute) or route.config is None:
+            return
+        config = route.config.mirror
+        if config is None:
+            return
+        if config.share < 1 and self._draw() >= config.share:
+            return
+        self._send(config, assignment, request, given)
+
+    def _send(
+        self,
+        config: MirrorConfig,
+        assignment: Assignment,
+        request: InferenceRequest,
+        given: Sequence[Tensor],
+    ) -> None:
+        for variant in config.variants:
+            if variant == assignment.arm:
+                continue
+            if len(self._tasks) >= MAX_UNDER_WAY:
+                self._door.experiments.mirrored(assignment, variant, Agreement(num_skipped=1))
+                continue
+            copy = replace(request, model=variant, version="", assignment=None, affinity_key="")
+            task = asyncio.get_running_loop().create_task(
+                self._compare(assignment, copy, tuple(given))
+            )
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _compare(
+        self, assignment: Assignment, copy: InferenceRequest, given: tuple[Tensor, ...]
+    ) -> None:
+        try:
+            found = await self._ask(copy)
+            if sum(tensor.num_bytes for tensor in given) > COMPARED_IN_LOOP_BYTES:
+                agreement = await asyncio.to_thread(compare, given, found)
+            else:
+                agreement = compare(given, found)
+        except SquadronError:
+            agreement = Agreement(num_failed=1)
+        self._door.experiments.mirrored(assignment, copy.model, agreement)
+
+    async def _ask(self, copy: InferenceRequest) -> tuple[Tensor, ...]:
+        route = self._door.route(copy.model)
+        assert isinstance(route, VariantRoute)  # the configuration allows no other
+        ends_s = asyncio.get_running_loop().time() + self._door.timeout_s(copy)
+        return await self._door.ask_variant(route, copy, ends_s)

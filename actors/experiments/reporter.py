@@ -1,0 +1,56 @@
+"""A door's line to the controller about experiments: sums out once a second, feedback in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from actors.experiments.desk import ExperimentDesk
+from cluster.experiments.report import Report
+
+logger = logging.getLogger("squadron.experiments")
+
+SLICE_S = 0.5
+SLICES_A_REPORT = 2
+
+
+class Reporter:
+    """What the controller has not confirmed is sent again, under the same number."""
+
+    def __init__(
+        self, desk: ExperimentDesk, door: str, get_controller: Callable[[], Awaitable[Any]]
+    ) -> None:
+        self._desk = desk
+        self._door = door
+        self._get_controller = get_controller
+        self._number = 0
+        self._seen_feedback = 0
+        self._unconfirmed: Report | None = None
+
+    async def run(self) -> None:
+        while True:
+            for _ in range(SLICES_A_REPORT):
+                await asyncio.sleep(SLICE_S)
+                self._desk.next_slice()
+            try:
+                await self.send()
+            except Exception as error:
+                # The controller is away: nothing is lost, it gets everything when it is back.
+                logger.info("no report was taken (%s)", type(error).__name__)
+
+    async def send(self) -> None:
+        controller = await self._get_controller()
+        if self._unconfirmed is None:
+            tallies = self._desk.collect()
+            if tallies:
+                self._number += 1
+                self._unconfirmed = Report(door=self._door, number=self._number, tallies=tallies)
+        upto, feedback = await controller.report.remote(
+            self._door, self._unconfirmed, self._seen_feedback
+        )
+        self._unconfirmed = None
+        self._seen_feedback = upto
+        for experiment, each in feedback:
+            self._desk.rate(experiment, each)

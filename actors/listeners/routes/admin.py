@@ -1,0 +1,169 @@
+"""The admin API: what runs, how the traffic splits, what was decided and why. On loopback only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+
+from actors.experiments.client import ControllerClient
+from actors.front_door import FrontDoor
+from actors.listeners.guard import guarded
+from actors.listeners.http_messages import HttpReply, HttpRequest, json_reply
+from actors.listeners.routes.extensions import json_object
+from actors.listeners.routes.table import Handler, Place, Route
+from cluster.errors import InvalidRequest, ModelNotFound
+from cluster.experiments.report import Feedback
+from cluster.routing.table import EnsembleRoute, ExperimentRoute, VariantRoute
+
+MAX_FEEDBACK = 10_000
+"""Values in one request."""
+
+
+class AdminRoutes:
+    """Bound to one front door."""
+
+    def __init__(self, door: FrontDoor, controller: ControllerClient) -> None:
+        self._door = door
+        self._controller = controller
+
+    def routes(self) -> list[Route]:
+        admin = "/admin/v1"
+        one = f"{admin}/experiments/{{name}}"
+        return [
+            _get(f"{admin}/models", self._models, "Every model and what it is", "Models"),
+            _get(f"{admin}/variants", self._variants, "Every variant and its state", "Variants"),
+            _get(f"{admin}/ensembles", self._ensembles, "Every ensemble", "Ensembles"),
+            _get(f"{admin}/traffic", self._traffic, "How the traffic splits", "Traffic"),
+            _get(f"{admin}/experiments", self._experiments, "Every experiment", "Experiments"),
+            _get(one, self._experiment, "One experiment, judged", "Experiment"),
+            _change("PUT", f"{one}/weights", self._set_weights, "Set the weights", "Weights"),
+            _change("DELETE", f"{one}/weights", self._reset, "Back to the configuration", ""),
+            _change("POST", f"{one}/feedback", self._feedback, "Rate earlier answers", "Feedback"),
+            _get(f"{admin}/autoscaling", self._autoscaling, "Scaling decisions", "Decisions"),
+            _get(f"{admin}/events", self._events, "What happened, newest last", "Events"),
+        ]
+
+    async def _models(self, request: HttpRequest, place: Place) -> HttpReply:
+        return json_reply([self._described(name) for name in sorted(self._door.table.routes)])
+
+    async def _variants(self, request: HttpRequest, place: Place) -> HttpReply:
+        return json_reply(self._of_kind("variant"))
+
+    async def _ensembles(self, request: HttpRequest, place: Place) -> HttpReply:
+        return json_reply(self._of_kind("ensemble"))
+
+    async def _traffic(self, request: HttpRequest, place: Place) -> HttpReply:
+        table = self._door.table
+        return json_reply(
+            {
+                "table_version": table.version,
+                "experiments": {
+                    name: route.weights
+                    for name, route in table.routes.items()
+                    if isinstance(route, ExperimentRoute)
+                },
+            }
+        )
+
+    async def _experiments(self, request: HttpRequest, place: Place) -> HttpReply:
+        return json_reply(await self._controller.ask("experiments"))
+
+    async def _experiment(self, request: HttpRequest, place: Place) -> HttpReply:
+        self._check(place.name)
+        return json_reply(await self._controller.ask("experiment", place.name))
+
+    async def _set_weights(self, request: HttpRequest, place: Place) -> HttpReply:
+        self._check(place.name)
+        weights = json_object(request.body)
+        return json_reply(await self._controller.ask("set_weights", place.name, weights))
+
+    async def _reset(self, request: HttpRequest, place: Place) -> HttpReply:
+        self._check(place.name)
+        return json_reply(await self._controller.ask("reset_traffic", place.name))
+
+    async def _feedback(self, request: HttpRequest, place: Place) -> HttpReply:
+        self._check(place.name)
+        feedback = decode_feedback(request.body)
+        await self._controller.rate(place.name, feedback)
+        return json_reply({"accepted": len(feedback)})
+
+    async def _autoscaling(self, request: HttpRequest, place: Place) -> HttpReply:
+        return json_reply(await self._controller.ask("autoscaling"))
+
+    async def _events(self, request: HttpRequest, place: Place) -> HttpReply:
+        return json_reply(await self._controller.ask("events"))
+
+    def _check(self, experiment: str) -> None:
+        """Raises: ModelNotFound. A name that nobody configured costs the controller nothing."""
+        if not isinstance(self._door.table.routes.get(experiment), ExperimentRoute):
+            names = [
+                n for n, r in self._door.table.routes.items() if isinstance(r, ExperimentRoute)
+            ]
+            raise ModelNotFound(
+                f"there is no experiment '{experiment[:80]}'; allowed: {', '.join(names) or 'none'}"
+            )
+
+    def _of_kind(self, kind: str) -> list[dict[str, object]]:
+        described = (self._described(name) for name in sorted(self._door.table.routes))
+        return [each for each in described if each["kind"] == kind]
+
+    def _described(self, name: str) -> dict[str, object]:
+        table = self._door.table
+        state, reason = table.state_of(name)
+        found: dict[str, object] = {"name": name, "state": state, "reason": reason}
+        match table.routes[name]:
+            case VariantRoute() as route:
+                return {
+                    **found,
+                    "kind": "variant",
+                    "version": route.facts.version,
+                    "backend": route.facts.backend,
+                    "replicas": route.num_replicas,
+                    "is_colocated": route.facts.is_colocated,
+                }
+            case ExperimentRoute() as route:
+                return {**found, "kind": "experiment", "weights": route.weights}
+            case EnsembleRoute() as route:
+                return {**found, "kind": "ensemble", "models": list(route.plan.models)}
+
+
+def decode_feedback(body: bytes) -> list[Feedback]:
+    """One `{"request_id", "value"}`, or a list of them. Raises: InvalidRequest."""
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"failed to parse the request JSON: {error}") from None
+    items = content if isinstance(content, list) else [content]
+    if len(items) > MAX_FEEDBACK:
+        raise InvalidRequest(f"{len(items)} values in one request; at most {MAX_FEEDBACK}")
+    return [_one(item) for item in items]
+
+
+def _one(item: Any) -> Feedback:
+    if not isinstance(item, dict) or item.keys() != {"request_id", "value"}:
+        raise InvalidRequest('feedback is {"request_id": text, "value": number}, or a list of that')
+    request_id, value = item["request_id"], item["value"]
+    if not isinstance(request_id, str) or not 0 < len(request_id) <= 128:
+        raise InvalidRequest("'request_id' must be a text of 1 to 128 characters")
+    if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 1e9:
+        raise InvalidRequest("'value' must be a number from -1e9 to 1e9, true or false")
+    return Feedback(request_id=request_id, value=float(value))
+
+
+def _get(path: str, answer: Handler, summary: str, gives: str) -> Route:
+    answer = guarded(answer, changes=False)
+    return Route(method="GET", path=path, answer=answer, summary=summary, gives=gives)
+
+
+def _change(method: str, path: str, answer: Handler, summary: str, takes: str) -> Route:
+    gives = "Experiment" if takes != "Feedback" else "Accepted"
+    return Route(
+        method=method,
+        path=path,
+        answer=guarded(answer),
+        summary=summary,
+        takes=takes,
+        gives=gives,
+    )

@@ -1,0 +1,250 @@
+"""`squadron status`, `traffic`, `experiment` and `explain`: the admin API on the command line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import httpx
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+
+from cluster.errors import ConfigError
+
+Url = Annotated[
+    str,
+    typer.Option("--url", envvar="SQUADRON_URL", help="The server's HTTP door, on this machine."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on stdout.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every second.")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+WATCH_S = 1.0
+PATIENCE_S = 60.0
+
+console = Console(highlight=False)
+traffic_app = typer.Typer(no_args_is_help=True, help="How an experiment's traffic splits.")
+experiment_app = typer.Typer(no_args_is_help=True, help="What an experiment has shown so far.")
+
+
+def ask(url: str, method: str, path: str, content: object = None) -> Any:
+    """The admin API's answer. Raises: ConfigError with the server's own words."""
+    try:
+        answer = httpx.request(
+            method,
+            f"{url.rstrip('/')}/admin/v1/{path}",
+            json=content,
+            timeout=PATIENCE_S,
+        )
+        found = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise ConfigError(
+            f"no answer from {url}: {type(error).__name__}; is the server there? (--url)"
+        ) from None
+    if answer.status_code != 200:
+        raise ConfigError(str(found.get("error", found)))
+    return found
+
+
+def status(url: Url = DEFAULT_URL, as_json: AsJson = False, watch: Watch = False) -> None:
+    """Every model, its state, and the experiments that run.
+
+    Example: squadron status --watch
+    """
+
+    def found() -> Any:
+        return {
+            "models": ask(url, "GET", "models"),
+            "experiments": ask(url, "GET", "experiments"),
+        }
+
+    def drawn(value: Any) -> RenderableType:
+        models = _table("model", "kind", "state", "reason")
+        for model in value["models"]:
+            models.add_row(model["name"], model["kind"], model["state"], model["reason"])
+        return Group(models, *(_experiment(each) for each in value["experiments"]))
+
+    _show(found, drawn, as_json=as_json, watch=watch)
+
+
+@traffic_app.command("show")
+def show_traffic(url: Url = DEFAULT_URL, as_json: AsJson = False, watch: Watch = False) -> None:
+    """The weights of every experiment.
+
+    Example: squadron traffic show
+    """
+
+    def drawn(value: Any) -> RenderableType:
+        table = _table("experiment", "arm", "weight", "share")
+        for name, weights in value["experiments"].items():
+            for arm, weight in weights.items():
+                table.add_row(name, arm, f"{weight:g}", f"{weight / sum(weights.values()):.1%}")
+        return table
+
+    _show(lambda: ask(url, "GET", "traffic"), drawn, as_json=as_json, watch=watch)
+
+
+@traffic_app.command("set")
+def set_traffic(
+    name: Annotated[str, typer.Argument(help="The experiment.")],
+    weights: Annotated[list[str], typer.Argument(help="ARM=WEIGHT of every arm.")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Set the weights. They hold at every door when this returns, and until the experiment's
+    section of the configuration changes.
+
+    Example: squadron traffic set photo-classifier photo-classifier-fp32=50 photo-classifier-int8=50
+    """
+    asked: dict[str, float] = {}
+    for text in weights:
+        arm, _, weight = text.rpartition("=")
+        try:
+            asked[arm] = float(weight)
+        except ValueError:
+            arm = ""
+        if not arm:
+            raise ConfigError(f"{text!r} is no weight; allowed: ARM=NUMBER, as in control=90")
+    found = ask(url, "PUT", f"experiments/{quote(name, safe='')}/weights", asked)
+    _print(found, _experiment, as_json=as_json)
+
+
+@traffic_app.command("reset")
+def reset_traffic(
+    name: Annotated[str, typer.Argument(help="The experiment.")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Back to the configuration's weights; what was counted is dropped.
+
+    Example: squadron traffic reset photo-classifier
+    """
+    found = ask(url, "DELETE", f"experiments/{quote(name, safe='')}/weights")
+    _print(found, _experiment, as_json=as_json)
+
+
+@experiment_app.command("list")
+def list_experiments(url: Url = DEFAULT_URL, as_json: AsJson = False, watch: Watch = False) -> None:
+    """Every experiment.
+
+    Example: squadron experiment list
+    """
+
+    def drawn(value: Any) -> RenderableType:
+        return Group(*(_experiment(each) for each in value))
+
+    _show(lambda: ask(url, "GET", "experiments"), drawn, as_json=as_json, watch=watch)
+
+
+@experiment_app.command("show")
+def show_experiment(
+    name: Annotated[str, typer.Argument(help="The experiment.")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+    watch: Watch = False,
+) -> None:
+    """One experiment: its arms, the verdict and why.
+
+    Example: squadron experiment show photo-classifier --watch
+    """
+    path = f"experiments/{quote(name, safe='')}"
+    _show(lambda: ask(url, "GET", path), _experiment, as_json=as_json, watch=watch)
+
+
+def explain(
+    name: Annotated[str, typer.Argument(help="A model, or nothing for all.")] = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+    watch: Watch = False,
+) -> None:
+    """What was decided and why: traffic, verdicts, scaling.
+
+    Example: squadron explain photo-classifier
+    """
+
+    def found() -> Any:
+        events = ask(url, "GET", "events")
+        decisions = ask(url, "GET", "autoscaling")
+        return {
+            "events": [each for each in events if name in ("", each["subject"])],
+            "autoscaling": [each for each in decisions if name in ("", each.get("variant"))],
+        }
+
+    def drawn(value: Any) -> RenderableType:
+        table = _table("when", "what", "of", "why")
+        for event in value["events"]:
+            when = datetime.fromtimestamp(event["at_s"]).strftime("%H:%M:%S")
+            table.add_row(when, event["kind"], event["subject"], event["reason"])
+        for decision in value["autoscaling"]:
+            table.add_row("now", "autoscaling", str(decision.get("variant")), decision["reason"])
+        return table
+
+    _show(found, drawn, as_json=as_json, watch=watch)
+
+
+def _show(
+    found: Callable[[], Any],
+    drawn: Callable[[Any], RenderableType],
+    *,
+    as_json: bool,
+    watch: bool,
+) -> None:
+    if not watch:
+        _print(found(), drawn, as_json=as_json)
+        return
+    try:
+        if as_json:
+            while True:
+                print(json.dumps(found()), flush=True)
+                time.sleep(WATCH_S)
+        with Live(drawn(found()), console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(WATCH_S)
+                live.update(drawn(found()), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _print(value: Any, drawn: Callable[[Any], RenderableType], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(value))
+    else:
+        console.print(drawn(value))
+
+
+def _experiment(value: Any) -> RenderableType:
+    title = f"{value['name']}: {value['status']}, {value['verdict']}"
+    table = _table("arm", "weight", "requests", "errors", "p50", "p99", "quality", "improvement")
+    table.title, table.title_justify = title, "left"
+    for arm in value["arms"]:
+        interval = arm["interval"]
+        better = "" if arm["improvement"] is None else f"{arm['improvement']:+.1%}"
+        if interval:
+            better += f" [{interval[0]:+.1%}, {interval[1]:+.1%}]"
+        table.add_row(
+            arm["name"],
+            f"{arm['weight']:g}",
+            str(arm["requests"]),
+            str(arm["errors"]),
+            _ms(arm["latency_ms"]["p50"]),
+            _ms(arm["latency_ms"]["p99"]),
+            "" if arm["quality"] is None else f"{arm['quality']:.4g}",
+            better,
+        )
+    ratio = value["sample_ratio"]
+    table.caption = f"{value['reason']}\nsample ratio {'ok' if ratio['ok'] else 'off'}"
+    table.caption_justify = "left"
+    return table
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} ms"
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, pad_edge=False)

@@ -1,0 +1,49 @@
+"""How a mirrored variant's answer compares with the one that was given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cluster.experiments.counts import Agreement
+from cluster.tensors import Array, Tensor
+
+
+def compare(given: Sequence[Tensor], mirrored: Sequence[Tensor]) -> Agreement:
+    """Top-1 of rankings (the first label of BYTES, else the largest score) a row, cosine and the
+    largest difference of numbers, over all outputs that both have in the same shape."""
+    found = Agreement(count=1)
+    others = {tensor.name: tensor for tensor in mirrored}
+    for tensor in given:
+        other = others.get(tensor.name)
+        if other is None or other.array.shape != tensor.array.shape:
+            continue
+        if tensor.datatype == "BYTES":
+            found = found + _ranked(_first(tensor), _first(other))
+        else:
+            found = found + _numbers(tensor, other)
+    return found
+
+
+def _numbers(tensor: Tensor, other: Tensor) -> Agreement:
+    a = np.asarray(tensor.array, dtype=np.float64)
+    b = np.asarray(other.array, dtype=np.float64)
+    if a.size == 0:
+        return Agreement()
+    found = Agreement(max_abs_difference=float(np.abs(a - b).max()))
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    if lengths > 0:
+        found = found + Agreement(cosine=float((a * b).sum()) / lengths, num_cosine=1)
+    if a.ndim >= 2 and a.shape[-1] > 1:
+        found = found + _ranked(a.argmax(axis=-1).ravel(), b.argmax(axis=-1).ravel())
+    return found
+
+
+def _ranked(a: Array, b: Array) -> Agreement:
+    return Agreement(same_top1=int((a == b).sum()), num_ranked=len(a))
+
+
+def _first(tensor: Tensor) -> Array:
+    array = tensor.array
+    return array.reshape(-1, array.shape[-1])[:, 0] if array.ndim >= 2 else array.ravel()
