@@ -56,8 +56,10 @@ Evaluate = Callable[[Candidate], Evaluation]
 
 
 def score(candidate: Candidate, found: Evaluation) -> float:
-    """Attainment first, then speed, then copies to spare. Source: AlpaServe's evaluator."""
-    return found.attainment - found.mean_latency_s / 1e4 + candidate.num_replicas / 1e6
+    """Attainment first, then speed, then copies to spare. Source: AlpaServe's evaluator; copies
+    count per group here, so that in a large cluster they do not outweigh speed."""
+    copies = candidate.num_replicas / max(1, len(candidate.groups))
+    return found.attainment - found.mean_latency_s / 1e4 + copies / 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,11 +126,12 @@ def _reasons(best: Filled, rejected: tuple[Rejected, ...]) -> tuple[str, ...]:
         f"{best.layout.name}: {best.found.attainment:.1%} of the simulated calls in time, "
         f"{latency} on average"
     ]
-    tried = [other for other in rejected if other.attainment is not None]
+    # What is said of one speed's own devices compares with nothing outside them.
+    tried = [r for r in rejected if r.attainment is not None and not r.what.startswith("[")]
     if tried:
         second = max(tried, key=lambda other: other.attainment or 0.0)
         reasons.append(f"the best of {len(tried) + 1} layouts; next: {second.what}, {second.why}")
-    alone = [r for r in rejected if r.what.endswith(" x single") and "[" not in r.what]
+    alone = [r for r in rejected if r.what.endswith(" x single") and r.what[0] != "["]
     if alone and best.layout.size > 1:
         reasons.append(f"replication alone ({alone[0].what}): {alone[0].why}")
     late = [m for m in best.models if best.found.unserved[m]]

@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 
 def effort_of(num_models: int, num_devices: int) -> Effort:
     """One copy between two simulations where that is affordable, more with more models."""
-    if num_models * num_devices <= 4096:
+    if num_models * num_devices <= 1024:
         return Effort(patience=num_devices)
     return Effort(batch=max(1, num_models // 16), patience=3, worth=1e-4)
 
