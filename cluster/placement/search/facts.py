@@ -1,0 +1,75 @@
+"""What the planner must know of a model, and of the calls it gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Source = Literal["measured", "estimated"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerFacts:
+    """One layer of one request. `activation_bytes` leave it; `kv_bytes` stay while a sequence is
+    generated; `num_collectives`: all-reduces of its output when it is cut by columns and rows."""
+
+    flops: float
+    weight_bytes: int
+    activation_bytes: int = 0
+    kv_bytes: int = 0
+    num_collectives: int = 2
+
+
+NOTHING = LayerFacts(flops=0.0, weight_bytes=0, num_collectives=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """A run of layers between an embedding and a head.
+
+    `kind` names this set of facts: models of one kind have equal facts. `measured_s`: what one
+    request takes on one device of (kind of device, seconds); FLOPs then only say how that divides
+    over the layers. `splits`: what a tensor degree must divide, by name. `weight_bits`: of most
+    weights. `working_bytes`: what a request needs beside weights, activations and cache.
+    """
+
+    kind: str
+    layers: tuple[LayerFacts, ...]
+    embedding: LayerFacts = NOTHING
+    head: LayerFacts = NOTHING
+    measured_s: tuple[tuple[str, float], ...] = ()
+    splits: tuple[tuple[str, int], ...] = ()
+    can_be_split: bool = True
+    weight_bits: int = 16
+    working_bytes: int = 0
+    note: str = ""
+
+    @property
+    def source(self) -> Source:
+        return "measured" if self.measured_s else "estimated"
+
+    @property
+    def parts(self) -> tuple[LayerFacts, ...]:
+        return (self.embedding, *self.layers, self.head)
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(part.weight_bytes for part in self.parts)
+
+    @property
+    def flops(self) -> float:
+        return sum(part.flops for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """Calls of one model. `burstiness_cv`: deviation over mean of the gaps between calls; 1 is
+    Poisson. `slo_s`: from the call to the answer. `concurrency`: sequences whose caches are held at
+    once."""
+
+    name: str
+    facts: ModelFacts
+    rate_per_s: float
+    burstiness_cv: float = 1.0
+    slo_s: float = 1.0
+    concurrency: int = 1

@@ -1,0 +1,141 @@
+"""How the devices of a cluster can be divided into groups that work as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from cluster.placement.search.buckets import class_of
+from cluster.placement.search.candidate import Cuts, Group
+from cluster.placement.search.facts import Demand
+from cluster.placement.search.stages import Degrees, Ground, cut
+from cluster.topology import Site, Topology
+
+MAX_STAGES = 8
+MAX_TENSOR = 8
+"""AlpaServe searches up to 8 stages and 4 slices; nodes of today join 8 GPUs by a switch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One division of some devices. `name`: as it is told to people."""
+
+    name: str
+    groups: tuple[Group, ...]
+    grounds: dict[str, Ground]
+
+    @property
+    def size(self) -> int:
+        """Devices of its largest group."""
+        return max(group.degrees.num_devices for group in self.groups)
+
+
+def layouts(topology: Topology, sites: tuple[Site, ...]) -> tuple[Layout, ...]:
+    """Groups of 1, 2, 4 … devices of one class, in every shape of stages and slices. Slices of a
+    stage share a node; what is left over becomes smaller groups of the same kind of shape."""
+    largest = 1
+    while largest * 2 <= min(len(sites), MAX_STAGES * MAX_TENSOR):
+        largest *= 2
+    found: list[Layout] = []
+    size = 1
+    while size <= largest:
+        for degrees in _shapes(size):
+            layout = _layout(topology, sites, degrees)
+            if layout is not None:
+                found.append(layout)
+        size *= 2
+    return tuple(found)
+
+
+def cuts_of(layout: Layout, demands: tuple[Demand, ...]) -> Cuts:
+    """Every model on every kind of group."""
+    degrees = {group.kind: group.degrees for group in layout.groups}
+    return Cuts(
+        demands=demands,
+        by_kind={
+            kind: tuple(
+                cut(demand.facts, degrees[kind], ground, demand.concurrency) for demand in demands
+            )
+            for kind, ground in layout.grounds.items()
+        },
+    )
+
+
+def _shapes(size: int) -> Iterator[Degrees]:
+    tensor = 1
+    while tensor <= size:
+        if tensor <= MAX_TENSOR and size // tensor <= MAX_STAGES:
+            yield Degrees(stages=size // tensor, tensor=tensor)
+        tensor *= 2
+
+
+def _layout(topology: Topology, sites: tuple[Site, ...], degrees: Degrees) -> Layout | None:
+    """None when no group of that shape can be made."""
+    groups: list[Group] = []
+    grounds: dict[str, Ground] = {}
+    for _, same in groupby(sites, key=lambda site: class_of(site.device)):
+        _fill(topology, list(same), degrees, groups, grounds)
+    if not groups or groups[0].degrees != degrees:
+        return None
+    return Layout(name=_name(groups), groups=tuple(groups), grounds=grounds)
+
+
+def _fill(
+    topology: Topology,
+    free: list[Site],
+    degrees: Degrees,
+    groups: list[Group],
+    grounds: dict[str, Ground],
+) -> None:
+    rows = _rows(free, degrees.tensor)
+    num_whole = len(rows) // degrees.stages * degrees.stages
+    for begin in range(0, num_whole, degrees.stages):
+        taken = [site for row in rows[begin : begin + degrees.stages] for site in row]
+        group, ground = _join(topology, taken, degrees)
+        groups.append(group)
+        grounds[group.kind] = ground
+    used = {site for row in rows[:num_whole] for site in row}
+    rest = [site for site in free if site not in used]
+    if not rest or degrees.num_devices == 1:
+        return
+    is_tensor = degrees.tensor > 1 and (degrees.stages == 1 or len(rows) == num_whole)
+    smaller = (
+        Degrees(stages=degrees.stages, tensor=degrees.tensor // 2)
+        if is_tensor
+        else Degrees(stages=degrees.stages // 2, tensor=degrees.tensor)
+    )
+    _fill(topology, rest, smaller, groups, grounds)
+
+
+def _rows(sites: list[Site], tensor: int) -> list[list[Site]]:
+    """Runs of devices of one node."""
+    rows: list[list[Site]] = []
+    for _, on_node in groupby(sites, key=lambda site: site.node):
+        here = list(on_node)
+        rows += [here[at : at + tensor] for at in range(0, len(here) - tensor + 1, tensor)]
+    return rows
+
+
+def _join(topology: Topology, sites: list[Site], degrees: Degrees) -> tuple[Group, Ground]:
+    inside = topology.link(sites[0].node, sites[0].node)
+    hops = [
+        topology.link(sites[n - 1].node, sites[n].node)
+        for n in range(degrees.tensor, len(sites), degrees.tensor)
+    ]
+    # The slowest hop sets the pace of all.
+    between = min(hops, key=lambda link: link.bytes_per_s, default=inside)
+    # Without its name: what is known of a cut then holds for every group of the kind.
+    device = replace(sites[0].device, name="")
+    kind = f"{device.kind}/{device.memory_bytes}/{degrees}/{between.bytes_per_s:g}"
+    kind += f"/{between.latency_s:g}/{inside.bytes_per_s:g}"
+    ground = Ground(device=device, inside=inside, between=between, handover_s=topology.handover_s)
+    group = Group(sites=tuple(sites), degrees=degrees, kind=kind, memory_bytes=device.memory_bytes)
+    return group, ground
+
+
+def _name(groups: list[Group]) -> str:
+    counts: dict[str, int] = {}
+    for group in groups:
+        counts[str(group.degrees)] = counts.get(str(group.degrees), 0) + 1
+    return ", ".join(f"{count} x {name}" for name, count in counts.items())

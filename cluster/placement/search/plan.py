@@ -1,0 +1,119 @@
+"""A placement as it is told to people and machines: devices, shards, bytes, reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.placement.search.facts import Source
+from cluster.placement.search.stages import Degrees
+from cluster.topology import Site
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedShard:
+    """One process's part of a replica. `layers`: the embedding comes with the first, the head with
+    the last. `bytes_held`: weights, caches, activations."""
+
+    rank: int
+    stage: int
+    tensor_rank: int
+    site: Site
+    layers: range
+    weight_bytes: int
+    bytes_held: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedReplica:
+    """A serving copy of a model on a group. `latency_s`: of a request that waits for nobody."""
+
+    model: str
+    group: int
+    degrees: Degrees
+    shards: tuple[PlannedShard, ...]
+    latency_s: float
+    requests_per_s: float
+    reason: str
+
+    def section(self) -> dict[str, object]:
+        """Its `placement:` section in a Serve config file."""
+        if self.degrees.num_devices == 1:
+            return {"strategy": "single"}
+        if self.degrees.stages == 1:
+            return {
+                "strategy": "tensor",
+                "shards": self.degrees.tensor,
+                "devices": [shard.site.device.name for shard in self.shards],
+            }
+        firsts = [shard for shard in self.shards if not shard.tensor_rank]
+        section: dict[str, object] = {
+            "strategy": "pipeline",
+            "shard_map": {
+                f"layers.{shard.layers.start}-{shard.layers.stop - 1}": shard.site.device.name
+                for shard in firsts
+            },
+        }
+        if self.degrees.tensor > 1:
+            section["tensor"] = self.degrees.tensor
+        return section
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedModel:
+    """`attainment`: the share of its simulated calls answered within `slo_s`."""
+
+    name: str
+    replicas: int
+    attainment: float
+    slo_s: float
+    rate_per_s: float
+    weight_bytes: int
+    facts: Source
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedDevice:
+    """`busy`: the share of the simulated time that it computed."""
+
+    site: Site
+    group: int
+    bytes_held: int
+    busy: float
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A placement that was looked at. `attainment` is None where it could not be."""
+
+    what: str
+    why: str
+    attainment: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`attainment` is simulated, on a drawn trace of the demand."""
+
+    layout: str
+    attainment: float
+    mean_latency_s: float
+    devices: tuple[PlannedDevice, ...]
+    models: tuple[PlannedModel, ...]
+    replicas: tuple[PlannedReplica, ...]
+    reasons: tuple[str, ...]
+    rejected: tuple[Rejected, ...]
+    num_simulated: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortage:
+    """Why there is no plan, and the smallest changes with which there would be one. `more_devices`
+    of `device_bytes` each; None where no number of them helps."""
+
+    message: str
+    more_devices: int | None
+    device_bytes: int
+    fits_in_int8: bool
+    rejected: tuple[Rejected, ...]

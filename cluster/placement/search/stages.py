@@ -1,0 +1,179 @@
+"""How long a model takes on a group of equal devices, in stages and slices, and what each holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from math import inf
+
+from cluster.placement.search.facts import LayerFacts, ModelFacts
+from cluster.topology import Device, Link
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degrees:
+    """`stages` of `tensor` slices each."""
+
+    stages: int = 1
+    tensor: int = 1
+
+    @property
+    def num_devices(self) -> int:
+        return self.stages * self.tensor
+
+    @property
+    def strategy(self) -> str:
+        if self.num_devices == 1:
+            return "single"
+        return "tensor" if self.stages == 1 else "pipeline"
+
+    def __str__(self) -> str:
+        if self.stages > 1 and self.tensor > 1:
+            return f"pipeline {self.stages} x tensor {self.tensor}"
+        return "single" if self.num_devices == 1 else f"{self.strategy} {self.num_devices}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """The devices of a group, as far as time depends on them. `inside` joins the slices of a
+    stage, `between` the stages."""
+
+    device: Device
+    inside: Link
+    between: Link
+    handover_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """One model on one group. `bytes_held`: of each device of a stage."""
+
+    degrees: Degrees
+    layers: tuple[range, ...]
+    stage_s: tuple[float, ...]
+    weight_bytes: tuple[int, ...]
+    bytes_held: tuple[int, ...]
+
+    @property
+    def total_s(self) -> float:
+        return sum(self.stage_s)
+
+    @property
+    def slowest_s(self) -> float:
+        return max(self.stage_s)
+
+
+@lru_cache(maxsize=65536)
+def cut(model: ModelFacts, degrees: Degrees, ground: Ground, concurrency: int = 1) -> Cut | str:
+    """The cut whose slowest stage is the fastest, or why there is none.
+
+    Source: the dynamic program over stages of AlpaServe (OSDI'23, section 4.1), which is Alpa's.
+    """
+    refused = why_not(model, degrees)
+    if refused:
+        return refused
+    seconds = _seconds(model, degrees.tensor, ground)
+    runs = _runs(seconds, len(model.layers), degrees.stages)
+    sums = [0.0, *accumulate(seconds)]
+    hop_s = ground.handover_s
+    stage_s: list[float] = []
+    for index, run in enumerate(runs):
+        begin, end = _parts(run, len(model.layers))
+        is_last = index == len(runs) - 1
+        leaves = model.layers[run.stop - 1].activation_bytes
+        hop = 0.0 if is_last else hop_s + ground.between.seconds(leaves)
+        stage_s.append(sums[end] - sums[begin] + hop)
+    weights = [-(-sum(p.weight_bytes for p in _of(model, run)) // degrees.tensor) for run in runs]
+    held = [
+        weight + _beside(model, run, degrees.tensor, concurrency)
+        for weight, run in zip(weights, runs, strict=True)
+    ]
+    return Cut(
+        degrees=degrees,
+        layers=runs,
+        stage_s=tuple(stage_s),
+        weight_bytes=tuple(weights),
+        bytes_held=tuple(held),
+    )
+
+
+def why_not(model: ModelFacts, degrees: Degrees) -> str:
+    """Why a model cannot be cut so; empty when it can."""
+    if degrees.stages > len(model.layers):
+        return f"{degrees.stages} stages need as many layers; it has {len(model.layers)}"
+    if degrees.tensor == 1:
+        return ""
+    if not model.can_be_split:
+        return f"tensor {degrees.tensor}: this model's graph is cut between operators only"
+    for name, size in model.splits:
+        if size % degrees.tensor:
+            return f"tensor {degrees.tensor} does not divide its {size} {name}"
+    return ""
+
+
+def _of(model: ModelFacts, run: range) -> tuple[LayerFacts, ...]:
+    begin, end = _parts(run, len(model.layers))
+    return model.parts[begin:end]
+
+
+def _parts(run: range, num_layers: int) -> tuple[int, int]:
+    """A run of layers as a slice of `parts`: the first has the embedding, the last the head."""
+    begin = 0 if run.start == 0 else run.start + 1
+    return begin, run.stop + (2 if run.stop == num_layers else 1)
+
+
+def _beside(model: ModelFacts, run: range, tensor: int, concurrency: int) -> int:
+    """Caches, and twice the largest activation: what comes in and what goes out."""
+    parts = _of(model, run)
+    cache = sum(part.kv_bytes for part in parts) * concurrency
+    moving = 2 * max(part.activation_bytes for part in parts)
+    return -(-(cache + model.working_bytes) // tensor) + moving
+
+
+def _seconds(model: ModelFacts, tensor: int, ground: Ground) -> list[float]:
+    device = ground.device
+    alone = [
+        max(part.flops / device.flops_per_s, part.weight_bytes / device.memory_bytes_per_s)
+        if part.flops
+        else 0.0
+        for part in model.parts
+    ]
+    measured_s = dict(model.measured_s).get(device.kind)
+    total_s = sum(alone)
+    scale = measured_s / total_s if measured_s is not None and total_s else 1.0
+    if tensor == 1:
+        return [scale * seconds for seconds in alone]
+    return [
+        scale * seconds / tensor + part.num_collectives * _all_reduce_s(part, tensor, ground.inside)
+        for seconds, part in zip(alone, model.parts, strict=True)
+    ]
+
+
+def _all_reduce_s(part: LayerFacts, tensor: int, link: Link) -> float:
+    """A ring: each device sends 2 (n - 1) / n of the bytes in 2 (n - 1) messages."""
+    steps = 2 * (tensor - 1)
+    return steps * link.latency_s + steps / tensor * part.activation_bytes / link.bytes_per_s
+
+
+def _runs(seconds: list[float], num_layers: int, stages: int) -> tuple[range, ...]:
+    costs = seconds[1:-1]
+    costs[0] += seconds[0]
+    costs[-1] += seconds[-1]
+    sums = [0.0, *accumulate(costs)]
+    best = list(sums)
+    chosen: list[list[int]] = []
+    for k in range(1, stages):
+        row, cuts = [inf] * (num_layers + 1), [0] * (num_layers + 1)
+        for n in range(k + 1, num_layers + 1):
+            for at in range(k, n):
+                worst = max(best[at], sums[n] - sums[at])
+                if worst < row[n]:
+                    row[n], cuts[n] = worst, at
+        best = row
+        chosen.append(cuts)
+    bounds = [num_layers]
+    for cuts in reversed(chosen):
+        bounds.append(cuts[bounds[-1]])
+    bounds.append(0)
+    return tuple(range(start, stop) for start, stop in pairwise(bounds[::-1]))
