@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 FOLDER = Path(__file__).resolve().parent
 SUITES = {
+    "checklist": "the protocol line by line: routes, RPCs, numbers, callers that leave, web pages",
     "clients": "what Triton's example clients do, with tritonclient",
     "others": "kserve's clients; schemathesis on /openapi.json",
     "imported": "the same Triton repository, served by Triton 2.51 and imported",

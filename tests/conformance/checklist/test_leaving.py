@@ -69,6 +69,7 @@ def by_grpc(client: grpc_client.InferenceServerClient, x: int, answers: list[Any
     )
 
 
+@pytest.mark.slice
 def test_what_vanished_callers_asked_for_is_not_run(checked: Checked) -> None:
     """One request runs and holds the engine; of those behind it, half lose their callers."""
     server = checked.server

@@ -77,6 +77,7 @@ def test_every_route_answers_with_its_status_and_never_without_a_reason(
         assert answer.headers["allow"]
 
 
+@pytest.mark.slice
 def test_the_paths_of_openapi_are_those_that_answer(checked: Checked) -> None:
     document = checked.http.get("/openapi.json").json()
 
@@ -192,6 +193,7 @@ def test_no_web_page_changes_anything(
     assert checked.http.get(f"{MODEL}/ready").status_code == 200
 
 
+@pytest.mark.slice
 def test_all_twenty_rpcs_answer(checked: Checked) -> None:
     names = [method.name for method in service_pb2.DESCRIPTOR.services_by_name[
         "GRPCInferenceService"
@@ -238,6 +240,7 @@ def test_all_twenty_rpcs_answer(checked: Checked) -> None:
     assert codes["CudaSharedMemoryStatus"] in ("UNIMPLEMENTED", "OK")
 
 
+@pytest.mark.slice
 def test_reflection_gives_a_caller_without_our_files_all_it_needs(checked: Checked) -> None:
     """As grpcurl does: list the services, then fetch the file that describes one."""
     ask_type = message_class("grpc.reflection.v1.ServerReflectionRequest")

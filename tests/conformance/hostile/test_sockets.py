@@ -150,6 +150,7 @@ def test_five_hundred_callers_that_say_nothing_more_hinder_nobody(survives: Runn
                 check_simple(asking.infer("simple", pair(_http())))
 
 
+@pytest.mark.slice
 def test_callers_that_close_their_half_or_vanish_leave_nothing_behind(survives: Running) -> None:
     for number in range(300):
         with connect(survives) as connection:
@@ -196,6 +197,7 @@ def test_json_that_is_deep_wide_or_vast_is_refused(
     assert len(answer.content) < 4096
 
 
+@pytest.mark.slice
 @pytest.mark.parametrize("length", ["0", "5", "99999999999999999999", "-1", "1e3", "0x10", " 7"])
 def test_lies_in_the_binary_header_are_refused(survives: Running, length: str) -> None:
     with connect(survives) as connection:

@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.e2e]
 PROGRAM = Path(__file__).with_name("kserve_client.py")
 
 
+@pytest.mark.slice
 def test_every_check_of_kserves_clients_passes(triton_models: Running) -> None:
     try:
         folder = environment("kserve", "kserve==0.21.0")
