@@ -1,7 +1,8 @@
 """`make conformance`: every suite, one after the other, with a table at the end.
 
 Environments of other people's clients are made under `tests/conformance/.environments` (and the
-real Triton under `loadtests/.peers`) the first time. Arguments go to pytest: `-k shared_memory`.
+real Triton under `loadtests/.peers`) the first time. Names of suites choose those; other arguments
+go to pytest: `clients -k shared_memory`.
 """
 
 from __future__ import annotations
@@ -41,10 +42,12 @@ class Result:
 
 
 def main() -> int:
+    chosen = [name for name in sys.argv[1:] if name in SUITES]
+    options = [option for option in sys.argv[1:] if option not in SUITES]
     results = []
-    for name, what in SUITES.items():
-        print(f"== {name}: {what}", flush=True)
-        results.append(_run(name, sys.argv[1:]))
+    for name in chosen or SUITES:
+        print(f"== {name}: {SUITES[name]}", flush=True)
+        results.append(_run(name, options))
     print("\nsuite          passed  failed  skipped  took")
     for each in results:
         took = f"{each.took_s:5.0f} s"
