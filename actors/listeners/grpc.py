@@ -21,6 +21,7 @@ from actors.front_door import FrontDoor
 from actors.listeners.grpc_management import GrpcManagement
 from actors.listeners.grpc_shared_memory import PeerRegions, Unary
 from actors.listeners.grpc_streams import GrpcStream, Many, Response, StreamError
+from actors.listeners.http1.wire import ByteBudget
 from actors.listeners.port_claim import PortClaim
 from actors.listeners.restrict import Restrictions
 from cluster.errors import SquadronError
@@ -45,6 +46,7 @@ class GrpcListener:
         self._offered = offered
         self._server: grpc.aio.Server | None = None
         self._management = GrpcManagement(door, offered)
+        self._budget = ByteBudget(door.server.limits.max_buffered_bytes)
         self._closed = Restrictions(door.server.restricted)
         self._unary = {"ModelInfer": self._model_infer, **self._management.methods()}
 
@@ -127,10 +129,11 @@ class GrpcListener:
         return run
 
     async def _model_infer(self, data: bytes, context: Any) -> bytes:
-        asked = self._asked(data, context)
-        with self._offered.shared_memory.held(asked.outputs) as places:
-            answer = await self._door.infer(asked)
-            encoded = self._encoded(answer, asked, places)
+        with self._budget.taken(len(data)):
+            asked = self._asked(data, context)
+            with self._offered.shared_memory.held(asked.outputs) as places:
+                answer = await self._door.infer(asked)
+                encoded = self._encoded(answer, asked, places)
         context.set_trailing_metadata(tuple(answer_headers(asked, answer.variant)))
         return encoded
 
@@ -159,21 +162,25 @@ class GrpcListener:
     async def _stream_one(self, data: bytes, context: Any) -> Response | Many:
         request_id = ""
         try:
-            asked = self._asked(data, context)
-            request_id = asked.request_id
-            if self._door.is_streamed(asked):
-                return self._many(asked)
-            with self._offered.shared_memory.held(asked.outputs) as places:
-                answer = await self._door.infer(asked)
-                return v2_grpc.encode_stream_infer(answer, asked, places)
+            with self._budget.taken(len(data)):
+                asked = self._asked(data, context)
+                request_id = asked.request_id
+                if self._door.is_streamed(asked):
+                    return self._many(asked, len(data))
+                with self._offered.shared_memory.held(asked.outputs) as places:
+                    answer = await self._door.infer(asked)
+                    return v2_grpc.encode_stream_infer(answer, asked, places)
         except SquadronError as error:
             return StreamError(error=error, request_id=request_id)
 
-    async def _many(self, asked: InferenceRequest) -> Many:
+    async def _many(self, asked: InferenceRequest, num_bytes: int) -> Many:
         """The responses of a decoupled model; at the end an empty one, for who asked for it."""
         wants_end = asked.parameters.pop(v2_grpc.EMPTY_FINAL, False) is True
         try:
-            with self._offered.shared_memory.held(asked.outputs) as places:
+            with (
+                self._budget.taken(num_bytes),
+                self._offered.shared_memory.held(asked.outputs) as places,
+            ):
                 async with aclosing(self._door.stream(asked)) as responses:
                     async for response in responses:
                         yield v2_grpc.encode_stream_infer(response, asked, places, is_final=False)

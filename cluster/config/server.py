@@ -22,7 +22,8 @@ class LimitsConfig(Section):
     """What requests may cost. Sizes in bytes, times in seconds.
 
     `max_buffered_bytes`: of all requests at a door's HTTP port together, bodies until they are
-    answered and answers until they are read; what comes beyond it is refused with a 503.
+    answered and answers until they are read; what comes beyond it is refused with a 503. As many
+    again at its gRPC port, for messages until they are answered.
     """
 
     max_body_bytes: int = Field(default=64 * 2**20, gt=0)

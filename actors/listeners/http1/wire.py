@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -55,6 +56,15 @@ class ByteBudget:
 
     def give(self, num_bytes: int) -> None:
         self.held_bytes -= num_bytes
+
+    @contextmanager
+    def taken(self, num_bytes: int) -> Iterator[None]:
+        """`take`, and `give` at the end. Raises: Overloaded."""
+        self.take(num_bytes)
+        try:
+            yield
+        finally:
+            self.give(num_bytes)
 
 
 def reply_head(reply: HttpReply, *, keeps_alive: bool) -> bytes:

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import orjson
 
+from actors.delivery.transport import Transport
 from actors.extensions.offered import Offered, make_offered
 from actors.front_door import FrontDoor
 from actors.listeners.grpc import GrpcListener
@@ -172,12 +173,13 @@ def body_of(reply: HttpReply) -> bytes:
     return b"".join(bytes(chunk) for chunk in reply.chunks)
 
 
-def make_door(folder: Path, **server: Any) -> Door:
-    """A door with the models above. Call it on a running loop."""
+def make_door(folder: Path, *, transport: Transport | None = None, **server: Any) -> Door:
+    """A door with the models above, or with `transport` before all of them. Call it on a running
+    loop."""
     front = FrontDoor(
         ServerConfig.model_validate(server),
         RoutingTable(version=1, routes={name: _route(name) for name in MODELS}),
-        make_transport=lambda route: Computing(MODELS[route.deployment][1]),
+        make_transport=lambda route: transport or Computing(MODELS[route.deployment][1]),
         metrics=make_metrics(folder / "metrics"),
     )
     offered = make_offered(front, folder / "metrics")
@@ -185,9 +187,11 @@ def make_door(folder: Path, **server: Any) -> Door:
 
 
 @asynccontextmanager
-async def grpc_door(folder: Path, **server: Any) -> AsyncIterator[tuple[Door, grpc.aio.Channel]]:
+async def grpc_door(
+    folder: Path, *, transport: Transport | None = None, **server: Any
+) -> AsyncIterator[tuple[Door, grpc.aio.Channel]]:
     """The same behind a real gRPC listener, and a channel to it."""
-    door = make_door(folder, **server)
+    door = make_door(folder, transport=transport, **server)
     with claim_port("127.0.0.1", 0, key="k", folder=folder) as claim:
         listener = GrpcListener(door.front, door.offered)
         await listener.start(claim)
