@@ -56,7 +56,8 @@ def build(args: dict[str, object]) -> Application:
     colocated = tuple(setup for name, setup in setups.items() if facts[name].is_colocated)
     gateway = deployment_of(Gateway).options(
         name=GATEWAY,
-        num_replicas=config.server.doors_per_node,
+        num_replicas=config.server.doors_per_node * config.server.nodes,
+        max_replicas_per_node=config.server.doors_per_node,
         max_ongoing_requests=limits.max_in_flight,
         health_check_period_s=HEALTH_PERIOD_S,
         # A new door stands before an old one goes, also when there is only one.

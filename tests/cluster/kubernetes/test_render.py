@@ -1,0 +1,34 @@
+"""The config in the manifests is the one of `serve_configs`."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from cluster.config.yaml_file import read_mapping
+from cluster.errors import ConfigError
+from cluster.kubernetes.render import serve_config
+from tests.cluster.kubernetes.manifests import ROOT, service
+
+PROD = ROOT / "serve_configs" / "prod.yaml"
+
+
+def test_the_manifest_holds_what_the_file_renders_to() -> None:
+    rendered = serve_config(read_mapping(PROD), store="/models", source=str(PROD))
+
+    assert service()["spec"]["serveConfigV2"] == rendered
+
+
+def test_doors_listen_on_the_pods_interfaces_and_models_stay_the_same() -> None:
+    content = read_mapping(PROD)
+    rendered = yaml.safe_load(serve_config(content, store="/models", source="prod"))
+
+    args = rendered["applications"][0]["args"]
+    assert {args["server"][door]["host"] for door in ("http", "grpc", "metrics")} == {"0.0.0.0"}
+    assert args["store"]["path"] == "/models"
+    assert args["variants"] == content["applications"][0]["args"]["variants"]  # type: ignore[index]
+
+
+def test_a_wrong_config_is_not_rendered() -> None:
+    with pytest.raises(ConfigError, match="import_path"):
+        serve_config({"applications": []}, store="/models", source="empty.yaml")
