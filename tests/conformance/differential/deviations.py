@@ -269,7 +269,9 @@ def rendered() -> str:
         "for a difference that is not listed here and for a listed one that no longer occurs.\n\n"
         + "\n".join(rows)
         + "\n\nNot asked of both: classification of a BYTES output (Triton 2.51 dies of it; ours "
-        "answers 400).\n"
+        "answers 400); a restricted API without its key over gRPC (Triton UNAVAILABLE, ours "
+        "PERMISSION_DENIED, the same text); traces (their settings are kept and answered, nothing "
+        "is traced by them: the extension `trace` is not named).\n"
     )
 
 
