@@ -17,7 +17,7 @@ from actors.batching.engine_run import EngineRun
 from actors.batching.runner import BatchRunner, Work
 from actors.batching.tally import BatchTally
 from actors.node_folder import metrics_folder
-from cluster.config.language import LanguageConfig
+from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
 from cluster.config.sequences import SequencesConfig
 from cluster.config.variant import BatchingConfig, ProcessLimits

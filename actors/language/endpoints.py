@@ -15,7 +15,7 @@ import orjson
 from actors.language.gate import Turnstile
 from actors.language.prompts import PromptMaker
 from actors.language.watch import Watch
-from cluster.config.language import LanguageConfig
+from cluster.config.language.settings import LanguageConfig
 from cluster.engines.language.engine import LanguageEngine, Prompt
 from cluster.engines.language.grammar import compile_grammar
 from cluster.errors import InvalidRequest, SquadronError

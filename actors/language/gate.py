@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from cluster.config.language import PromptQueueConfig
+from cluster.config.language.settings import PromptQueueConfig
 from cluster.scheduling.token_gate import TokenGate, Work
 
 

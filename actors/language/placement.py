@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 
-from cluster.config.language import LanguageConfig
+from cluster.config.language.settings import LanguageConfig
 from cluster.config.variant import ReplicaResources, VariantConfig
 
 STRATEGIES = {"pack": "PACK", "strict_pack": "STRICT_PACK", "spread": "SPREAD"}

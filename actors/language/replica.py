@@ -18,7 +18,7 @@ from actors.language.prompts import PromptMaker
 from actors.language.watch import Watch
 from actors.model_replica import ReplicaSetup
 from actors.node_folder import metrics_folder
-from cluster.config.language import LanguageConfig
+from cluster.config.language.settings import LanguageConfig
 from cluster.engines.language.engine import LanguageSetup
 from cluster.engines.language.table import make_language_engine
 from cluster.engines.language.tokens import ModelTokenizer

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from actors.streams.link import SUFFIX, open_stream
 from actors.streams.transport import StreamTransport
-from cluster.config.language import RoutingConfig
+from cluster.config.language.settings import RoutingConfig
 from cluster.protocols.envelope import Call, Reply, decode_replies, encode_calls
 from cluster.protocols.openai.parameters import PREFIX, SESSION, WORK
 from cluster.requests import Parameter

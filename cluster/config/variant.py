@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import ResponseCacheConfig
 from cluster.config.device import parse_device
-from cluster.config.language import LanguageConfig
+from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
 from cluster.config.section import Section

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cluster.config.language import RoutingConfig
+from cluster.config.language.settings import RoutingConfig
 from cluster.routing.affinity import rank
 
 MAX_KEYS = 32

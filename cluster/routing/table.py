@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from cluster.config.cache import ResponseCacheConfig
 from cluster.config.ensemble import EnsembleConfig, models_of
 from cluster.config.experiment import ExperimentConfig
-from cluster.config.language import RoutingConfig
+from cluster.config.language.settings import RoutingConfig
 from cluster.config.sequences import SequencesConfig
 from cluster.config.squadron import SquadronConfig
 from cluster.config.variant import BatchingConfig

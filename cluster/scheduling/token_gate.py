@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cluster.config.language import PromptQueueConfig
+from cluster.config.language.settings import PromptQueueConfig
 from cluster.errors import Overloaded
 
 Item = TypeVar("Item")

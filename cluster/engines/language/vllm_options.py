@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cluster.config.language import LanguageConfig, SpeculativeConfig
+from cluster.config.language.settings import LanguageConfig, SpeculativeConfig
 from cluster.engines.language.engine import LanguageSetup
 from cluster.generation import Grammar, Sampling
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cluster.config.language import RoutingConfig
+from cluster.config.language.settings import RoutingConfig
 from cluster.routing.prefix import Choice, PrefixRouter, prefix_keys
 
 IDLE = {"a": 0.0, "b": 0.0, "c": 0.0}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.config.language import PromptQueueConfig
+from cluster.config.language.settings import PromptQueueConfig
 from cluster.errors import Overloaded
 from cluster.scheduling.token_gate import TokenGate, Work
 

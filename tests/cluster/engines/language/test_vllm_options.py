@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cluster.config.language import LanguageConfig
+from cluster.config.language.settings import LanguageConfig
 from cluster.engines.language.engine import LanguageSetup
 from cluster.engines.language.vllm_options import engine_options, sampling_options
 from cluster.generation import Sampling
