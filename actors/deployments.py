@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.config import RequestRouterConfig
 
+from actors.language.placement import deployment_options
 from actors.model_replica import ReplicaSetup
 from actors.replica_host import ReplicaHost
 from actors.variant_facts import Origin
@@ -30,6 +31,7 @@ def replica_setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaS
         batching=variant.batching,
         limits=variant.limits,
         sequences=variant.sequences,
+        llm=variant.llm,
         options=dict(variant.options),
     )
 
@@ -65,7 +67,8 @@ def bind_replica(
         ray_actor_options=options,
         request_router_config=router,
     )
-    return host.bind(setup)
+    language: dict[str, Any] = deployment_options(variant, options)
+    return (host.options(**language) if language else host).bind(setup)
 
 
 def deployment_of(kind: type) -> Deployment:

@@ -28,6 +28,7 @@ from actors.experiments.reporter import Reporter
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
 from actors.garbage import collect_rarely
+from actors.language.streams import LanguageStreams
 from actors.listeners import asgi
 from actors.listeners.grpc import GrpcListener
 from actors.listeners.http import HttpListener
@@ -130,7 +131,10 @@ class Gateway:
     def _stream_transport(self, route: VariantRoute) -> StreamTransport:
         app = route.app or self._app
         folder = replica_folder(node_folder(), app, route.deployment)
-        return NodeFirstStreams(folder, HandleStreams(route.deployment, app))
+        handle = HandleStreams(route.deployment, app)
+        if route.facts.is_language:
+            return LanguageStreams(folder, handle, route.language_routing)
+        return NodeFirstStreams(folder, handle)
 
     def _sequence_replicas(self, route: VariantRoute) -> Replicas:
         app = route.app or self._app

@@ -12,6 +12,7 @@ from ray import serve
 
 from actors.delivery.node_link import NodeListener, replica_folder
 from actors.garbage import collect_rarely
+from actors.language.replica import LanguageReplica
 from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import node_folder
 from actors.process_limits import ProcessGuard
@@ -19,6 +20,8 @@ from actors.sequences.replica import SequenceReplica
 from actors.streams.link import SUFFIX, StreamListener
 from actors.streams.replica import StreamReplica
 from cluster.errors import Unsupported
+
+Replica = ModelReplica | SequenceReplica | StreamReplica | LanguageReplica
 
 
 class ReplicaHost:
@@ -30,13 +33,15 @@ class ReplicaHost:
         self._guard = ProcessGuard(setup.limits)
         self._guard.hold(threads=setup.threads, folder=node_folder() / "cores")
         self._replica = _replica(setup)
+        if isinstance(self._replica, LanguageReplica):
+            await self._replica.start()
         context = serve.get_replica_context()
         folder = replica_folder(node_folder(), context.app_name, context.deployment)
         path = folder / f"{context.replica_id.unique_id}.sock"
         self._listener = NodeListener(path, self._replica.infer)
         await self._listener.start()
         self._streams: StreamListener | None = None
-        if isinstance(self._replica, StreamReplica):
+        if isinstance(self._replica, StreamReplica | LanguageReplica):
             self._streams = StreamListener(path.with_suffix(SUFFIX), self._replica.stream)
             await self._streams.start()
         collect_rarely()
@@ -47,7 +52,7 @@ class ReplicaHost:
 
     async def stream(self, message: bytes) -> AsyncGenerator[bytes, None]:
         """An envelope of one call in, an envelope a response out."""
-        if not isinstance(self._replica, StreamReplica):
+        if not isinstance(self._replica, StreamReplica | LanguageReplica):
             raise Unsupported("the model is not decoupled")
         async with aclosing(self._replica.stream(message)) as parts:
             async for part in parts:
@@ -66,7 +71,9 @@ class ReplicaHost:
         await self._replica.close()
 
 
-def _replica(setup: ReplicaSetup) -> ModelReplica | SequenceReplica | StreamReplica:
+def _replica(setup: ReplicaSetup) -> Replica:
+    if setup.card.format == "causal_lm":
+        return LanguageReplica(setup)
     if setup.card.decoupled:
         return StreamReplica(setup)
     return ModelReplica(setup) if setup.sequences is None else SequenceReplica(setup)

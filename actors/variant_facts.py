@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.config.model_card import ClassifyPostprocess, ModelCard
+from cluster.config.model_card import ClassifyPostprocess, ModelCard, TextPreprocess
 from cluster.config.sequences import SequencesConfig
 from cluster.config.store import ModelStore
 from cluster.config.variant import VariantConfig
 from cluster.engines.fit import check_fit
+from cluster.engines.table import check_installed
 from cluster.errors import ConfigError
 from cluster.models import EngineName
 from cluster.routing.cache_key import digest_of
@@ -30,6 +31,9 @@ class Origin:
 def origin_of(name: str, variant: VariantConfig, store: ModelStore) -> Origin | ConfigError:
     """The error instead of an origin only for an optional variant, which then is unavailable."""
     try:
+        if variant.optional and variant.engine is not None:
+            # A model that nobody can run here is not looked for in the store.
+            check_installed(variant.engine)
         if variant.card is not None:
             card, folder = variant.card, Path.cwd()
         else:
@@ -59,6 +63,11 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
     signature = card.public_signature() if processed else card.raw_signature()
     if variant.sequences is not None:
         signature = _of_sequences(name, variant.sequences, card)
+    if variant.llm is not None and card.format != "causal_lm":
+        raise ConfigError(
+            f"variants.{name}.llm: {card.name} is {card.format}; only causal_lm models generate",
+            key=f"variants.{name}.llm",
+        )
     return VariantFacts(
         version=card.version,
         platform=_platform(origin.engine, card.format),
@@ -72,7 +81,20 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
         fingerprint=digest_of(
             [card.model_dump_json(), origin.engine, processed, sorted(variant.options.items())]
         ),
+        is_language=card.format == "causal_lm",
+        adapters=_adapters(variant),
+        max_model_len=variant.llm.max_model_len if variant.llm is not None else 0,
+        tokenizer=(
+            str(origin.folder / card.preprocess.tokenizer)
+            if isinstance(card.preprocess, TextPreprocess)
+            else ""
+        ),
     )
+
+
+def _adapters(variant: VariantConfig) -> tuple[str, ...]:
+    lora = variant.llm.lora if variant.llm is not None else None
+    return tuple(each.name for each in lora.adapters) if lora is not None else ()
 
 
 def _of_sequences(name: str, sequences: SequencesConfig, card: ModelCard) -> Signature:

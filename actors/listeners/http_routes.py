@@ -23,6 +23,11 @@ from actors.listeners.routes.extensions import ExtensionRoutes
 from actors.listeners.routes.generate import GenerateRoutes
 from actors.listeners.routes.infer import InferRoutes
 from actors.listeners.routes.management import ManagementRoutes
+from actors.listeners.routes.openai.about import AboutRoutes
+from actors.listeners.routes.openai.generation import GenerationRoutes
+from actors.listeners.routes.openai.shape import PREFIX as OPENAI
+from actors.listeners.routes.openai.shape import openai_error
+from actors.listeners.routes.openai.vectors import VectorRoutes
 from actors.listeners.routes.quick_infer import QuickInfer
 from actors.listeners.routes.shared_memory import SharedMemoryRoutes
 from actors.listeners.routes.table import Place, Route, RouteTable
@@ -57,6 +62,9 @@ class HttpRoutes:
             *ExtensionRoutes(offered).routes(),
             *SharedMemoryRoutes(offered.shared_memory).routes(),
             *AdminRoutes(door, offered.controller).routes(),
+            *GenerationRoutes(door, infer).routes(),
+            *VectorRoutes(door, infer).routes(),
+            *AboutRoutes(door).routes(),
             about,
         ]
         self.table = RouteTable(
@@ -86,7 +94,7 @@ class HttpRoutes:
                 return await compress(reply, headers["accept-encoding"])
             return reply
         except SquadronError as error:
-            return error_reply(error)
+            return openai_error(error) if request.path.startswith(OPENAI) else error_reply(error)
         except Exception:
             logger.exception("a request failed with a bug of ours")
             return error_reply(SquadronError("internal error"))

@@ -45,6 +45,18 @@ _LAST_WORDS: dict[str, ApiGroup] = {
     "setting": "trace",
     "logging": "logging",
 }
+_OPENAI_WORDS: dict[str, ApiGroup] = {
+    "completions": "inference",
+    "embeddings": "inference",
+    "score": "inference",
+    "rerank": "inference",
+    "tokenize": "inference",
+    "detokenize": "inference",
+    "health": "health",
+    "ping": "health",
+    "version": "metadata",
+}
+"""The language models' routes do what V2's do, so the same keys close them."""
 Unary = Callable[[bytes, Any], Awaitable[bytes]]
 Streaming = Callable[[Any, Any], AsyncIterator[bytes]]
 
@@ -52,6 +64,10 @@ Streaming = Callable[[Any, Any], AsyncIterator[bytes]]
 def group_of_path(path: str) -> ApiGroup | None:
     """The group of a route's template; None for what is no part of the protocol."""
     parts = path.strip("/").split("/")
+    if parts[-1] in _OPENAI_WORDS:
+        return _OPENAI_WORDS[parts[-1]]
+    if parts[0] == "v1":
+        return "metadata"
     if parts[0] != "v2":
         return None
     if len(parts) > 1 and parts[1] == "repository":

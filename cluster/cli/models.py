@@ -231,12 +231,19 @@ def add(
 def _named_in(config: Path | None) -> tuple[str, ...]:
     """The example models among the sources of a Serve config file, each once."""
     from cluster.config.serve_file import read_serve_file
+    from cluster.engines.table import is_installed
     from cluster.optimization.sources import load_sources
 
     if config is None:
         return ()
     _, squadron = read_serve_file(config)
-    sources = [variant.source or "" for variant in squadron.variants.values()]
+    # What would be listed as unavailable all the same is not worth its download.
+    wanted = [
+        variant
+        for variant in squadron.variants.values()
+        if not (variant.optional and variant.engine and not is_installed(variant.engine))
+    ]
+    sources = [variant.source or "" for variant in wanted]
     found = dict.fromkeys(source.partition("/")[0] for source in sources)
     examples = load_sources().models
     return tuple(name for name in found if name in examples)

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from cluster.config.cache import ResponseCacheConfig
 from cluster.config.device import parse_device
+from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
 from cluster.config.section import Section
@@ -146,6 +147,7 @@ class VariantConfig(Section):
 
     `processed: false` serves the artefact's own tensors, without the card's processing.
     `optional: true`: the server is ready without it, and lists it as unavailable with the reason.
+    `llm`: how a generating language model is run (format `causal_lm` only).
     `sequences`: the model's requests belong to sequences (and are batched as it says).
     `colocate`: whether each door holds the model itself, so that a request crosses no process; it
     is then scaled and killed with its door. `auto` does so with one replica of a small CPU model
@@ -167,6 +169,7 @@ class VariantConfig(Section):
     resources: ReplicaResources = ReplicaResources()
     limits: ProcessLimits = ProcessLimits()
     placement: PlacementConfig = PlacementConfig()
+    llm: LanguageConfig | None = None
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
     @field_validator("source")
@@ -210,6 +213,15 @@ class VariantConfig(Section):
     def _one_origin(self) -> Self:
         if (self.source is None) == (self.card is None):
             raise ValueError("needs exactly one of `source` (a stored model) and `card` (inline)")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_has_what_llm_says(self) -> Self:
+        wanted = self.llm.needs_vllm() if self.llm is not None and self.engine != "vllm" else ()
+        if wanted:
+            raise ValueError(f"llm.{', llm.'.join(wanted)} needs engine: vllm, not {self.engine}")
+        if self.llm is not None and self.colocate == "always":
+            raise ValueError("colocate: always excludes llm: it needs a process of its own")
         return self
 
     @model_validator(mode="after")

@@ -76,10 +76,15 @@ def engine_name(text: str) -> EngineName:
     )
 
 
+def is_installed(name: EngineName) -> bool:
+    """Whether what it needs is there. Imports nothing."""
+    return find_spec(_entry(name).requires) is not None
+
+
 def check_installed(name: EngineName) -> None:
     """Raises: ConfigError saying what to install. Imports nothing."""
     entry = _entry(name)
-    if find_spec(entry.requires) is None:
+    if not is_installed(name):
         raise ConfigError(
             f"engine {name!r} is not installed: {entry.install}", key="engine", value=name
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from cluster.config.cache import ResponseCacheConfig
 from cluster.config.ensemble import EnsembleConfig, models_of
 from cluster.config.experiment import ExperimentConfig
+from cluster.config.language.settings import RoutingConfig
 from cluster.config.sequences import SequencesConfig
 from cluster.config.squadron import SquadronConfig
 from cluster.config.variant import BatchingConfig
@@ -22,6 +23,7 @@ from cluster.routing.split import Arm
 from cluster.tensors import Signature
 
 _NO_CACHE = ResponseCacheConfig()
+_BY_PREFIX = RoutingConfig()
 UNLOADED = "unloaded"
 """The reason of a model that was unloaded at run time."""
 
@@ -34,6 +36,8 @@ class VariantFacts:
     names of the card's postprocessing, `output_labels` those of the artefact's own outputs.
     `is_colocated`: the doors hold it themselves. `is_decoupled`: a request has any number of
     responses. `fingerprint`: equal ones compute the same.
+    `is_language`: it generates text, with `adapters` and (0: unknown) a bound of its length.
+    `tokenizer`: the file of a text model's tokenizer.
     """
 
     version: str
@@ -47,6 +51,10 @@ class VariantFacts:
     is_colocated: bool = False
     is_decoupled: bool = False
     fingerprint: str = ""
+    is_language: bool = False
+    adapters: tuple[str, ...] = ()
+    max_model_len: int = 0
+    tokenizer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,7 @@ class VariantRoute:
     reason: str = ""
     response_cache: ResponseCacheConfig = _NO_CACHE
     app: str = ""
+    language_routing: RoutingConfig = _BY_PREFIX
 
     @property
     def signature(self) -> Signature:
@@ -218,6 +227,7 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
             state="UNAVAILABLE" if fact.unavailable else "LOADING",
             reason=fact.unavailable or "waiting for its first replica",
             response_cache=variant.response_cache,
+            language_routing=variant.llm.routing if variant.llm is not None else _BY_PREFIX,
         )
     labels = {name: fact.labels for name, fact in facts.items() if fact.labels}
     decoupled = frozenset(name for name, fact in facts.items() if fact.is_decoupled)

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 FOLDER = Path(__file__).resolve().parent
 SUITES = {
     "checklist": "the protocol line by line: routes, RPCs, numbers, callers that leave, web pages",
+    "openai": "OpenAI's client against both language engines, and both against Hugging Face",
     "clients": "what Triton's example clients do, with tritonclient",
     "others": "kserve's clients; schemathesis on /openapi.json",
     "imported": "the same Triton repository, served by Triton 2.51 and imported",

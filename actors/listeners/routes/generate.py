@@ -60,6 +60,9 @@ class GenerateRoutes:
 
     async def _generate(self, request: HttpRequest, place: Place) -> HttpReply:
         asked = self._asked(request, place)
+        if any(each.facts.is_language for each in self._door.table.variants_of(asked.model)):
+            # It answers in pieces unless it is told not to; here is room for one answer.
+            asked.parameters.setdefault("stream", False)
         found: InferenceResponse | None = None
         async with aclosing(self._door.stream(asked)) as responses:
             async for response in responses:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from cluster.config.model_card import ModelCard
 from cluster.optimization.archive import extract_directory
@@ -28,7 +31,7 @@ def build(
         archive = workshop.archive(recipe.weights.archive)
         extract_directory(archive, str(member.parent), directory)
         with workshop.progress.step(f"{name}: widen the weights"):
-            _convert(directory, member.name, folder)
+            convert(directory, member.name, folder)
     return card_of(
         folder,
         name=name,
@@ -42,23 +45,28 @@ def build(
     )
 
 
-def _convert(directory: Path, file: str, folder: Path) -> None:
+def convert(directory: Path, file: str, folder: Path) -> None:
+    """Write the model of `directory/file` to `folder`, its weights in bfloat16."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    tokenizer = AutoTokenizer.from_pretrained(str(directory), gguf_file=file)
-    loaded = AutoModelForCausalLM.from_pretrained(
-        str(directory), gguf_file=file, dtype=torch.float32
-    )
+    # Its bar for the tensors would break into ours, and no setting silences it.
+    with contextlib.redirect_stderr(io.StringIO()):
+        tokenizer = AutoTokenizer.from_pretrained(str(directory), gguf_file=file)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            str(directory), gguf_file=file, dtype=torch.float32
+        )
     # The loaded object counts as quantised and refuses to be saved; a fresh one of its config
     # takes the same weights.
     values = {k: v for k, v in loaded.config.to_dict().items() if k not in _OF_THE_FILE}
     values["architectures"] = ["LlamaForCausalLM"]
-    model = LlamaForCausalLM(LlamaConfig(**values))
+    # Some versions of transformers have types for this, others have none.
+    make: Any = LlamaForCausalLM
+    model = make(LlamaConfig(**values))
     model.load_state_dict(loaded.state_dict())
-    model.to(torch.bfloat16).save_pretrained(str(folder))  # type: ignore[arg-type]
+    model.to(torch.bfloat16).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     for written in folder.iterdir():
         # safetensors makes its files private; a store is read by every process that serves.

@@ -6,16 +6,15 @@ engine opens the same folder.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cluster.config.model_card import ModelCard, Provenance, SignatureCard, TensorCard
 from cluster.errors import ConfigError
+from cluster.optimization.huggingface.gguf import convert
 from cluster.optimization.sources import CausalLmRecipe
 from cluster.optimization.workshop import Workshop
 
@@ -27,15 +26,6 @@ _PRECISIONS: dict[str, Literal["fp32", "fp16", "bf16"]] = {
     "float16": "fp16",
     "bfloat16": "bf16",
 }
-_NOT_OURS = {
-    "quantization_config",
-    "_name_or_path",
-    "_model_name_or_path",
-    "transformers_version",
-    "architectures",
-    "dtype",
-}
-"""Entries of a GGUF's configuration that are not true of what it is turned into."""
 
 
 def build(
@@ -46,7 +36,7 @@ def build(
         file = Path(recipe.gguf.path).name
         (Path(temporary) / file).write_bytes(workshop.read(recipe.gguf))
         with workshop.progress.step(f"{name}: GGUF to safetensors (bfloat16)"):
-            convert_gguf(Path(temporary), file, folder)
+            convert(Path(temporary), file, folder)
     return causal_lm_card(
         folder,
         name=name,
@@ -58,34 +48,6 @@ def build(
             notes="not the original's weights: do not quote the original's scores",
         ),
     )
-
-
-def convert_gguf(directory: Path, file: str, folder: Path) -> None:
-    """Write the model of `directory/file` as bfloat16 safetensors with its tokenizer to `folder`.
-
-    `save_pretrained` refuses a model that was read from GGUF ("quantized"), so its weights move
-    into a fresh one of the same configuration, and all keys must match.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    # Its bar for the tensors would break into ours, and no setting silences it.
-    with contextlib.redirect_stderr(io.StringIO()):
-        tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=file, local_files_only=True)
-        read = AutoModelForCausalLM.from_pretrained(
-            directory, gguf_file=file, dtype=torch.float32, local_files_only=True
-        )
-    kept = {key: value for key, value in read.config.to_dict().items() if key not in _NOT_OURS}
-    config = type(read.config)(**kept)
-    fresh: Any = type(read)(config)
-    fresh.load_state_dict(read.state_dict())
-    fresh.to(dtype=torch.bfloat16)
-    fresh.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    # Written as private; a store is read by every process that serves from it.
-    (folder / ARTEFACT).chmod(0o644)
 
 
 def add_directory(source: Path, folder: Path, *, name: str, version: str) -> ModelCard:

@@ -1,0 +1,172 @@
+"""The replica of a language model: calls in, events and texts out, one stream a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+import orjson
+from prometheus_client import CollectorRegistry
+
+from actors.language.endpoints import OpenAiEndpoints
+from actors.language.gate import Turnstile
+from actors.language.prompts import PromptMaker
+from actors.language.watch import Watch
+from actors.model_replica import ReplicaSetup
+from actors.node_folder import metrics_folder
+from cluster.config.language.settings import LanguageConfig
+from cluster.engines.language.engine import LanguageSetup
+from cluster.engines.language.table import make_language_engine
+from cluster.engines.language.tokens import ModelTokenizer
+from cluster.errors import EngineFailed, InvalidRequest, ModelNotFound, SquadronError, Unsupported
+from cluster.observability.language_metrics import declare_language_metrics
+from cluster.observability.metrics import make_metrics
+from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
+from cluster.protocols.openai.parameters import ENDPOINT, LORA, completion_of
+from cluster.protocols.openai.requests import CompletionRequest, decode
+from cluster.tensors import Tensor, bytes_array
+
+LOOK_S = 0.5
+"""How often the engine's own numbers are passed on."""
+
+logger = logging.getLogger("squadron.language")
+
+
+class LanguageReplica:
+    """Serve constructs one a replica; `start` it on the loop that it will live on."""
+
+    def __init__(self, setup: ReplicaSetup, *, metrics_at: Path | None = None) -> None:
+        self._setup = setup
+        self._config = setup.llm or LanguageConfig()
+        self._engine = make_language_engine(
+            setup.engine,
+            LanguageSetup(
+                name=setup.variant,
+                folder=setup.folder,
+                config=self._config,
+                device=setup.device,
+                threads=setup.threads,
+            ),
+        )
+        make_metrics(metrics_at or metrics_folder())
+        self._watch = Watch(declare_language_metrics(CollectorRegistry()), setup.variant)
+        self._turns = Turnstile(self._config.queue, places=self._config.max_num_seqs)
+        lora = self._config.lora
+        self._adapters = {each.name for each in lora.adapters} if lora is not None else set()
+        self._loading = asyncio.Lock()
+
+    async def start(self) -> None:
+        tokenizer = await asyncio.to_thread(
+            ModelTokenizer, self._setup.folder, self._config.chat_template
+        )
+        await self._engine.start()
+        self._endpoints = OpenAiEndpoints(
+            self._engine,
+            PromptMaker(tokenizer, self._engine.max_model_len),
+            self._config,
+            self._turns,
+            self._watch,
+            adapter=self._have_adapter,
+        )
+        # The first request would otherwise pay for what is made at first use.
+        warm = CompletionRequest(model=self._setup.variant, prompt="a", max_tokens=2)
+        async with aclosing(self._endpoints.text(warm)) as pieces:
+            async for _ in pieces:
+                pass
+        self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    async def infer(self, message: bytes) -> bytes:
+        """Refuses: a door asks a language model for a stream."""
+        error = Unsupported(f"{self._setup.variant} is decoupled: it answers streams only")
+        calls = decode_calls(message)
+        return encode_replies(Reply(call_id=call.call_id, error=error) for call in calls)
+
+    async def stream(self, message: bytes) -> AsyncGenerator[bytes, None]:
+        """An envelope of one call in, envelopes of one part each out; an error is the last.
+
+        Closing it, or cancelling who reads it, takes the request out of the engine.
+        """
+        (call,) = decode_calls(message)
+        try:
+            async with aclosing(self._parts(call)) as parts:
+                async for part in parts:
+                    yield encode_replies([_reply(call, part)])
+        except SquadronError as error:
+            yield encode_replies([Reply(call_id=call.call_id, error=error)])
+        except Exception as error:
+            # A bug of ours or of the runtime's: told by name only.
+            logger.exception("a request to %s failed", self._setup.variant)
+            failed = EngineFailed(f"the language model failed: {type(error).__name__}")
+            yield encode_replies([Reply(call_id=call.call_id, error=failed)])
+
+    def check_health(self) -> None:
+        """Serve asks every health period. Raises: EngineFailed when this replica cannot answer."""
+        self._engine.check_health()
+
+    async def close(self) -> None:
+        self._looking.cancel()
+        await self._engine.close()
+
+    async def _parts(self, call: Call) -> AsyncGenerator[bytes, None]:
+        body = bytes(call.inputs[0].array.item())
+        endpoint = str(call.parameters.get(ENDPOINT, ""))
+        lora = str(call.parameters.get(LORA, ""))
+        match endpoint:
+            case "chat":
+                found = self._endpoints.chat(body, lora)
+            case "completions":
+                found = self._endpoints.completions(body, lora)
+            case "tokenize":
+                found = self._endpoints.tokenize(body, lora)
+            case "detokenize":
+                found = self._endpoints.detokenize(body, lora)
+            case "":
+                found = self._texts(body, call)
+            case _:
+                raise InvalidRequest(f"parameter '{ENDPOINT}': no endpoint {endpoint[:40]!r}")
+        async with aclosing(found) as parts:
+            async for part in parts:
+                yield part
+
+    async def _texts(self, body: bytes, call: Call) -> AsyncGenerator[bytes, None]:
+        fields, streams = completion_of(body, call.parameters, model=self._setup.variant)
+        asked = decode(orjson.dumps(fields), CompletionRequest)
+        whole = []
+        async with aclosing(self._endpoints.text(asked)) as pieces:
+            async for piece in pieces:
+                if streams:
+                    yield piece.encode()
+                else:
+                    whole.append(piece)
+        if not streams:
+            yield "".join(whole).encode()
+
+    async def _have_adapter(self, name: str) -> None:
+        """Load an adapter that lies in the configured folder when it is first asked for."""
+        lora = self._config.lora
+        if not name or name in self._adapters:
+            return
+        if lora is None or not lora.directory or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+            raise ModelNotFound(f"The model `{self._setup.variant}:{name}` does not exist")
+        folder = Path(lora.directory) / name
+        if not await asyncio.to_thread((folder / "adapter_config.json").is_file):
+            raise ModelNotFound(f"The model `{self._setup.variant}:{name}` does not exist")
+        async with self._loading:
+            if name not in self._adapters:
+                await self._engine.add_lora(name, str(folder))
+                self._adapters.add(name)
+
+    async def _look(self) -> None:
+        while True:
+            self._watch.look(self._engine.load(), num_waiting=self._turns.num_waiting)
+            await asyncio.sleep(LOOK_S)
+
+
+def _reply(call: Call, part: bytes) -> Reply:
+    array = bytes_array([part], (1,))
+    tensor = Tensor(name="text_output", datatype="BYTES", array=array)
+    return Reply(call_id=call.call_id, outputs=(tensor,))

@@ -1,0 +1,68 @@
+"""`/v1/models`, `/health`, `/ping`, `/version`: what there is, as `openai` and vLLM clients ask."""
+
+from __future__ import annotations
+
+import time
+
+from actors.descriptions import server_version
+from actors.front_door import FrontDoor
+from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, json_reply
+from actors.listeners.routes.openai.shape import described
+from actors.listeners.routes.table import Place, Route
+from cluster.errors import ModelNotFound, NoReadyReplica
+from cluster.protocols.openai.models import model_object
+
+
+class AboutRoutes:
+    """Bound to one front door."""
+
+    def __init__(self, door: FrontDoor) -> None:
+        self._door = door
+        self._began_s = int(time.time())
+
+    def routes(self) -> list[Route]:
+        get = "GET"
+        return [
+            described("/v1/models", self._models, "The models that can be called", method=get),
+            described("/v1/models/{name}", self._model, "One of them", method=get),
+            described("/health", self._health, "200 when ready", method=get),
+            described("/ping", self._health, "200 when ready", method=get),
+            described("/version", self._version, "This server's version", method=get),
+        ]
+
+    async def _models(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
+        return json_reply({"object": "list", "data": list(self._objects().values())})
+
+    async def _model(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
+        found = self._objects().get(place.name)
+        if found is None:
+            raise ModelNotFound(f"The model `{place.name}` does not exist", param="model")
+        return json_reply(found)
+
+    async def _health(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
+        why = self._door.not_ready()
+        if why:
+            raise NoReadyReplica("; ".join(why), retry_after_s=1)
+        return HttpReply(status=200)
+
+    async def _version(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
+        return json_reply({"version": server_version(self._door)})
+
+    def _objects(self) -> dict[str, dict[str, object]]:
+        """Models that are ready and generate text or embed it, with their adapters."""
+        found: dict[str, dict[str, object]] = {}
+        table = self._door.table
+        for name, route in table.routes.items():
+            variants = table.variants_of(name)
+            generates = bool(variants) and all(each.facts.is_language for each in variants)
+            embeds = route.signature.output("embedding") is not None
+            if table.state_of(name)[0] != "READY" or not (generates or embeds):
+                continue
+            length = variants[0].facts.max_model_len or None
+            found[name] = model_object(name, created_s=self._began_s, max_model_len=length)
+            for adapter in variants[0].facts.adapters:
+                full = f"{name}:{adapter}"
+                found[full] = model_object(
+                    full, created_s=self._began_s, parent=name, max_model_len=length
+                )
+        return found

@@ -1,0 +1,152 @@
+"""`/v1/embeddings`, `/score`, `/rerank`: any model with a text in and an `embedding` out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from actors.front_door import FrontDoor
+from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, json_reply
+from actors.listeners.routes.infer import InferRoutes
+from actors.listeners.routes.openai.shape import check_json, described
+from actors.listeners.routes.table import Place, Route
+from cluster.errors import InvalidRequest, ModelNotFound
+from cluster.protocols.openai.embeddings import (
+    EmbeddingRequest,
+    RerankRequest,
+    ScoreRequest,
+    cosines,
+    cut,
+    embedding_texts,
+    embeddings_object,
+    pairs,
+    rerank_object,
+    score_object,
+)
+from cluster.protocols.openai.requests import decode
+from cluster.requests import InferenceRequest
+from cluster.tensors import Array, Tensor, bytes_array
+
+
+class VectorRoutes:
+    """Bound to one front door."""
+
+    def __init__(self, door: FrontDoor, infer: InferRoutes) -> None:
+        self._door = door
+        self._infer = infer
+        self._tokenizers: dict[str, Any] = {}
+
+    def routes(self) -> list[Route]:
+        return [
+            described("/v1/embeddings", self.embeddings, "Vectors of texts"),
+            *(
+                described(path, self.score, "How alike texts are")
+                for path in ("/score", "/v1/score")
+            ),
+            *(
+                described(path, self.rerank, "Documents by how well they fit a query")
+                for path in ("/rerank", "/v1/rerank", "/v2/rerank")
+            ),
+        ]
+
+    async def embeddings(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
+        check_json(request)
+        asked = decode(request.body, EmbeddingRequest)
+        vectors, num_tokens = await self._embed(asked.model, embedding_texts(asked), request)
+        content = embeddings_object(
+            cut(vectors, asked.dimensions),
+            model=asked.model,
+            encoding_format=asked.encoding_format,
+            num_tokens=num_tokens,
+        )
+        return json_reply(content)
+
+    async def score(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
+        check_json(request)
+        asked = decode(request.body, ScoreRequest)
+        left, right = pairs(asked)
+        vectors, num_tokens = await self._embed(asked.model, left + right, request)
+        scores = cosines(vectors[: len(left)], vectors[len(left) :])
+        content = score_object(
+            scores,
+            model=asked.model,
+            answer_id=f"score-{uuid.uuid4().hex}",
+            created_s=int(time.time()),
+            num_tokens=num_tokens,
+        )
+        return json_reply(content)
+
+    async def rerank(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
+        check_json(request)
+        asked = decode(request.body, RerankRequest)
+        if not asked.documents:
+            raise InvalidRequest("documents: at least one is needed", param="documents")
+        vectors, num_tokens = await self._embed(
+            asked.model, [asked.query, *asked.documents], request
+        )
+        scores = cosines(vectors[:1], vectors[1:])
+        content = rerank_object(
+            scores, asked, answer_id=f"rerank-{uuid.uuid4().hex}", num_tokens=num_tokens
+        )
+        return json_reply(content)
+
+    async def _embed(self, model: str, texts: list[str], request: HttpRequest) -> tuple[Array, int]:
+        """The vectors in the texts' order, and how many tokens the texts have."""
+        route = self._door.table.routes.get(model)
+        if route is None:
+            raise ModelNotFound(f"The model `{model}` does not exist", param="model")
+        signature = route.signature
+        spec = signature.input("text")
+        if spec is None or signature.output("embedding") is None:
+            raise InvalidRequest(f"The model `{model}` makes no embeddings of texts", param="model")
+        variants = self._door.table.variants_of(model)
+        most = min(variant.batching.max_batch_size for variant in variants)
+        pieces = [texts[begin : begin + most] for begin in range(0, len(texts), most)]
+        asked = [self._asked(model, piece, request) for piece in pieces]
+        answers = await asyncio.gather(*map(self._door.infer, asked))
+        vectors = np.concatenate([answer.output("embedding").array for answer in answers])
+        return vectors, self._count(variants[0].facts.tokenizer, texts)
+
+    def _asked(self, model: str, texts: list[str], request: HttpRequest) -> InferenceRequest:
+        array = bytes_array([text.encode("utf-8", "replace") for text in texts], (len(texts),))
+        asked = InferenceRequest(
+            model=model, inputs=(Tensor(name="text", datatype="BYTES", array=array),)
+        )
+        return self._infer.with_headers(asked, request.headers)
+
+    def _count(self, tokenizer: str, texts: list[str]) -> int:
+        """0 where the model's tokenizer does not lie in the store of this node."""
+        found = self._tokenizers.get(tokenizer)
+        if found is None:
+            found = self._tokenizers[tokenizer] = _Counter(tokenizer)
+        return found.count(texts)
+
+
+class _Counter:
+    """Counts tokens with the tokenizer in a file, which is read when it is first needed."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        try:
+            found = Tokenizer.from_file(self._file)
+        except Exception:
+            # `tokenizers` raises plain Exception for a file that is not there.
+            return None
+        found.no_padding()
+        found.no_truncation()
+        return found
+
+    def count(self, texts: list[str]) -> int:
+        if self._tokenizer is None:
+            return 0
+        return sum(len(each.ids) for each in self._tokenizer.encode_batch(texts))

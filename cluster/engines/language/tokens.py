@@ -1,0 +1,96 @@
+"""Text to tokens and back for language models: the tokenizer's own chat template, no other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers.decoders import DecodeStream
+
+from cluster.errors import InvalidRequest
+
+MAX_CHARS_PER_TOKEN = 128
+"""No text of more characters than this times the context can fit: it is refused untouched."""
+
+
+class ModelTokenizer:
+    """The tokenizer in a model's folder."""
+
+    def __init__(self, folder: Path, chat_template: str = "") -> None:
+        from transformers import AutoTokenizer
+
+        self.hf: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if chat_template:
+            self.hf.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        self._fast = self.hf.backend_tokenizer
+        self._special = frozenset(self.hf.all_special_ids)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.hf)
+
+    @cached_property
+    def has_tools(self) -> bool:
+        """Whether the template itself writes tools into the prompt."""
+        return "tools" in (self.hf.chat_template or "")
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        ids: list[int] = self._fast.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        self.check(token_ids)
+        text: str = self._fast.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    def token_text(self, token_id: int) -> str:
+        """One token by itself; a part of a character decodes to U+FFFD."""
+        text: str = self._fast.decode([token_id], skip_special_tokens=False)
+        return text
+
+    def check(self, token_ids: Sequence[int]) -> None:
+        """Raises: InvalidRequest for an id that is not in the vocabulary."""
+        for token_id in token_ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise InvalidRequest(
+                    f"token id {token_id} is out of vocabulary (0 to {self.vocab_size - 1})",
+                    param="prompt",
+                )
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        extra: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt that the model was trained to see. Raises: InvalidRequest when the template
+        refuses the messages."""
+        if self.hf.chat_template is None:
+            raise InvalidRequest("this model has no chat template: ask /v1/completions")
+        try:
+            text: str = self.hf.apply_chat_template(
+                list(messages),
+                tools=list(tools) or None,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **(extra or {}),
+            )
+        except Exception as error:
+            # Templates are programs that raise what they like; what they say is about the messages.
+            raise InvalidRequest(
+                f"the model's chat template refuses the messages: {error}", param="messages"
+            ) from None
+        return text
+
+    def stream(self) -> DecodeStream:
+        """Gives text token by token, holding back parts of characters."""
+        return DecodeStream(skip_special_tokens=True)
+
+    def step(self, stream: DecodeStream, token_id: int) -> str:
+        return stream.step(self._fast, token_id) or ""

@@ -1,0 +1,151 @@
+"""`/v1/embeddings`, `/score` and `/rerank`: shapes, and the arithmetic on vectors."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from cluster.errors import InvalidRequest
+from cluster.protocols.openai.requests import prompts
+from cluster.tensors import Array
+
+MAX_INPUTS = 2048
+"""OpenAI's bound of one request."""
+
+
+class EmbeddingRequest(msgspec.Struct, kw_only=True):
+    model: str
+    input: str | list[Any]
+    encoding_format: Literal["float", "base64"] | None = "float"
+    dimensions: int | None = None
+    user: str | None = None
+
+
+class ScoreRequest(msgspec.Struct, kw_only=True):
+    model: str
+    text_1: str | list[str]
+    text_2: str | list[str]
+
+
+class RerankRequest(msgspec.Struct, kw_only=True):
+    model: str
+    query: str
+    documents: list[str]
+    top_n: int | None = None
+
+
+def embedding_texts(asked: EmbeddingRequest) -> list[str]:
+    """Raises: InvalidRequest for token ids (the models here tokenise themselves), too many inputs
+    or none."""
+    if asked.input == []:
+        raise InvalidRequest("input: at least one text is needed", param="input")
+    try:
+        found = prompts(asked.input)
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message.replace("prompt", "input", 1), param="input") from None
+    if len(found) > MAX_INPUTS:
+        raise InvalidRequest(f"input: at most {MAX_INPUTS} texts", param="input")
+    texts = [each for each in found if isinstance(each, str)]
+    if len(texts) < len(found):
+        raise InvalidRequest("input: this model takes texts, not token ids", param="input")
+    return texts
+
+
+def cut(vectors: Array, dimensions: int | None) -> Array:
+    """The first dimensions, of length 1 again. Raises: InvalidRequest for more than there are."""
+    width = vectors.shape[1]
+    if dimensions is None:
+        return vectors
+    if not 1 <= dimensions <= width:
+        raise InvalidRequest(
+            f"dimensions must be at least 1 and at most {width}, got {dimensions}",
+            param="dimensions",
+        )
+    kept = vectors[:, :dimensions]
+    return np.asarray(kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12))
+
+
+def embeddings_object(
+    vectors: Array, *, model: str, encoding_format: str | None, num_tokens: int
+) -> dict[str, Any]:
+    little = vectors.astype("<f4")
+    if encoding_format == "base64":
+        shown: Sequence[Any] = [base64.b64encode(row.tobytes()).decode() for row in little]
+    else:
+        shown = little.tolist()
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": each}
+            for index, each in enumerate(shown)
+        ],
+        "model": model,
+        "usage": usage(num_tokens),
+    }
+
+
+def usage(num_tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
+
+
+def pairs(asked: ScoreRequest) -> tuple[list[str], list[str]]:
+    """Each text of one side beside its partner. Raises: InvalidRequest when they do not pair."""
+    left = [asked.text_1] if isinstance(asked.text_1, str) else asked.text_1
+    right = [asked.text_2] if isinstance(asked.text_2, str) else asked.text_2
+    if len(left) == 1:
+        left = left * len(right)
+    if not left or len(left) != len(right):
+        raise InvalidRequest(
+            f"text_1 has {len(left)} texts and text_2 {len(right)}: one against many, or as many",
+            param="text_1",
+        )
+    return left, right
+
+
+def cosines(left: Array, right: Array) -> list[float]:
+    """Row by row; `left` may have a single row for all."""
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    found: list[float] = ((left * right).sum(axis=1) / np.maximum(norms, 1e-12)).tolist()
+    return found
+
+
+def score_object(
+    scores: Sequence[float], *, model: str, answer_id: str, created_s: int, num_tokens: int
+) -> dict[str, Any]:
+    return {
+        "id": answer_id,
+        "object": "list",
+        "created": created_s,
+        "model": model,
+        "data": [
+            {"index": index, "object": "score", "score": score}
+            for index, score in enumerate(scores)
+        ],
+        "usage": usage(num_tokens),
+    }
+
+
+def rerank_object(
+    scores: Sequence[float], asked: RerankRequest, *, answer_id: str, num_tokens: int
+) -> dict[str, Any]:
+    """Best first, `top_n` of them."""
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    if asked.top_n is not None and asked.top_n < 1:
+        raise InvalidRequest(f"top_n must be at least 1, got {asked.top_n}", param="top_n")
+    return {
+        "id": answer_id,
+        "model": asked.model,
+        "usage": {"total_tokens": num_tokens},
+        "results": [
+            {
+                "index": index,
+                "document": {"text": asked.documents[index]},
+                "relevance_score": scores[index],
+            }
+            for index in order[: asked.top_n]
+        ],
+    }

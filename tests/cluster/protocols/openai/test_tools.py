@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+
+from cluster.protocols.openai.requests import ChatRequest, decode
+from cluster.protocols.openai.tools import Call, ToolText, demanded_calls, tool_grammar
+
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+def asked(**fields: object) -> ChatRequest:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": [WEATHER]}
+    return decode(json.dumps(body | fields).encode(), ChatRequest)
+
+
+def split(*pieces: str) -> tuple[str, list[Call]]:
+    """What comes out of pieces, the last of which ends the text."""
+    tested = ToolText(["weather"])
+    said, calls = "", []
+    for number, piece in enumerate(pieces, start=1):
+        text, found = tested.add(piece, is_last=number == len(pieces))
+        said += text
+        calls += found
+    return said, calls
+
+
+def test_a_call_is_taken_out_of_the_text() -> None:
+    text = 'Sure. <tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>'
+
+    assert split(text) == ("Sure. ", [Call(name="weather", arguments='{"city": "Rome"}')])
+
+
+def test_pieces_of_any_size_give_the_same() -> None:
+    text = 'a<b <tool_call>{"name": "weather", "arguments": {}}</tool_call> c'
+
+    assert split(*text) == split(text) == ("a<b  c", [Call(name="weather", arguments="{}")])
+
+
+def test_nothing_of_a_tag_is_said_before_it_is_known() -> None:
+    tested = ToolText(["weather"])
+
+    assert tested.add("so <tool_") == ("so ", [])
+    assert tested.add("box>") == ("<tool_box>", [])
+
+
+def test_two_calls_are_two() -> None:
+    one = '<tool_call>{"name": "weather", "arguments": {}}</tool_call>'
+
+    assert len(split(one + one)[1]) == 2
+
+
+def test_an_unknown_function_and_broken_json_are_text() -> None:
+    unknown = '<tool_call>{"name": "other", "arguments": {}}</tool_call>'
+    broken = "<tool_call>weather(</tool_call>"
+
+    assert split(unknown) == (unknown, [])
+    assert split(broken) == (broken, [])
+
+
+def test_a_call_that_is_cut_short_is_text() -> None:
+    assert split('<tool_call>{"name": "wea') == ('<tool_call>{"name": "wea', [])
+
+
+def test_a_demanded_call_is_held_to_the_functions_schema() -> None:
+    named = asked(tool_choice={"type": "function", "function": {"name": "weather"}})
+    grammar = tool_grammar(named)
+
+    assert grammar is not None
+    assert json.loads(grammar.text) == {"type": "object"}
+
+
+def test_required_is_a_list_of_known_calls() -> None:
+    grammar = tool_grammar(asked(tool_choice="required", parallel_tool_calls=False))
+
+    assert grammar is not None
+    schema = json.loads(grammar.text)
+    assert (schema["type"], schema["minItems"], schema["maxItems"]) == ("array", 1, 1)
+    assert schema["items"]["anyOf"][0]["properties"]["name"] == {"const": "weather"}
+
+
+def test_auto_and_none_demand_nothing() -> None:
+    assert tool_grammar(asked()) is None
+    assert tool_grammar(asked(tool_choice="none")) is None
+
+
+def test_a_demanded_answer_that_is_cut_short_has_no_calls() -> None:
+    assert demanded_calls('[{"name": "weather", "argu') == []
+    assert demanded_calls('[{"name": "weather", "arguments": {"a": 1}}]') == [
+        Call(name="weather", arguments='{"a": 1}')
+    ]
