@@ -20,7 +20,7 @@ from cluster.errors import ConfigError
 from cluster.kubernetes.checks import check_documents, with_file
 from cluster.kubernetes.crd import Crd
 from cluster.kubernetes.finding import Document, Finding, services_in
-from cluster.kubernetes.render import serve_config
+from cluster.kubernetes.render import replaced_block, serve_config
 from cluster.kubernetes.upgrade import predict_upgrade
 
 app = typer.Typer(
@@ -43,12 +43,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.
 def render(
     config: Annotated[Path, typer.Argument(help="A Serve config file.")],
     store: Annotated[str, typer.Option(help="Where the pods find the models.")] = "/models",
+    into: Annotated[
+        Path | None, typer.Option(help="A manifest whose serveConfigV2 is replaced by it.")
+    ] = None,
 ) -> None:
     """Print the Serve config as pods need it: all interfaces, a proxy a node, models in STORE.
 
-    Example: squadron k8s render serve_configs/prod.yaml
+    Example: squadron k8s render serve_configs/prod.yaml --into k8s/base/rayservice.yaml
     """
-    print(serve_config(read_mapping(config), store=store, source=str(config)), end="")
+    rendered = serve_config(read_mapping(config), store=store, source=str(config))
+    if into is None:
+        print(rendered, end="")
+    else:
+        into.write_text(replaced_block(into.read_text(), rendered))
 
 
 @app.command()

@@ -42,3 +42,25 @@ def serve_config(content: Document, *, store: str, source: str) -> str:
         server[door] = {"port": port, **server.get(door, {}), "host": EVERYWHERE}
     args["store"] = {**(args.get("store") or {}), "path": store}
     return yaml.safe_dump(rendered, sort_keys=False, width=100)
+
+
+def replaced_block(manifest: str, config: str) -> str:
+    """A RayService's text with another block under `serveConfigV2: |`, the rest letter for letter.
+
+    Raises: ConfigError where there is no such block.
+    """
+    lines = manifest.splitlines(keepends=True)
+    starts = [i for i, line in enumerate(lines) if line.strip() == "serveConfigV2: |"]
+    if len(starts) != 1:
+        raise ConfigError(
+            f"expected one line `serveConfigV2: |`, found {len(starts)}", key="serveConfigV2"
+        )
+    start = starts[0] + 1
+    depth = len(lines[starts[0]]) - len(lines[starts[0]].lstrip())
+    end = start
+    while end < len(lines) and (
+        not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > depth
+    ):
+        end += 1
+    block = [" " * (depth + 2) + line if line.strip() else line for line in config.splitlines(True)]
+    return "".join([*lines[:start], *block, *lines[end:]])

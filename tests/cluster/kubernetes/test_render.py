@@ -7,7 +7,7 @@ import yaml
 
 from cluster.config.yaml_file import read_mapping
 from cluster.errors import ConfigError
-from cluster.kubernetes.render import serve_config
+from cluster.kubernetes.render import replaced_block, serve_config
 from tests.cluster.kubernetes.manifests import ROOT, service
 
 PROD = ROOT / "serve_configs" / "prod.yaml"
@@ -32,3 +32,17 @@ def test_doors_listen_on_the_pods_interfaces_and_models_stay_the_same() -> None:
 def test_a_wrong_config_is_not_rendered() -> None:
     with pytest.raises(ConfigError, match="import_path"):
         serve_config({"applications": []}, store="/models", source="empty.yaml")
+
+
+def test_a_manifest_takes_a_new_config_and_keeps_everything_else() -> None:
+    manifest = "spec:\n  serveConfigV2: |\n    old: 1\n    two: 2\n  rayClusterConfig: {}\n"
+
+    after = replaced_block(manifest, "new:\n  deep: 1\n")
+
+    assert yaml.safe_load(after)["spec"]["rayClusterConfig"] == {}
+    assert yaml.safe_load(yaml.safe_load(after)["spec"]["serveConfigV2"]) == {"new": {"deep": 1}}
+
+
+def test_a_manifest_without_the_block_is_left_alone() -> None:
+    with pytest.raises(ConfigError, match="serveConfigV2"):
+        replaced_block("kind: RayService\n", "a: 1\n")
