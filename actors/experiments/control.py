@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from actors.experiments.kept import Event, Kept, Store
+from actors.experiments.kept import Event, Keeper, Kept
 from cluster.config.experiment import ExperimentConfig
 from cluster.control.reconcile import (
     Action,
@@ -35,7 +35,7 @@ MAX_WAITING_FEEDBACK = 100_000
 class ExperimentControl:
     """Lives on the controller's loop. `clock` is Unix time."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Keeper, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
         self._configs: dict[str, ExperimentConfig] = {}

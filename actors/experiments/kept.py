@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
@@ -49,6 +50,14 @@ class Kept:
 
 
 _KEPT = TypeAdapter(Kept)
+
+
+class Keeper(Protocol):
+    """Gives back what it was given last, also to another process."""
+
+    def read(self) -> Kept: ...
+
+    def write(self, kept: Kept) -> None: ...
 
 
 class Store:

@@ -1,11 +1,15 @@
 """Copies of requests to other variants, after the caller has its answer. What comes back is
-compared and thrown away; where a variant is busy, the copy is not sent."""
+compared and thrown away; where a variant is busy, the copy is not sent.
+
+Copies wait for company: those of a tenth of a second leave together and share an envelope, its
+answer and the turns of the loop. One by one each cost the door as much as its original."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster.config.experiment import MirrorConfig
@@ -19,8 +23,11 @@ from cluster.tensors import Tensor
 if TYPE_CHECKING:
     from actors.front_door import FrontDoor
 
-MAX_UNDER_WAY = 32
-"""Copies at once at a door, of all experiments."""
+MAX_UNDER_WAY = 256
+"""Copies at once at a door, of all experiments, waiting or sent."""
+GATHER_S = 0.1
+MAX_BYTES_UNDER_WAY = 64 * 2**20
+"""Of their inputs: the caller has its answer, so nothing else bounds them any more."""
 COMPARED_IN_LOOP_BYTES = 64 * 1024
 """Larger answers are compared in a thread."""
 
@@ -32,6 +39,8 @@ class Mirror:
         self._door = door
         self._draw = draw
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: list[tuple[int, Assignment, InferenceRequest, tuple[Tensor, ...]]] = []
+        self._num_bytes = 0
 
     def offer(self, request: InferenceRequest, given: Sequence[Tensor]) -> None:
         """`given`: the answer that the caller has had."""
@@ -46,27 +55,41 @@ class Mirror:
             return
         if config.share < 1 and self._draw() >= config.share:
             return
-        self._send(config, assignment, request, given)
+        self._gather(config, assignment, request, given)
 
-    def _send(
+    def _gather(
         self,
         config: MirrorConfig,
         assignment: Assignment,
         request: InferenceRequest,
         given: Sequence[Tensor],
     ) -> None:
+        num_bytes = sum(tensor.num_bytes for tensor in request.inputs)
         for variant in config.variants:
             if variant == assignment.arm:
                 continue
-            if len(self._tasks) >= MAX_UNDER_WAY:
+            is_full = self._num_bytes + num_bytes > MAX_BYTES_UNDER_WAY
+            if is_full or len(self._tasks) + len(self._waiting) >= MAX_UNDER_WAY:
                 self._door.experiments.mirrored(assignment, variant, Agreement(num_skipped=1))
                 continue
             copy = replace(request, model=variant, version="", assignment=None, affinity_key="")
-            task = asyncio.get_running_loop().create_task(
-                self._compare(assignment, copy, tuple(given))
-            )
+            if not self._waiting:
+                asyncio.get_running_loop().call_later(GATHER_S, self._send)
+            self._num_bytes += num_bytes
+            self._waiting.append((num_bytes, assignment, copy, tuple(given)))
+
+    def _send(self) -> None:
+        """All of one turn of the loop, so that they travel together."""
+        waiting, self._waiting = self._waiting, []
+        loop = asyncio.get_running_loop()
+        for num_bytes, assignment, copy, given in waiting:
+            task = loop.create_task(self._compare(assignment, copy, given))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._done, num_bytes))
+
+    def _done(self, num_bytes: int, task: asyncio.Task[None]) -> None:
+        self._num_bytes -= num_bytes
+        self._tasks.discard(task)
 
     async def _compare(
         self, assignment: Assignment, copy: InferenceRequest, given: tuple[Tensor, ...]

@@ -22,8 +22,8 @@ import httpx
 import pytest
 import tritonclient.grpc as grpcclient
 
+from loadtests.measured_models import experiment, serve_file, truth, write_store
 from tests.e2e.running import Running, running
-from tests.measured_models import experiment, serve_file, truth, write_store
 
 pytestmark = pytest.mark.e2e
 

@@ -14,32 +14,35 @@ import zlib
 import numpy as np
 
 
-def is_right(name, x, per_mille):
-    """Whether a variant knows the answer for `x`; each has blind spots of its own."""
-    return zlib.crc32(f"{name} {x}".encode()) % 1000 < per_mille
+def is_right(x):
+    """Whether the variant knows the answer for `x`; each has blind spots of its own."""
+    return zlib.crc32(f"NAME {x}".encode()) % 1000 < PER_MILLE
 
 
 class Measured:
-    """label = x modulo 7 where the variant knows it, else -1. A batch takes its time in sleep."""
+    """label = x modulo 7 where the variant knows it, else -1."""
 
     def load(self, context):
         pass
 
     def infer(self, inputs):
-        time.sleep(SECONDS)
-        labels = [
-            [int(x) % 7 if is_right("NAME", int(x), PER_MILLE) else -1] for x in inputs["x"].flat
-        ]
+        PASS_TIME
+        labels = [[int(x) % 7 if is_right(int(x)) else -1] for x in inputs["x"].flat]
         return {"label": np.array(labels, np.int32)}
 '''
+SPIN = """ends_s = time.thread_time() + SECONDS
+        while time.thread_time() < ends_s:
+            pass"""
 
-MODELS: dict[str, tuple[float, int]] = {
+SLEEPING: dict[str, tuple[float, int]] = {
     # name: (seconds a batch, right in a thousand)
     "control": (0.010, 950),
     "equal": (0.010, 950),
     "slower": (0.012, 950),
     "worse": (0.010, 920),
 }
+RAW = {"spin": 0.004, "spin-twin": 0.004}
+"""CPU seconds a batch of models that are always right: what a small model costs on one core."""
 
 
 def truth(x: int) -> int:
@@ -47,7 +50,7 @@ def truth(x: int) -> int:
 
 
 def write_store(store: Path) -> None:
-    for name, (seconds, per_mille) in MODELS.items():
+    for name in (*SLEEPING, *RAW):
         folder = store / name / "1"
         folder.mkdir(parents=True)
         card = {
@@ -60,9 +63,25 @@ def write_store(store: Path) -> None:
             },
         }
         (folder / "model.yaml").write_text(yaml.safe_dump(card))
-        source = SOURCE.replace("SECONDS", str(seconds)).replace("PER_MILLE", str(per_mille))
-        source = source.replace("NAME", name)
-        (folder / "measured.py").write_text(source)
+        (folder / "measured.py").write_text(_source(name))
+
+
+def _source(name: str) -> str:
+    if name in RAW:
+        seconds, per_mille, how = RAW[name], 1000, SPIN
+    else:
+        seconds, per_mille = SLEEPING[name]
+        how = "time.sleep(SECONDS)"
+    source = SOURCE.replace("PASS_TIME", how).replace("SECONDS", str(seconds))
+    return source.replace("PER_MILLE", str(per_mille)).replace("NAME", name)
+
+
+def variants_of(*, batch: int, names: tuple[str, ...] = (*SLEEPING, *RAW)) -> dict[str, Any]:
+    batching = {"max_batch_size": batch, "max_queue_delay_us": 0}
+    return {
+        name: {"source": name, "device": "cpu", "replicas": 1, "batching": batching}
+        for name in names
+    }
 
 
 def experiment(arm: str, weight: float = 50, **sections: Any) -> dict[str, Any]:
@@ -72,15 +91,7 @@ def experiment(arm: str, weight: float = 50, **sections: Any) -> dict[str, Any]:
 def serve_file(
     store: Path, file: Path, experiments: dict[str, Any], *, doors: int = 1, batch: int = 1
 ) -> None:
-    variants = {
-        name: {
-            "source": name,
-            "device": "cpu",
-            "replicas": 1,
-            "batching": {"max_batch_size": batch, "max_queue_delay_us": 0},
-        }
-        for name in MODELS
-    }
+    """A serve config of the sleeping models."""
     content = {
         "http_options": {"host": "127.0.0.1", "port": 0},
         "applications": [
@@ -91,7 +102,7 @@ def serve_file(
                 "args": {
                     "server": {"doors_per_node": doors},
                     "store": {"path": str(store)},
-                    "variants": variants,
+                    "variants": variants_of(batch=batch, names=tuple(SLEEPING)),
                     "experiments": experiments,
                 },
             }

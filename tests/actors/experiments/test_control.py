@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from actors.experiments.control import ExperimentControl
+from actors.experiments.kept import Kept
+from cluster.config.experiment import ExperimentConfig
+from cluster.control.reconcile import MoveTraffic, Snapshot, reconcile
+from cluster.errors import InvalidRequest, ModelNotFound
+from cluster.experiments.counts import ArmCounts
+from cluster.experiments.report import Feedback, Report, Tallied
+from cluster.routing.table import ExperimentRoute, RoutingTable, arms_of
+from cluster.tensors import Signature
+from tests.cluster.experiments.making import arm
+
+WEIGHTS = {"a": 1.0, "b": 1.0}
+
+
+class Memory:
+    """A store that is this object."""
+
+    def __init__(self) -> None:
+        self.kept = Kept()
+
+    def read(self) -> Kept:
+        return self.kept
+
+    def write(self, kept: Kept) -> None:
+        self.kept = kept
+
+
+def table(**config: Any) -> RoutingTable:
+    asked = ExperimentConfig.model_validate({"split": WEIGHTS, **config})
+    route = ExperimentRoute(
+        name="e",
+        arms=arms_of(asked.first_weights()),
+        sticky_header="",
+        signature=Signature(inputs=(), outputs=()),
+        config=asked,
+    )
+    return RoutingTable(version=1, routes={"e": route})
+
+
+def control(memory: Memory, **config: Any) -> ExperimentControl:
+    made = ExperimentControl(memory, clock=lambda: 1000.0)
+    made.adopt(table(**config))
+    return made
+
+
+def report(number: int, callers: tuple[int, ...] = (), **arms: ArmCounts) -> Report:
+    told = {"a": callers} if callers else {}
+    tallied = Tallied(experiment="e", weights=WEIGHTS, arms=arms, callers=told)
+    return Report(door="d", number=number, tallies=(tallied,))
+
+
+def requests(made: ExperimentControl) -> list[int]:
+    found: Any = made.view("e")
+    return [each["requests"] for each in found["arms"]]
+
+
+def test_a_report_that_comes_twice_counts_once() -> None:
+    made = control(Memory())
+
+    for number in (1, 1, 2):
+        made.take("d", report(number, a=arm(1, requests=100)), 0)
+
+    assert requests(made) == [200, 0]
+
+
+def test_the_next_controller_knows_weights_counts_and_reports() -> None:
+    memory = Memory()
+    first = control(memory)
+    first.take("d", report(1, a=arm(1, requests=100)), 0)
+    first.set_weights("e", {"b": 1, "a": 3})
+
+    second = control(memory)
+    second.take("d", report(1, a=arm(1, requests=100)), 0)
+
+    assert second.weights == {"e": {"a": 3.0, "b": 1.0}}
+    assert requests(second) == [100, 0]
+    assert [event.kind for event in second.events] == ["experiment", "traffic"]
+
+
+def test_a_changed_section_ends_what_was_set_by_hand() -> None:
+    memory = Memory()
+    control(memory).set_weights("e", {"a": 3, "b": 1})
+
+    changed = control(memory, sticky_header="x-other")
+
+    assert changed.weights == {"e": WEIGHTS}
+
+
+def test_a_reset_drops_what_was_set_and_counted() -> None:
+    made = control(Memory())
+    made.set_weights("e", {"a": 3, "b": 1})
+    made.take("d", report(1, a=arm(1, requests=100)), 0)
+
+    made.reset("e")
+
+    assert made.weights == {"e": WEIGHTS}
+    assert requests(made) == [0, 0]
+
+
+def test_a_caller_that_two_doors_met_is_one_unit() -> None:
+    made = control(Memory())
+
+    made.take("d", report(1, callers=(7, 8), a=ArmCounts(units=2)), 0)
+    made.take("other", replace(report(1, callers=(8, 9), a=ArmCounts(units=2)), door="other"), 0)
+
+    found: Any = made.view("e")
+    assert found["arms"][0]["callers"] == 3
+
+
+def test_feedback_is_handed_to_every_door_once() -> None:
+    made = control(Memory())
+    first, second = (Feedback(request_id=name, value=1.0) for name in ("r1", "r2"))
+    made.pass_on("e", [first])
+    upto, given = made.take("d", None, 0)
+    made.pass_on("e", [second])
+
+    assert given == [("e", first)]
+    assert made.take("d", None, upto) == (2, [("e", second)])
+    assert made.take("other", None, 0)[1] == [("e", first), ("e", second)]
+
+
+def test_a_decided_roll_back_is_carried_out_noted_and_kept() -> None:
+    memory = Memory()
+    made = control(memory, guardrails={})
+    made.take("d", report(1, a=arm(1), b=arm(2, log_latency=-4.5)), 0)
+
+    actions = reconcile(Snapshot(at_s=1000.0, experiments=made.seen()))
+    made.act(actions)
+    made.keep()
+
+    assert any(isinstance(action, MoveTraffic) for action in actions)
+    assert made.weights == {"e": {"a": 1, "b": 0}}
+    assert memory.kept.experiments["e"].status == "rolled_back"
+    assert "latency" in made.events[-1].reason
+    assert reconcile(Snapshot(at_s=2000.0, experiments=made.seen())) == ()
+
+
+def test_weights_set_after_a_verdict_begin_anew() -> None:
+    made = control(Memory(), guardrails={})
+    made.take("d", report(1, a=arm(1), b=arm(2, log_latency=-4.5)), 0)
+    made.act(reconcile(Snapshot(at_s=1000.0, experiments=made.seen())))
+
+    made.set_weights("e", {"a": 9, "b": 1})
+
+    found: Any = made.view("e")
+    assert (found["status"], found["verdict"]) == ("running", "keep_going")
+    assert requests(made) == [0, 0]
+
+
+def test_weights_that_do_not_fit_change_nothing() -> None:
+    made = control(Memory())
+
+    for wrong in ({"a": 1}, {"a": 1, "b": 1, "c": 1}, {"a": -1, "b": 1}, {"a": 0, "b": 0}):
+        with pytest.raises(InvalidRequest):
+            made.set_weights("e", wrong)
+    with pytest.raises(InvalidRequest):
+        made.set_weights("e", {"a": float("nan"), "b": 1})
+    with pytest.raises(ModelNotFound, match="allowed: e"):
+        made.set_weights("f", {"a": 1, "b": 1})
+
+    assert made.weights == {"e": WEIGHTS}

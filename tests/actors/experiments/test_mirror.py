@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import numpy as np
+
+from actors.experiments.desk import ExperimentDesk
+from actors.experiments.mirror import MAX_UNDER_WAY, Mirror
+from cluster.errors import EngineFailed
+from cluster.experiments.counts import Agreement
+from cluster.requests import InferenceRequest
+from cluster.routing.table import RoutingTable, VariantRoute
+from cluster.tensors import Tensor, tensor
+from tests.actors.experiments.test_desk import route
+from tests.cluster.routing.test_table import table as variants
+
+INPUTS = (tensor("x", np.zeros((1, 1), dtype=np.float32)),)
+GIVEN = (tensor("y", np.array([[1.0, 2.0]], dtype=np.float32)),)
+
+
+class Door:
+    """The part of a front door that a mirror uses; its one variant answers what it is told to."""
+
+    def __init__(self, share: float = 1.0) -> None:
+        found = route(split={"a": 1}, mirror={"variants": ["b"], "share": share})
+        shadow = variants().routes["b"]
+        assert isinstance(shadow, VariantRoute)
+        self.shadow = shadow
+        self.table = RoutingTable(version=1, routes={"e": found, "b": shadow})
+        self.experiments = ExperimentDesk()
+        self.experiments.adopt(self.table)
+        self.asked: list[InferenceRequest] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: EngineFailed | None = None
+
+    def route(self, model: str) -> Any:
+        return self.table.routes[model]
+
+    def timeout_s(self, request: InferenceRequest) -> float:
+        return 1.0
+
+    async def ask_variant(
+        self, route: VariantRoute, request: InferenceRequest, deadline_s: float
+    ) -> tuple[Tensor, ...]:
+        self.asked.append(request)
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return GIVEN
+
+    def answered(self) -> InferenceRequest:
+        request = InferenceRequest(model="e", inputs=INPUTS)
+        self.experiments.choose(self.table.routes["e"], request, lambda: 0.0)  # type: ignore[arg-type]
+        return request
+
+    def agreement(self) -> Agreement:
+        found = [t.arms["b"].agreement for t in self.experiments.collect() if "b" in t.arms]
+        return sum(found, Agreement())
+
+
+def mirror(door: Door, draw: float = 0.0) -> Mirror:
+    return Mirror(cast(Any, door), lambda: draw)
+
+
+async def settle(door: Door, num_asked: int) -> None:
+    """Until so many copies have been sent and answered."""
+    while len(door.asked) < num_asked:  # noqa: ASYNC110  (nobody tells; the test's limit ends it)
+        await asyncio.sleep(0.01)
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_copy_is_answered_and_compared() -> None:
+    door = Door()
+
+    mirror(door).offer(door.answered(), GIVEN)
+    await settle(door, 1)
+
+    assert [request.model for request in door.asked] == ["b"]
+    found = door.agreement()
+    assert (found.count, found.max_abs_difference, found.num_failed) == (1, 0.0, 0)
+
+
+async def test_a_mirror_that_fails_is_counted_and_nobody_else_knows() -> None:
+    door = Door()
+    door.error = EngineFailed("broken")
+
+    mirror(door).offer(door.answered(), GIVEN)
+    await settle(door, 1)
+
+    assert door.agreement() == Agreement(num_failed=1)
+
+
+async def test_where_the_mirror_is_busy_copies_are_dropped() -> None:
+    door = Door()
+    door.gate.clear()
+    made = mirror(door)
+    for _ in range(MAX_UNDER_WAY + 3):
+        made.offer(door.answered(), GIVEN)
+    await settle(door, MAX_UNDER_WAY)
+    assert len(door.asked) == MAX_UNDER_WAY
+    door.gate.set()
+    await settle(door, MAX_UNDER_WAY)
+
+    found = door.agreement()
+
+    assert (found.count, found.num_skipped) == (MAX_UNDER_WAY, 3)
+
+
+async def test_only_the_share_that_was_asked_for_is_copied() -> None:
+    door = Door(share=0.25)
+
+    mirror(door, draw=0.3).offer(door.answered(), GIVEN)
+    mirror(door, draw=0.2).offer(door.answered(), GIVEN)
+    await settle(door, 1)
+
+    assert len(door.asked) == 1
