@@ -35,7 +35,7 @@ from cluster.control.reconcile import (
     record,
     variants_seen,
 )
-from cluster.experiments.report import Feedback, Report
+from cluster.experiments.report import Cost, Feedback, Report
 from cluster.experiments.view import JsonObject
 from cluster.routing.table import RoutingTable
 
@@ -136,6 +136,10 @@ class Controller:
     ) -> tuple[int, list[tuple[str, Feedback]]]:
         """A door's counts since it last told; gives it the feedback that it may know of."""
         return (await self._with_experiments()).take(door, report, seen_feedback)
+
+    async def costs(self, node: str, costs: Mapping[str, Cost]) -> None:
+        """What a node's engines took since it started."""
+        (await self._with_experiments()).take_costs(node, costs)
 
     async def feedback(self, experiment: str, feedback: list[Feedback]) -> None:
         """Raises: ModelNotFound."""

@@ -114,7 +114,9 @@ class Gateway:
         await self._metrics.start()
         collect_rarely()
         self._following = asyncio.get_running_loop().create_task(self._follow())
-        self._reporter = Reporter(self._door.experiments, self._door_id, self._controller)
+        self._reporter = Reporter(
+            self._door.experiments, self._door_id, self._controller, offered.statistics.costs
+        )
         self._reporting: asyncio.Task[None] | None = None
         if self._door.experiments.is_needed:
             self._reporting = asyncio.get_running_loop().create_task(self._reporter.run())
