@@ -24,6 +24,7 @@ from actors.delivery.transport import (
     NodeFirstTransport,
     Transport,
 )
+from actors.experiments.kept import StateSetup
 from actors.experiments.reporter import Reporter
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
@@ -202,7 +203,10 @@ class Gateway:
         """The controller, told our configuration."""
         setup = self._setup
         controller = await self._controller()
-        state = (setup.server.state_folder, setup.state_place)
+        server = setup.server
+        state = StateSetup(
+            folder=server.state_folder, place=setup.state_place, redis=server.state_redis
+        )
         await controller.adopt.remote(setup.table, setup.generation, setup.repository, state)
         return controller
 
