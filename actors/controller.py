@@ -22,7 +22,8 @@ from ray.actor import ActorHandle
 
 from actors.experiments.control import ExperimentControl
 from actors.experiments.doors import Doors
-from actors.experiments.kept import Store
+from actors.experiments.kept import Keeper, Newest, StateSetup, Store
+from actors.experiments.redis_keeper import RedisKeeper
 from actors.repository import apps
 from actors.repository.commands import Commands
 from actors.repository.control import RepositoryControl, RepositorySetup, app_prefix
@@ -35,7 +36,7 @@ from cluster.control.reconcile import (
     record,
     variants_seen,
 )
-from cluster.experiments.report import Feedback, Report
+from cluster.experiments.report import Cost, Feedback, Report
 from cluster.experiments.view import JsonObject
 from cluster.routing.table import RoutingTable
 
@@ -45,6 +46,8 @@ LONG_POLL_S = 20.0
 DOOR_GONE_S = 2 * LONG_POLL_S
 ORPHANED_S = 30.0
 """Without its application for this long the controller ends itself."""
+
+_NO_STATE = StateSetup()
 
 logger = logging.getLogger("squadron.controller")
 
@@ -75,10 +78,10 @@ class Controller:
         table: RoutingTable,
         generation: int,
         repository: RepositorySetup | None = None,
-        state: tuple[str, str] = ("", ""),
+        state: StateSetup = _NO_STATE,
     ) -> None:
         """A door brings the table of its configuration; the newest configuration wins. `state`:
-        the folder of what outlives the cluster, and what tells servers of the same name apart.
+        where what was set at run time is kept.
 
         With a repository under control the table is made here, of what runs.
         """
@@ -87,7 +90,7 @@ class Controller:
         self._generation = generation
         self._base, self._is_base_new = table, True
         if self._experiments is None:
-            self._experiments = ExperimentControl(Store(self._app, *state), time.time)
+            self._experiments = ExperimentControl(_keeper(self._app, state), time.time)
         self._experiments.adopt(table)
         if self._repository is not None:
             self._repository.give_up_all("the configuration changed meanwhile")
@@ -136,6 +139,10 @@ class Controller:
     ) -> tuple[int, list[tuple[str, Feedback]]]:
         """A door's counts since it last told; gives it the feedback that it may know of."""
         return (await self._with_experiments()).take(door, report, seen_feedback)
+
+    async def costs(self, node: str, costs: Mapping[str, Cost]) -> None:
+        """What a node's engines took since it started."""
+        (await self._with_experiments()).take_costs(node, costs)
 
     async def feedback(self, experiment: str, feedback: list[Feedback]) -> None:
         """Raises: ModelNotFound."""
@@ -287,6 +294,13 @@ class Controller:
         async with self._changed:
             self._table = table
             self._changed.notify_all()
+
+
+def _keeper(app: str, setup: StateSetup) -> Keeper:
+    store = Store(app, setup)
+    if not setup.redis.url:
+        return store
+    return Newest(RedisKeeper(setup.redis, setup.digest(app)), store)
 
 
 def controller_name(app: str) -> str:

@@ -24,6 +24,7 @@ from actors.delivery.transport import (
     NodeFirstTransport,
     Transport,
 )
+from actors.experiments.kept import StateSetup
 from actors.experiments.reporter import Reporter
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
@@ -115,7 +116,9 @@ class Gateway:
         await self._metrics.start()
         collect_rarely()
         self._following = asyncio.get_running_loop().create_task(self._follow())
-        self._reporter = Reporter(self._door.experiments, self._door_id, self._controller)
+        self._reporter = Reporter(
+            self._door.experiments, self._door_id, self._controller, offered.statistics.costs
+        )
         self._reporting: asyncio.Task[None] | None = None
         if self._door.experiments.is_needed:
             self._reporting = asyncio.get_running_loop().create_task(self._reporter.run())
@@ -204,7 +207,10 @@ class Gateway:
         """The controller, told our configuration."""
         setup = self._setup
         controller = await self._controller()
-        state = (setup.server.state_folder, setup.state_place)
+        server = setup.server
+        state = StateSetup(
+            folder=server.state_folder, place=setup.state_place, redis=server.state_redis
+        )
         await controller.adopt.remote(setup.table, setup.generation, setup.repository, state)
         return controller
 

@@ -20,7 +20,7 @@ from cluster.control.reconcile import (
 )
 from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.experiments.callers import Callers
-from cluster.experiments.report import Feedback, Report, Tallied
+from cluster.experiments.report import Cost, Feedback, Report, Tallied
 from cluster.experiments.state import ExperimentState, begin
 from cluster.experiments.view import JsonObject, experiment_view
 from cluster.routing.table import ExperimentRoute, RoutingTable
@@ -46,6 +46,7 @@ class ExperimentControl:
         self.events: deque[Event] = deque(kept.events, maxlen=MAX_EVENTS)
         self._feedback: deque[tuple[str, Feedback]] = deque(maxlen=MAX_WAITING_FEEDBACK)
         self._num_feedback = 0
+        self._costs: dict[str, Mapping[str, Cost]] = {}
         self._is_dirty = False
 
     @property
@@ -117,6 +118,10 @@ class ExperimentControl:
         self._feedback.extend((experiment, each) for each in feedback)
         self._num_feedback += len(feedback)
 
+    def take_costs(self, node: str, costs: Mapping[str, Cost]) -> None:
+        """What the node's engines took so far; every door of a node says the same."""
+        self._costs[node] = dict(costs)
+
     def set_weights(self, name: str, weights: Mapping[str, float]) -> None:
         """Raises: ModelNotFound; InvalidRequest for weights that do not fit the experiment."""
         config = self._config(name)
@@ -142,7 +147,12 @@ class ExperimentControl:
 
     def view(self, name: str) -> JsonObject:
         """Raises: ModelNotFound."""
-        return experiment_view(name, self._config(name), self._states[name], self._clock())
+        costs: dict[str, Cost] = {}
+        for of_node in self._costs.values():
+            for variant, cost in of_node.items():
+                costs[variant] = costs.get(variant, Cost()) + cost
+        config = self._config(name)
+        return experiment_view(name, config, self._states[name], self._clock(), costs)
 
     def views(self) -> list[JsonObject]:
         return [self.view(name) for name in self._configs]

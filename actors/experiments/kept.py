@@ -19,6 +19,7 @@ from typing import Protocol
 from pydantic import TypeAdapter, ValidationError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
+from cluster.config.cache import RedisConfig
 from cluster.experiments.state import ExperimentState
 
 _NAMESPACE = b"squadron"
@@ -60,21 +61,35 @@ class Keeper(Protocol):
     def write(self, kept: Kept) -> None: ...
 
 
-class Store:
-    """Of one application. `place` tells servers with the same application's name apart."""
+_NO_REDIS = RedisConfig()
 
-    def __init__(self, app: str, folder: str, place: str) -> None:
-        digest = hashlib.sha256(f"{app}\0{place}".encode()).hexdigest()[:12]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSetup:
+    """`folder`: as configured; `place` tells servers apart whose applications have one name."""
+
+    folder: str = ""
+    place: str = ""
+    redis: RedisConfig = _NO_REDIS
+
+    def digest(self, app: str) -> str:
+        return hashlib.sha256(f"{app}\0{self.place}".encode()).hexdigest()[:12]
+
+
+class Store:
+    """Of one application."""
+
+    def __init__(self, app: str, setup: StateSetup) -> None:
         self._key = f"experiments:{app}"
-        self._file = state_folder(folder) / f"{digest}.json"
+        self._file = state_folder(setup.folder) / f"{setup.digest(app)}.json"
 
     def read(self) -> Kept:
         """The newer of what the store and the file have."""
-        kept = [_parsed(_internal_kv_get(self._key, namespace=_NAMESPACE)), _parsed(self._read())]
+        kept = [parsed(_internal_kv_get(self._key, namespace=_NAMESPACE)), parsed(self._read())]
         return max(kept, key=lambda each: each.saved_s)
 
     def write(self, kept: Kept) -> None:
-        content = _KEPT.dump_json(kept)
+        content = dumped(kept)
         _internal_kv_put(self._key, content, overwrite=True, namespace=_NAMESPACE)
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -91,12 +106,30 @@ class Store:
             return None
 
 
+class Newest:
+    """Several keepers as one: everything goes to all of them, the newest of them counts."""
+
+    def __init__(self, *keepers: Keeper) -> None:
+        self._keepers = keepers
+
+    def read(self) -> Kept:
+        return max((keeper.read() for keeper in self._keepers), key=lambda kept: kept.saved_s)
+
+    def write(self, kept: Kept) -> None:
+        for keeper in self._keepers:
+            keeper.write(kept)
+
+
 def state_folder(configured: str) -> Path:
     found = configured or os.environ.get(FOLDER_VARIABLE)
     return Path(found) if found else Path.home() / ".local" / "state" / "squadron"
 
 
-def _parsed(content: bytes | None) -> Kept:
+def dumped(kept: Kept) -> bytes:
+    return _KEPT.dump_json(kept)
+
+
+def parsed(content: bytes | None) -> Kept:
     """Nothing when nothing was kept, or when it is of a version that says it in other words."""
     if not content:
         return Kept()

@@ -6,9 +6,11 @@ import asyncio
 from pathlib import Path
 
 from actors.front_door import FrontDoor
+from cluster.experiments.report import Cost
 from cluster.observability.metrics import node_samples
 from cluster.observability.statistics import model_statistics
 from cluster.protocols.extensions.statistics import ModelStatistics
+from cluster.routing.table import VariantRoute
 
 
 class NodeStatistics:
@@ -33,3 +35,16 @@ class NodeStatistics:
             model_statistics(node, name, self._door.version_of(table.routes[name]))
             for name in names
         ]
+
+    async def costs(self) -> dict[str, Cost]:
+        """What each variant's engines took on this node, by the time of their batches."""
+        found = await self.of()
+        table = self._door.table
+        return {
+            each.name: Cost(
+                rows=each.inference_count,
+                engine_s=sum(batch.compute_infer.ns for batch in each.batches) / 1e9,
+            )
+            for each in found
+            if isinstance(table.routes.get(each.name), VariantRoute)
+        }

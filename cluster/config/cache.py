@@ -46,10 +46,13 @@ class CacheConfig(Section):
     @model_validator(mode="after")
     def _redis_has_an_address(self) -> Self:
         if self.backend == "redis":
-            scheme = urlsplit(self.redis.url).scheme
-            if scheme not in ("redis", "rediss", "unix"):
-                # The address may hold a password: only its scheme is shown.
-                raise ValueError(
-                    f"redis.url must begin with redis://, rediss:// or unix://, got {scheme!r}"
-                )
+            check_scheme("redis.url", self.redis.url)
         return self
+
+
+def check_scheme(key: str, url: str) -> None:
+    """Raises: ValueError."""
+    scheme = urlsplit(url).scheme
+    if scheme not in ("redis", "rediss", "unix"):
+        # The address may hold a password: only its scheme is shown.
+        raise ValueError(f"{key} must begin with redis://, rediss:// or unix://, got {scheme!r}")

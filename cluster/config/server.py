@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cluster.config.cache import CacheConfig
+from cluster.config.cache import CacheConfig, RedisConfig, check_scheme
 from cluster.config.restricted import RestrictedApis
 from cluster.config.section import Mistake, Mistakes, Section
 
@@ -72,7 +72,8 @@ class ServerConfig(Section):
     each model is then an application of its own, never held by a door.
     `base_path` begins every HTTP path (`/triton` serves `/triton/v2/...`), except the probes under
     `/-/` and `/metrics`. `state_folder`: where what was set and counted at run time outlives the
-    cluster; empty: `$SQUADRON_STATE`, else `~/.local/state/squadron`.
+    cluster; empty: `$SQUADRON_STATE`, else `~/.local/state/squadron`. With
+    `state_redis.url` it is in that Redis too.
     """
 
     name: str = Field(default="squadron", min_length=1)
@@ -89,6 +90,13 @@ class ServerConfig(Section):
     restricted: tuple[RestrictedApis, ...] = ()
     base_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     state_folder: str = ""
+    state_redis: RedisConfig = RedisConfig()
+
+    @model_validator(mode="after")
+    def _redis_has_an_address(self) -> Self:
+        if self.state_redis.url:
+            check_scheme("state_redis.url", self.state_redis.url)
+        return self
 
     @model_validator(mode="after")
     def _every_port_is_its_own(self) -> Self:

@@ -70,7 +70,7 @@ class ArmCounts:
     drawn ones that came to an end. `log_latency` (of seconds) and `errors` (1 or 0) are of requests
     that were assigned by chance or key; `slow` those above the SLO; `quality` of feedback.
     `latency_buckets`: bucket of `quantiles` -> requests. `matched`: sent here by a header rule,
-    which says nothing about the arm. `engine_s`: seconds that engines computed.
+    which says nothing about the arm.
     """
 
     drawn: int = 0
@@ -78,7 +78,6 @@ class ArmCounts:
     answered: int = 0
     matched: int = 0
     slow: int = 0
-    engine_s: float = 0.0
     log_latency: Measure = Measure()
     errors: Measure = Measure()
     quality: Measure = Measure()
@@ -99,7 +98,6 @@ class ArmCounts:
             answered=self.answered + other.answered,
             matched=self.matched + other.matched,
             slow=self.slow + other.slow,
-            engine_s=self.engine_s + other.engine_s,
             log_latency=self.log_latency + other.log_latency,
             errors=self.errors + other.errors,
             quality=self.quality + other.quality,

@@ -20,6 +20,18 @@ class Tallied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a variant's engines took on one node since that started: seconds on their device (CPU or
+    GPU), for so many rows."""
+
+    rows: int = 0
+    engine_s: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(rows=self.rows + other.rows, engine_s=self.engine_s + other.engine_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
     """A value for one earlier request."""
 

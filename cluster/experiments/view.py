@@ -9,14 +9,21 @@ from cluster.config.experiment import ExperimentConfig
 from cluster.experiments.counts import Agreement, ArmCounts, totals
 from cluster.experiments.judge import ArmJudgement, judge
 from cluster.experiments.quantiles import quantile_ms
+from cluster.experiments.report import Cost
 from cluster.experiments.state import ExperimentState
 
 JsonObject = dict[str, object]
+_FREE: Mapping[str, Cost] = {}
 
 
 def experiment_view(
-    name: str, config: ExperimentConfig, state: ExperimentState, now_s: float
+    name: str,
+    config: ExperimentConfig,
+    state: ExperimentState,
+    now_s: float,
+    costs: Mapping[str, Cost] = _FREE,
 ) -> JsonObject:
+    """`costs`: of each variant, of all its callers."""
     judgement = judge(config, state.strata, state.peaks)
     is_over = state.status in ("rolled_back", "promoted")
     goal = config.analysis.goal
@@ -45,6 +52,7 @@ def experiment_view(
                 totals(state.strata, arm),
                 judgement.arms.get(arm),
                 max(1e-9, now_s - state.started_s),
+                costs.get(arm, Cost()),
             )
             for arm in arms
         ],
@@ -64,7 +72,12 @@ def _kind(config: ExperimentConfig) -> str:
 
 
 def _arm(
-    name: str, weight: float, counts: ArmCounts, judged: ArmJudgement | None, age_s: float
+    name: str,
+    weight: float,
+    counts: ArmCounts,
+    judged: ArmJudgement | None,
+    age_s: float,
+    cost: Cost,
 ) -> JsonObject:
     quality = counts.quality
     return {
@@ -76,7 +89,8 @@ def _arm(
         "matched": counts.matched,
         "callers": counts.units,
         "requests_per_s": round(counts.requests / age_s, 3),
-        "engine_s": round(counts.engine_s, 3),
+        "engine_s": round(cost.engine_s, 3),
+        "engine_ms_per_row": 1e3 * cost.engine_s / cost.rows if cost.rows else None,
         "latency_ms": {
             "p50": quantile_ms(counts.latency_buckets, 0.5),
             "p99": quantile_ms(counts.latency_buckets, 0.99),

@@ -265,6 +265,17 @@ def test_the_command_line_sets_and_shows(served: Running, tmp_path: Path) -> Non
     assert "Traceback" not in wrong.stderr
 
 
+def test_what_an_arm_costs_is_told(http: httpx.Client) -> None:
+    ask(http, "plain")
+
+    def costs() -> list[float | None]:
+        return [arm["engine_ms_per_row"] for arm in shown(http, "plain")["arms"]]
+
+    eventually(lambda: None not in costs(), "the engines' time is known")
+    # Both sleep 10 ms a row.
+    assert all(10 <= cost < 100 for cost in costs() if cost is not None)
+
+
 class Load:
     """Callers that ask and, where they know it, rate."""
 

@@ -1,0 +1,78 @@
+"""The controller's state and events in a Redis, for clusters whose head keeps nothing.
+
+The state is one value, replaced as a whole; events are a stream of their own that other programs
+can follow (`XREAD`). What is new goes in one exchange. A Redis that is slow or dead holds the
+controller up no longer than its timeout, and is then left alone for a while.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, cast
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from actors.experiments.kept import Event, Kept, dumped, parsed
+from cluster.config.cache import RedisConfig
+
+logger = logging.getLogger("squadron.controller")
+
+MAX_EVENTS = 100_000
+"""In the stream; older ones are dropped (about: Redis cuts by whole blocks)."""
+
+
+class RedisKeeper:
+    """`place` tells servers apart that share one Redis."""
+
+    def __init__(
+        self, config: RedisConfig, place: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._retry_after_s = config.retry_after_s
+        self._clock = clock
+        self._key = f"{config.prefix}:experiments:{place}"
+        self._left_alone_until_s = float("-inf")
+        self._told: set[Event] = set()
+        self._redis = Redis.from_url(
+            config.url,
+            socket_timeout=config.timeout_s,
+            socket_connect_timeout=config.timeout_s,
+            max_connections=config.max_connections,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def read(self) -> Kept:
+        """Nothing when Redis has nothing, or fails."""
+        try:
+            found = parsed(cast("bytes | None", self._redis.get(self._key)))
+        except (RedisError, OSError) as error:
+            self._fail(error)
+            return Kept()
+        self._told = set(found.events)
+        return found
+
+    def write(self, kept: Kept) -> None:
+        if self._clock() < self._left_alone_until_s:
+            return
+        fresh = [event for event in kept.events if event not in self._told]
+        try:
+            with self._redis.pipeline(transaction=False) as together:
+                together.set(self._key, dumped(kept))
+                for event in fresh:
+                    fields: dict[Any, Any] = {"event": json.dumps(asdict(event))}
+                    together.xadd(f"{self._key}:events", fields, maxlen=MAX_EVENTS)
+                together.execute()
+        except (RedisError, OSError) as error:
+            self._fail(error)
+            return
+        self._told = set(kept.events)
+
+    def _fail(self, error: Exception) -> None:
+        self._left_alone_until_s = self._clock() + self._retry_after_s
+        logger.warning("Redis keeps no state for now: %s", type(error).__name__)

@@ -1,0 +1,77 @@
+"""The controller's state in a real redis-server: kept, followed, dead."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from actors.experiments.kept import Event, Kept, Newest
+from actors.experiments.redis_keeper import RedisKeeper
+from cluster.config.cache import RedisConfig
+from cluster.config.experiment import ExperimentConfig
+from cluster.experiments.state import begin
+from tests.actors.caching.real_redis import needs_redis, redis_server
+from tests.cluster.experiments.making import arm
+
+pytestmark = needs_redis
+
+
+def kept(*reasons: str, saved_s: float = 1.0) -> Kept:
+    config = ExperimentConfig.model_validate({"split": {"a": 1, "b": 1}})
+    state = begin(config, "digest", 1.0)
+    return Kept(
+        saved_s=saved_s,
+        experiments={"e": state.counted({"a": arm(1, requests=100)}, state.weights)},
+        events=tuple(
+            Event(at_s=float(i), kind="traffic", subject="e", reason=reason)
+            for i, reason in enumerate(reasons)
+        ),
+    )
+
+
+def config(url: str) -> RedisConfig:
+    return RedisConfig(url=url, timeout_s=1.0)
+
+
+def test_the_next_controller_finds_what_was_kept(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        RedisKeeper(config(server.url), "here").write(kept("first"))
+
+        assert RedisKeeper(config(server.url), "here").read() == kept("first")
+        assert RedisKeeper(config(server.url), "elsewhere").read() == Kept()
+
+
+def test_each_event_is_in_the_stream_once(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        first = RedisKeeper(config(server.url), "here")
+        first.write(kept("one"))
+        first.write(kept("one", "two"))
+        second = RedisKeeper(config(server.url), "here")
+        second.read()
+        second.write(kept("one", "two", "three"))
+
+        found = server.client().xrange("squadron:experiments:here:events")
+
+    reasons = [json.loads(fields[b"event"])["reason"] for _, fields in found]  # type: ignore[union-attr]
+    assert reasons == ["one", "two", "three"]
+
+
+def test_a_dead_redis_keeps_nothing_and_breaks_nothing(tmp_path: Path) -> None:
+    now_s = [0.0]
+    with redis_server(tmp_path) as server:
+        keeper = RedisKeeper(config(server.url), "here", clock=lambda: now_s[0])
+        keeper.write(kept("one"))
+
+    keeper.write(kept("one", "two"))
+
+    assert keeper.read() == Kept()
+
+
+def test_the_newest_of_several_counts(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        old, new = (RedisKeeper(config(server.url), place) for place in ("old", "new"))
+        old.write(kept(saved_s=1.0))
+        new.write(replace(kept(), saved_s=2.0))
+
+        assert Newest(old, new).read().saved_s == 2.0
