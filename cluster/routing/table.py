@@ -56,6 +56,13 @@ class VariantFacts:
     max_model_len: int = 0
     tokenizer: str = ""
 
+    @property
+    def class_names(self) -> tuple[bytes, ...]:
+        """Of the card's postprocessing, else of the only output that has some."""
+        if self.labels or len(self.output_labels) != 1:
+            return self.labels
+        return tuple(name.encode() for name in next(iter(self.output_labels.values())))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantRoute:
@@ -229,7 +236,7 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
             response_cache=variant.response_cache,
             language_routing=variant.llm.routing if variant.llm is not None else _BY_PREFIX,
         )
-    labels = {name: fact.labels for name, fact in facts.items() if fact.labels}
+    labels = {name: found for name, fact in facts.items() if (found := fact.class_names)}
     decoupled = frozenset(name for name, fact in facts.items() if fact.is_decoupled)
     signatures = {name: route.signature for name, route in routes.items()}
     waiting: dict[str, ExperimentConfig | EnsembleConfig] = {
