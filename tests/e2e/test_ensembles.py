@@ -39,6 +39,9 @@ import numpy as np
 
 
 class Loudest:
+    def load(self, context):
+        pass
+
     def infer(self, inputs):
         return {"best": np.nanmax([inputs["p"], inputs["q"], inputs["r"]], axis=0)}
 """
@@ -61,7 +64,7 @@ def ensembles() -> dict[str, Any]:
         "hard-vote": graph(combine="hard_vote"),
         "stacked": graph(combine="stacking", model="photo-stack"),
         "code": graph(combine="code", model="loudest"),
-        "quorum": quorum,
+        "photo-quorum": quorum,
         "outer": {
             "inputs": ["image"],
             "outputs": ["labels", "scores"],
@@ -166,7 +169,7 @@ def directly(kind: str, members: list[Array], own: Path) -> Array:
         case "logit-mean":
             product = np.prod([m**w for m, w in zip(members, weights, strict=True)], axis=0)
             return product / product.sum()
-        case "soft-vote" | "quorum":
+        case "soft-vote" | "photo-quorum":
             return np.mean(members, axis=0)
         case "hard-vote":
             votes = np.zeros(1000)
@@ -184,7 +187,7 @@ def directly(kind: str, members: list[Array], own: Path) -> Array:
 
 @pytest.mark.parametrize("door", ["http", "grpc"])
 @pytest.mark.parametrize(
-    "kind", ["mean", "logit-mean", "soft-vote", "hard-vote", "stacked", "code", "quorum"]
+    "kind", ["mean", "logit-mean", "soft-vote", "hard-vote", "stacked", "code", "photo-quorum"]
 )
 def test_a_combiner_equals_direct_computation(
     started: Running, store: ModelStore, door: str, kind: str
@@ -236,7 +239,7 @@ def test_a_member_killed_under_load_fails_no_request_of_a_quorum(
 
     async def run() -> dict[int, int]:
         load = asyncio.create_task(
-            soak(started.http, "quorum", num_requests=300, concurrency=6, photo=photo)
+            soak(started.http, "photo-quorum", num_requests=300, concurrency=6, photo=photo)
         )
         while not load.done():
             await asyncio.sleep(0.5)
