@@ -2,9 +2,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.control.autoscaling.load import Scaling, VariantLoad
 from cluster.control.autoscaling.variant import VariantScaler
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"min_replicas": 3}, "max_replicas is 1, below min_replicas"),
+        ({"initial_replicas": 9}, "initial_replicas is 9, not between min_replicas"),
+        ({"season_s": 5}, "a season has 60 s or more"),
+        ({"max_replicsa": 5}, "Extra inputs"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AutoscalingConfig.model_validate(keys)
 
 
 class Run:
