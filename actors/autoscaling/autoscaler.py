@@ -8,17 +8,20 @@ table depends on it. While it is dead, every number stays as it is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import cast
+from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 
 from actors.autoscaling.setup import AutoscalingSetup
+from actors.controller import controller_name
 from actors.node_folder import metrics_folder
 from cluster.control.autoscaling.fleet import Fleet
 from cluster.control.autoscaling.gather import DeploymentReport, DoorReport, Gatherer
@@ -37,7 +40,8 @@ logger = logging.getLogger("squadron.autoscaling")
 class Autoscaler:
     """One an application."""
 
-    def __init__(self) -> None:
+    def __init__(self, app: str) -> None:
+        self._app = app
         self._setup: AutoscalingSetup | None = None
         self._fleet: Fleet | None = None
         self._gatherer = Gatherer(rows_at_once={})
@@ -64,7 +68,7 @@ class Autoscaler:
             self._gatherer.serve(variant, report)
         return {name: each.num_replicas for name, each in self._latest.items()}
 
-    async def decisions(self) -> list[dict[str, object]]:
+    def decisions(self) -> list[dict[str, object]]:
         """The latest decision of each variant, then the changes, the newest first; each with its
         `reason`, and `at_s` in seconds since 1970."""
         now_s = time.time()
@@ -76,11 +80,21 @@ class Autoscaler:
             await asyncio.sleep(PERIOD_S)
             try:
                 self._decide()
+                await self._publish()
             except Exception:
                 # One failed decision must not end the autoscaler; the numbers stay meanwhile.
                 logger.exception("no autoscaling decision")
             if time.monotonic() - self._heard_s > ORPHANED_S:
                 ray.actor.exit_actor()
+
+    async def _publish(self) -> None:
+        """The controller shows them (`GET /admin/v1/autoscaling`, `squadron explain`)."""
+        with contextlib.suppress(ValueError, RayActorError):  # no controller: it is coming back
+            # Ray types the result of an async method as never.
+            controller: Any = await asyncio.to_thread(
+                ray.get_actor, controller_name(self._app), NAMESPACE
+            )
+            await controller.decided.remote(self.decisions())
 
     def _decide(self) -> None:
         load = self._gatherer.look(time.monotonic())
@@ -122,5 +136,5 @@ def get_or_start_autoscaler(app: str) -> ActorHandle[Autoscaler]:
             max_restarts=-1,
             max_concurrency=100,
             num_cpus=0,
-        ).remote(),
+        ).remote(app),
     )

@@ -90,6 +90,10 @@ def test_replicas_come_with_the_load_and_go_without_it(started: Running) -> None
     assert len(started.replica_pids("slow")) == 3
     assert metric(started, 'squadron_autoscaling_target_replicas{variant="slow"}') == 3
     wait_until(lambda: len(started.replica_pids("slow")) == 1, "the replicas stayed")
+    told = httpx.get(f"{started.http}/admin/v1/autoscaling").json()
+    decisions = told["decisions"] if isinstance(told, dict) else told
+    assert {each["variant"] for each in decisions} == {"slow", "rare"}
+    assert all(each["reason"] for each in decisions)
 
 
 def test_a_variant_at_zero_holds_its_first_request_until_a_replica_answers(
