@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 from ray import serve
 
-from actors.autoscaling.recorded import BUSY, SERVED
+from actors.autoscaling.names import BUSY, SERVED
 from actors.delivery.node_link import NodeListener, replica_folder
 from actors.garbage import collect_rarely
 from actors.language.replica import LanguageReplica

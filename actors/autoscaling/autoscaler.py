@@ -20,6 +20,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
+from actors.autoscaling.names import NAMESPACE, autoscaler_name
 from actors.autoscaling.setup import AutoscalingSetup
 from actors.controller import controller_name
 from actors.node_folder import metrics_folder
@@ -28,9 +29,8 @@ from cluster.control.autoscaling.gather import DeploymentReport, DoorReport, Gat
 from cluster.control.autoscaling.load import Scaling
 from cluster.observability.metrics import make_metrics
 
-NAMESPACE = "squadron"
 PERIOD_S = 1.0
-MAX_KEPT = 500
+MAX_KEPT = 50
 ORPHANED_S = 60.0
 """Without a word from a door for this long the autoscaler ends itself."""
 
@@ -117,10 +117,6 @@ def told_as_text(scaling: Scaling) -> str:
 
 def _told(at_s: float, scaling: Scaling) -> dict[str, object]:
     return {**asdict(scaling), "at_s": at_s, "is_change": scaling.is_change}
-
-
-def autoscaler_name(app: str) -> str:
-    return f"squadron-autoscaler:{app}"
 
 
 def get_or_start_autoscaler(app: str) -> ActorHandle[Autoscaler]:

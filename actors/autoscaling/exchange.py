@@ -10,8 +10,7 @@ from typing import Any
 
 import ray
 
-from actors.autoscaling.autoscaler import NAMESPACE, autoscaler_name
-from actors.autoscaling.recorded import BUSY, SERVED
+from actors.autoscaling.names import BUSY, NAMESPACE, SERVED, autoscaler_name
 from cluster.control.autoscaling.gather import DeploymentReport
 
 PERIOD_S = 0.5
@@ -29,13 +28,18 @@ class Exchange:
         self._app = app
         self._lock = threading.Lock()
         self._seen: dict[str, DeploymentReport] = {}
+        self._looked_s: dict[str, float] = {}
         self._targets: Mapping[str, int] = {}
         self._told_s = 0.0
         self._thread = threading.Thread(target=self._run, name="squadron-autoscaling", daemon=True)
         self._thread.start()
 
     def tell(self, variant: str, context: Any) -> None:
-        """`context`: Serve's, of one deployment."""
+        """`context`: Serve's, of one deployment; what its replicas recorded costs it some work."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s.get(variant, 0.0) < PERIOD_S:
+            return
+        self._looked_s[variant] = now_s
         raw = context.raw_metrics or {}
         report = DeploymentReport(
             num_running=context.current_num_replicas,
