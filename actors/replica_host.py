@@ -61,6 +61,8 @@ class ReplicaHost:
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Serve asks for it where the deployment is autoscaled; its policy reads it."""
+        if isinstance(self._replica, LanguageReplica):
+            return {}  # its engine batches by itself: nothing tells how busy it was
         tally = self._replica.tally
         return {BUSY: tally.busy_s, SERVED: float(tally.num_served)}
 

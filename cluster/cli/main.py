@@ -7,7 +7,6 @@ import sys
 import typer
 
 from cluster.cli import admin, check, ensemble, kubernetes, models, serve
-from cluster.cli import admin, check, ensemble, models, serve
 from cluster.cli.toolchain import commands as toolchain
 from cluster.errors import ConfigError
 
