@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ray.serve import Application
 
+from actors.autoscaling.setup import autoscaling_setup
 from actors.deployments import HEALTH_PERIOD_S, bind_replica, deployment_of, replica_setup
 from actors.gateway import Gateway, GatewaySetup
 from actors.repository.control import RepositorySetup
@@ -66,11 +67,13 @@ def build(args: dict[str, object]) -> Application:
         graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options={"num_cpus": 0.1},
     )
+    generation = time.time_ns()
     setup = GatewaySetup(
         server=config.server,
         table=table,
         colocated=colocated,
-        generation=time.time_ns(),
+        generation=generation,
+        autoscaling=autoscaling_setup(config, table, generation),
         repository=RepositorySetup(config=config, store=store.root) if is_controlled else None,
         state_place=f"{config.server.name}\0{store.root}",
     )

@@ -239,7 +239,13 @@ class Controller:
             for action in actions
             if isinstance(action, SetState)
         }
-        await self._publish(table.with_states(states, version=0), reasons)
+        replicas = {
+            action.variant: action.num_replicas
+            for action in actions
+            if isinstance(action, SetState) and action.num_replicas is not None
+        }
+        table = table.with_states(states, version=0, replicas=replicas)
+        await self._publish(table, reasons)
         self._is_base_new = False
         if control is not None:
             for call in control.act(seen, is_at_rest=self._are_doors_at_rest()):

@@ -6,16 +6,19 @@ from typing import Any, cast
 
 from ray import serve
 from ray.serve import Application, Deployment
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import AutoscalingConfig as ServeAutoscaling
+from ray.serve.config import AutoscalingPolicy, RequestRouterConfig
 
 from actors.language.placement import deployment_options
 from actors.model_replica import ReplicaSetup
 from actors.replica_host import ReplicaHost
 from actors.variant_facts import Origin
+from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.config.variant import VariantConfig
 from cluster.routing.table import deployment_name
 
 HEALTH_PERIOD_S = 1.0
+POLICY = "actors.autoscaling.policy:SquadronPolicy"
 CONSISTENT_HASHING = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
@@ -54,9 +57,12 @@ def bind_replica(
             # Serve declares a path as well; its type stub is that of pydantic's first version.
             request_router_class=CONSISTENT_HASHING  # type: ignore[arg-type]
         )
+    how_many: dict[str, Any] = {"num_replicas": variant.replicas}
+    if variant.autoscaling is not None:
+        how_many = {"autoscaling_config": serve_autoscaling(setup.variant, variant.autoscaling)}
     host = deployment_of(ReplicaHost).options(
         name=deployment or deployment_name(setup.variant),
-        num_replicas=variant.replicas,
+        **how_many,
         # Our doors decide admission and deadlines; Serve's own limits stay looser.
         max_ongoing_requests=4096,
         health_check_period_s=HEALTH_PERIOD_S,
@@ -69,6 +75,19 @@ def bind_replica(
     )
     language: dict[str, Any] = deployment_options(variant, options)
     return (host.options(**language) if language else host).bind(setup)
+
+
+def serve_autoscaling(name: str, config: AutoscalingConfig) -> ServeAutoscaling:
+    """Serve asks our policy, which has waited already for what is to be waited for."""
+    return ServeAutoscaling(
+        min_replicas=config.min_replicas,
+        initial_replicas=config.first_replicas,
+        max_replicas=config.max_replicas,
+        upscale_delay_s=0,
+        downscale_delay_s=0,
+        downscale_to_zero_delay_s=0,
+        policy=AutoscalingPolicy(policy_function=POLICY, policy_kwargs={"variant": name}),
+    )
 
 
 def deployment_of(kind: type) -> Deployment:

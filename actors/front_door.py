@@ -16,12 +16,12 @@ from functools import partial
 from actors.caching.route_cache import RouteCache
 from actors.delivery.calls import call_of
 from actors.delivery.dispatch import Ticket
-from actors.delivery.dispatchers import Dispatchers, MakeTransport
+from actors.delivery.dispatchers import Arrivals, Dispatchers, MakeTransport
 from actors.ensembles.member import MemberRules
 from actors.ensembles.run import EnsembleRun, RunSetup
 from actors.experiments.desk import ExperimentDesk
 from actors.experiments.mirror import Mirror
-from actors.request_tally import RequestTally
+from actors.request_tally import RequestTally, SeeSums
 from actors.sequences.answers import MakeSequences, SequenceAnswers
 from actors.streams.answers import ONE_ANSWER, MakeStreams, StreamAnswers
 from cluster.config.server import ServerConfig
@@ -147,6 +147,14 @@ class FrontDoor:
     def flush_with(self, other: Callable[[], None]) -> None:
         """Call `other` whenever this door's own counts are written."""
         self._tally.flush_with(other)
+
+    def watch_tally(self, see: SeeSums) -> None:
+        """Show `see` this door's own counts whenever they are written."""
+        self._tally.watch(see)
+
+    def arrivals(self) -> Mapping[str, Arrivals]:
+        """Of every variant that was asked for."""
+        return self._dispatchers.arrivals()
 
     def enter(self) -> None:
         """Count a request in; `leave` counts it out. Raises: Overloaded when too many are."""

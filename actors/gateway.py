@@ -16,6 +16,8 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import Response
 
+from actors.autoscaling.door import report_load
+from actors.autoscaling.setup import AutoscalingSetup
 from actors.controller import get_or_start_controller
 from actors.delivery.node_link import NodeLinks, replica_folder
 from actors.delivery.transport import (
@@ -65,6 +67,7 @@ class GatewaySetup:
     generation: int
     repository: RepositorySetup | None = None
     state_place: str = ""
+    autoscaling: AutoscalingSetup | None = None
 
 
 class Gateway:
@@ -122,6 +125,10 @@ class Gateway:
         self._reporting: asyncio.Task[None] | None = None
         if self._door.experiments.is_needed:
             self._reporting = asyncio.get_running_loop().create_task(self._reporter.run())
+        self._telling_load: asyncio.Task[None] | None = None
+        if setup.autoscaling is not None:
+            load = report_load(self._door, setup.autoscaling, app, self._door_id)
+            self._telling_load = asyncio.get_running_loop().create_task(load)
 
     def _transport(self, route: VariantRoute) -> Transport:
         own = self._own.get(route.name)
@@ -160,6 +167,8 @@ class Gateway:
         # Serve's only hook. The process is killed `graceful_shutdown_timeout_s` after Serve asked,
         # which is longer than any deadline (see `actors.app`).
         self._door.is_draining = True
+        if self._telling_load is not None:
+            self._telling_load.cancel()
         patience_s = self._setup.server.limits.default_timeout_s
         await asyncio.gather(self._http.drain(patience_s), self._grpc.drain(patience_s))
         # Until here it takes every new table: it has been answering requests by it.

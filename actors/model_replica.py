@@ -88,10 +88,11 @@ class ModelReplica:
         if make_ready is None:
             self._computing.submit(self._warm_up).result()
         version = setup.variant, setup.card.version
+        self.tally = BatchTally(self._metrics, *version, flush_later=flush_later)
         self._runner = BatchRunner(
             self._engine_run,
             self._pipeline,
-            BatchTally(self._metrics, *version, flush_later=flush_later),
+            self.tally,
             is_batched=setup.card.batched,
         )
         self._pending = self._metrics.pending.labels(*version)

@@ -10,6 +10,7 @@ from contextlib import aclosing
 
 from ray import serve
 
+from actors.autoscaling.names import BUSY, SERVED
 from actors.delivery.node_link import NodeListener, replica_folder
 from actors.garbage import collect_rarely
 from actors.language.replica import LanguageReplica
@@ -57,6 +58,13 @@ class ReplicaHost:
         async with aclosing(self._replica.stream(message)) as parts:
             async for part in parts:
                 yield part
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Serve asks for it where the deployment is autoscaled; its policy reads it."""
+        if isinstance(self._replica, LanguageReplica):
+            return {}  # its engine batches by itself: nothing tells how busy it was
+        tally = self._replica.tally
+        return {BUSY: tally.busy_s, SERVED: float(tally.num_served)}
 
     def check_health(self) -> None:
         """Serve asks every health period. Raises: EngineFailed when it cannot answer."""

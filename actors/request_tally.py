@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cluster.observability.histogram import observe_many
 from cluster.observability.metrics import LATENCY_BUCKETS_S, Metrics
 
 FLUSH_S = 0.5
+
+SeeSums = Callable[[str, str, str, Sequence[int]], None]
+"""Model, variant, outcome, and how many requests were in each of `LATENCY_BUCKETS_S`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class RequestTally:
         self._metrics = metrics
         self._in_flight = in_flight
         self._sums: dict[tuple[str, str, str, str], _Sum] = {}
+        self._watchers: list[SeeSums] = []
         self._others: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -66,6 +70,10 @@ class RequestTally:
         """Call `other` whenever this is written."""
         self._others.append(other)
 
+    def watch(self, see: SeeSums) -> None:
+        """Show `see` the sums of each kind of request whenever they are written."""
+        self._watchers.append(see)
+
     def flush(self) -> None:
         """Write what came since the last time."""
         if self._timer is not None:
@@ -74,6 +82,8 @@ class RequestTally:
         sums, self._sums = self._sums, {}
         for key, total in sums.items():
             self._write(_Kind(*key), total)
+            for see in self._watchers:
+                see(key[0], key[2], key[3], total.buckets)
         num_in_flight = self._in_flight()
         self._metrics.in_flight.set(num_in_flight)
         if num_in_flight:

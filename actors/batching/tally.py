@@ -27,7 +27,8 @@ class _Sum:
 
 
 class BatchTally:
-    """Of one variant in one process. `add` and `flush` may come from two threads."""
+    """Of one variant in one process, `busy_s` and `num_served` since it began. `add` and
+    `flush` may come from two threads."""
 
     def __init__(
         self,
@@ -39,6 +40,8 @@ class BatchTally:
     ) -> None:
         """`flush_later` is given the flush, to be called at latest before somebody reads the
         metrics; without it every batch is written at once."""
+        self.busy_s = 0.0
+        self.num_served = 0
         self._metrics = metrics
         self._variant = variant
         self._labels = (variant, version)
@@ -51,6 +54,8 @@ class BatchTally:
     def add(self, *, rows: int, num_requests: int, queue_s: float, compute_s: float) -> None:
         """A batch was computed. `queue_s`: the waiting of all its requests together."""
         with self._lock:
+            self.busy_s += compute_s
+            self.num_served += num_requests
             total = self._sums.get(rows)
             if total is None:
                 total = self._sums[rows] = _Sum()

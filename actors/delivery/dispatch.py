@@ -112,6 +112,11 @@ class Dispatcher:
         return self._queue.rows_waiting + sum([ticket.rows for ticket in self._again])
 
     @property
+    def num_submitted(self) -> int:
+        """Since it was made."""
+        return self._next_id
+
+    @property
     def is_idle(self) -> bool:
         return not self.num_waiting and not self._num_under_way
 

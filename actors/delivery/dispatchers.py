@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from functools import partial
+from typing import NamedTuple
 
 from actors.delivery.dispatch import Dispatcher
 from actors.delivery.queue_tally import QueueTally
@@ -14,6 +15,14 @@ from cluster.scheduling.policy import policy_of
 
 MakeTransport = Callable[[VariantRoute], Transport]
 """A variant -> the way to its replicas."""
+
+
+class Arrivals(NamedTuple):
+    """Requests for a variant since its first one, and the rows that are here now."""
+
+    num_submitted: int
+    rows_waiting: int
+    rows_under_way: int
 
 
 class Dispatchers:
@@ -58,6 +67,13 @@ class Dispatchers:
         queues = [queue for (name, _), queue in self._known.items() if name in variants]
         parts = [(each.rows_waiting + each.rows_under_way) / each.window_rows for each in queues]
         return max(parts, default=0.0), sum(each.rows_waiting for each in queues)
+
+    def arrivals(self) -> dict[str, Arrivals]:
+        """By variant."""
+        return {
+            name: Arrivals(queue.num_submitted, queue.rows_waiting, queue.rows_under_way)
+            for (name, _), queue in self._known.items()
+        }
 
     def write_counts(self) -> None:
         self.refused.write([(name, queue) for (name, _), queue in self._known.items()])

@@ -58,7 +58,7 @@ class SequenceReplica:
         self._queue: SequenceQueue[_Work] = SequenceQueue(policy)
         self._states: dict[int, State] = {}
         metrics = make_metrics(metrics_at or metrics_folder())
-        self._tally = BatchTally(metrics, setup.variant, card.version)
+        self.tally = BatchTally(metrics, setup.variant, card.version)
         self._pending = metrics.pending.labels(setup.variant, card.version)
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._engine = self._computing.submit(make_ready or _ready_engine, setup).result()
@@ -179,7 +179,7 @@ class SequenceReplica:
         for member in run.members:
             if self._setup.sequences is not None and self._setup.sequences.state:
                 self._states[member.number] = self._tensors.new_state(outputs, member.row)
-        self._tally.add(
+        self.tally.add(
             rows=len(run.members),
             num_requests=len(run.members),
             queue_s=sum(started_s - member.item.arrived_s for member in run.members),

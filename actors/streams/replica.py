@@ -51,7 +51,7 @@ class StreamReplica:
             raise ConfigError(f"engine {setup.engine} cannot run a decoupled model", key="engine")
         self._streaming: StreamingEngine = self._engine
         version = setup.variant, setup.card.version
-        self._tally = BatchTally(metrics, *version)
+        self.tally = BatchTally(metrics, *version)
         self._open_gauge = metrics.pending.labels(*version)
         self._num_open = 0
         self._busy_since_s: float | None = None
@@ -119,7 +119,7 @@ class StreamReplica:
         finally:
             # In the engine's thread, after the step that is under way there; nobody waits for it.
             self._computing.submit(self._end, steps)
-            self._tally.add(rows=call.rows, num_requests=1, queue_s=0.0, compute_s=compute_s)
+            self.tally.add(rows=call.rows, num_requests=1, queue_s=0.0, compute_s=compute_s)
 
     def _step(self, steps: Iterator[Outputs]) -> tuple[Outputs | SquadronError | None, float]:
         """In the engine's thread: the next response, the error that ended the stream or its end."""

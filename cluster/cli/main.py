@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cluster.cli import admin, check, kubernetes, models, serve
+from cluster.cli import admin, check, ensemble, kubernetes, models, serve
 from cluster.cli.toolchain import commands as toolchain
 from cluster.errors import ConfigError
 
@@ -35,6 +35,7 @@ app.add_typer(admin.traffic_app, name="traffic")
 app.add_typer(admin.experiment_app, name="experiment")
 app.command(name="status")(admin.status)
 app.command(name="explain")(admin.explain)
+app.add_typer(ensemble.app, name="ensemble")
 app.command(name="serve")(serve.serve)
 app.command(name="check")(check.check)
 toolchain.add_to(app)

@@ -37,6 +37,8 @@ SERVE_ENVIRONMENT = {
     # One engine thread a replica; without it every replica starts a pool as wide as the machine.
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # What autoscaled replicas record is a second old at most, not ten.
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     # Nothing reaches for a model hub at run time.
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",

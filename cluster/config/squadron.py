@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from cluster.config.ensemble import EnsembleConfig, TopKStep, places_of
 from cluster.config.experiment import ExperimentConfig
+from cluster.config.scaling.autoscaling import AutoscalingBudget
 from cluster.config.section import Mistake, Mistakes, Section
 from cluster.config.server import ServerConfig
 from cluster.config.variant import NAME_PATTERN, VariantConfig
@@ -32,6 +33,7 @@ class SquadronConfig(Section):
 
     server: ServerConfig = ServerConfig()
     store: StoreConfig = StoreConfig()
+    autoscaling: AutoscalingBudget = AutoscalingBudget()
     variants: dict[str, VariantConfig] = Field(min_length=1)
     experiments: dict[str, ExperimentConfig] = Field(default_factory=dict)
     ensembles: dict[str, EnsembleConfig] = Field(default_factory=dict)

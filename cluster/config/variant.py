@@ -12,6 +12,7 @@ from cluster.config.device import parse_device
 from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
+from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.config.section import Section
 from cluster.config.sequences import SequencesConfig
 from cluster.errors import ConfigError
@@ -152,6 +153,7 @@ class VariantConfig(Section):
     `colocate`: whether each door holds the model itself, so that a request crosses no process; it
     is then scaled and killed with its door. `auto` does so with one replica of a small CPU model
     (`cluster.routing.colocation`). `placement`: the shards of each replica.
+    `autoscaling`: how many replicas run, by load, instead of `replicas`.
     """
 
     source: str | None = None
@@ -170,6 +172,7 @@ class VariantConfig(Section):
     limits: ProcessLimits = ProcessLimits()
     placement: PlacementConfig = PlacementConfig()
     llm: LanguageConfig | None = None
+    autoscaling: AutoscalingConfig | None = None
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
     @field_validator("source")
@@ -200,6 +203,18 @@ class VariantConfig(Section):
             raise ValueError("colocate: always excludes a sharded placement")
         if self.sequences is not None and self.placement.is_sharded:
             raise ValueError("sequences exclude a sharded placement")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_scaled(self) -> Self:
+        if self.autoscaling is None:
+            return self
+        if self.colocate == "always":
+            raise ValueError("autoscaling excludes colocate: always (it is scaled with its door)")
+        if self.sequences is not None:
+            raise ValueError("autoscaling excludes sequences (they belong to their replica)")
+        if "replicas" in self.model_fields_set:
+            raise ValueError("autoscaling excludes replicas; say autoscaling.initial_replicas")
         return self
 
     @model_validator(mode="after")

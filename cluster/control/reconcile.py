@@ -38,6 +38,7 @@ class VariantSeen:
     reason: str
     num_replicas: int
     deployment: DeploymentSeen | None
+    is_autoscaled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +59,13 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetState:
-    """Tell the doors that a variant serves, starts, or cannot."""
+    """Tell the doors that a variant serves, starts, or cannot; of one that is autoscaled also how
+    many replicas run."""
 
     variant: str
     state: ModelState
     reason: str
+    num_replicas: int | None = None
     kind: Literal["set_state"] = "set_state"
 
 
@@ -117,6 +120,7 @@ def variants_seen(
             reason=route.reason,
             num_replicas=route.num_replicas,
             deployment=deployments.get(route.deployment),
+            is_autoscaled=route.is_autoscaled,
         )
         for name, route in table.routes.items()
         if isinstance(route, VariantRoute) and not route.facts.unavailable
@@ -126,8 +130,11 @@ def variants_seen(
 def _states(snapshot: Snapshot) -> Iterator[SetState]:
     for name, variant in snapshot.variants.items():
         state, reason = judge_state(variant)
-        if (state, reason) != (variant.state, variant.reason):
-            yield SetState(variant=name, state=state, reason=reason)
+        seen, running = variant.deployment, None
+        if variant.is_autoscaled and seen is not None and seen.num_running != variant.num_replicas:
+            running = seen.num_running
+        if (state, reason) != (variant.state, variant.reason) or running is not None:
+            yield SetState(variant=name, state=state, reason=reason, num_replicas=running)
 
 
 def judge_state(variant: VariantSeen) -> tuple[ModelState, str]:
@@ -137,7 +144,9 @@ def judge_state(variant: VariantSeen) -> tuple[ModelState, str]:
         return "LOADING", "waiting for its first replica"
     if seen.num_running > 0:
         return "READY", ""
-    if variant.num_replicas == 0:
+    if variant.is_autoscaled and seen.status in ("HEALTHY", "DOWNSCALING"):
+        return "READY", "scaled to zero: the first request is held until a replica runs"
+    if variant.num_replicas == 0 and not variant.is_autoscaled:
         return "UNAVAILABLE", "scaled to zero"
     if seen.status == "DEPLOY_FAILED":
         return "UNAVAILABLE", seen.message or seen.status

@@ -51,9 +51,18 @@ class Metrics:
     cache: CacheMetrics
     door: DoorMetrics
     ensemble_events: Counter
+    autoscaling: AutoscalingMetrics
 
     def count_ensemble_event(self, ensemble: str, event: str) -> None:
         self.ensemble_events.labels(ensemble, event).inc()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoscalingMetrics:
+    """What is decided; the reasons are too many for labels (`squadron explain`, the log)."""
+
+    target: Gauge
+    changes: Counter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +145,19 @@ def _declared(registry: CollectorRegistry) -> Metrics:
         statistics=_statistics(registry),
         cache=declare_cache_metrics(registry),
         door=declare_door_metrics(registry),
+        autoscaling=AutoscalingMetrics(
+            target=gauge(
+                "squadron_autoscaling_target_replicas",
+                "Replicas that a variant is to have.",
+                ("variant",),
+                "livemax",
+            ),
+            changes=counter(
+                "squadron_autoscaling_changes_total",
+                "Decisions that changed the number, by what they came of.",
+                ("variant", "source"),
+            ),
+        ),
         ensemble_events=counter(
             "squadron_ensemble_events_total",
             "What ensembles did beside asking each member once.",

@@ -43,6 +43,8 @@ def _why_not(variant: VariantConfig, engine: EngineName, artefact_bytes: int) ->
         return f"engine {engine} has a process of its own"
     if variant.device != "cpu":
         return f"device is {variant.device}, not cpu"
+    if variant.autoscaling is not None:
+        return "it is autoscaled"
     if variant.replicas != 1:
         return f"{variant.replicas} replicas"
     if variant.optional:

@@ -56,11 +56,19 @@ class VariantFacts:
     max_model_len: int = 0
     tokenizer: str = ""
 
+    @property
+    def class_names(self) -> tuple[bytes, ...]:
+        """Of the card's postprocessing, else of the only output that has some."""
+        if self.labels or len(self.output_labels) != 1:
+            return self.labels
+        return tuple(name.encode() for name in next(iter(self.output_labels.values())))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantRoute:
-    """`app`: the Serve application of the deployment; empty: the door's own. Deployment names are
-    unique across applications."""
+    """`app`: the Serve application of the deployment; empty: the door's own. `is_autoscaled`:
+    `num_replicas` is what runs, and with none its requests are held until one does. Deployment
+    names are unique across applications."""
 
     name: str
     deployment: str
@@ -74,6 +82,7 @@ class VariantRoute:
     response_cache: ResponseCacheConfig = _NO_CACHE
     app: str = ""
     language_routing: RoutingConfig = _BY_PREFIX
+    is_autoscaled: bool = False
 
     @property
     def signature(self) -> Signature:
@@ -163,14 +172,20 @@ class RoutingTable:
         )
 
     def with_states(
-        self, states: Mapping[str, tuple[ModelState, str]], *, version: int
+        self,
+        states: Mapping[str, tuple[ModelState, str]],
+        *,
+        version: int,
+        replicas: Mapping[str, int] | None = None,
     ) -> RoutingTable:
-        """The same routes with the variants' states as observed."""
+        """The same routes with the variants' states, and numbers of replicas, as observed."""
         routes: dict[str, Route] = {}
         for name, route in self.routes.items():
             if isinstance(route, VariantRoute) and name in states:
                 state, reason = states[name]
                 route = replace(route, state=state, reason=reason)
+            if isinstance(route, VariantRoute) and replicas and name in replicas:
+                route = replace(route, num_replicas=replicas[name])
             routes[name] = route
         return replace(self, version=version, routes=routes)
 
@@ -215,13 +230,14 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
     """
     routes: dict[str, Route] = {}
     for name, variant in config.variants.items():
-        fact = facts[name]
+        fact, scaling = facts[name], variant.autoscaling
         routes[name] = VariantRoute(
             name=name,
             deployment=GATEWAY if fact.is_colocated else deployment_name(name),
             facts=fact,
             batching=variant.batching,
-            num_replicas=variant.replicas,
+            num_replicas=(variant.replicas if scaling is None else scaling.first_replicas),
+            is_autoscaled=scaling is not None,
             is_optional=variant.optional,
             sequences=variant.sequences,
             state="UNAVAILABLE" if fact.unavailable else "LOADING",
@@ -229,7 +245,7 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
             response_cache=variant.response_cache,
             language_routing=variant.llm.routing if variant.llm is not None else _BY_PREFIX,
         )
-    labels = {name: fact.labels for name, fact in facts.items() if fact.labels}
+    labels = {name: found for name, fact in facts.items() if (found := fact.class_names)}
     decoupled = frozenset(name for name, fact in facts.items() if fact.is_decoupled)
     signatures = {name: route.signature for name, route in routes.items()}
     waiting: dict[str, ExperimentConfig | EnsembleConfig] = {

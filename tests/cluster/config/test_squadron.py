@@ -32,9 +32,9 @@ def test_a_right_file_is_read() -> None:
 
 def test_an_unknown_key_names_file_key_value_and_what_is_allowed() -> None:
     assert mistakes(variants={"a": {"source": "m", "replicsa": 2}}) == (
-        "prod.yaml: variants.a.replicsa: unknown key, got 2; allowed: batching, card, colocate, "
-        "device, engine, limits, llm, optional, options, placement, processed, replicas, "
-        "resources, response_cache, sequences, source, threads (did you mean 'replicas'?)"
+        "prod.yaml: variants.a.replicsa: unknown key, got 2; allowed: autoscaling, batching, card, "
+        "colocate, device, engine, limits, llm, optional, options, placement, processed, "
+        "replicas, resources, response_cache, sequences, source, threads (did you mean 'replicas'?)"
     )
 
 

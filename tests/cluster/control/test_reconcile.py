@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from cluster.control.reconcile import (
 from cluster.experiments.counts import ArmCounts
 from cluster.experiments.state import begin
 from cluster.models import ModelState
+from cluster.routing.table import RoutingTable, VariantRoute
 from tests.cluster.experiments.making import arm, measure
 from tests.cluster.routing.test_table import table
 
@@ -101,3 +103,36 @@ def test_a_logged_pass_is_replayed_to_the_same_actions(sections: dict[str, Any])
     assert "\n" not in line
     assert any(isinstance(action, MoveTraffic) for action in logged.actions)
     assert reconcile(logged.snapshot) == logged.actions
+
+
+def autoscaled() -> RoutingTable:
+    made = table()
+    route = made.routes["a"]
+    assert isinstance(route, VariantRoute)
+    route = replace(route, is_autoscaled=True, num_replicas=1, state="READY", reason="")
+    return replace(made, routes={**made.routes, "a": route})
+
+
+def test_an_autoscaled_variant_at_zero_is_ready_and_says_what_happens() -> None:
+    (action,) = reconcile(Snapshot(variants=variants_seen(autoscaled(), {"variant-a": seen()})))
+
+    assert action == SetState(
+        variant="a",
+        state="READY",
+        reason="scaled to zero: the first request is held until a replica runs",
+        num_replicas=0,
+    )
+
+
+def test_the_doors_are_told_how_many_autoscaled_replicas_run() -> None:
+    observed = seen(running=3, starting=2, status="UPSCALING")
+
+    (action,) = reconcile(Snapshot(variants=variants_seen(autoscaled(), {"variant-a": observed})))
+
+    assert action == SetState(variant="a", state="READY", reason="", num_replicas=3)
+
+
+def test_a_table_with_states_has_the_numbers_that_were_seen() -> None:
+    made = autoscaled().with_states({"a": ("READY", "")}, version=2, replicas={"a": 5})
+
+    assert [variant.num_replicas for variant in made.variants_of("a")] == [5]

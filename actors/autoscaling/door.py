@@ -1,0 +1,90 @@
+"""A door tells the autoscaler what is asked of each variant, once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from actors.autoscaling.autoscaler import get_or_start_autoscaler
+from actors.autoscaling.setup import AutoscalingSetup
+from actors.front_door import FrontDoor
+from cluster.control.autoscaling.gather import DoorLoad, DoorReport
+from cluster.observability.metrics import LATENCY_BUCKETS_S
+
+PERIOD_S = 1.0
+
+logger = logging.getLogger("squadron.autoscaling")
+
+
+class LoadWatch:
+    """Adds up what a door's counts say; they are kept anyway, so a request costs nothing more."""
+
+    def __init__(self, door: FrontDoor, setup: AutoscalingSetup) -> None:
+        self._door = door
+        self._setup = setup
+        self._arrived: dict[str, int] = {}
+        self._answered: Counter[str] = Counter()
+        self._in_time: Counter[str] = Counter()
+        self._ensembles: Counter[str] = Counter()
+        door.watch_tally(self._see)
+
+    def take(self) -> DoorReport:
+        """What came since it was last asked."""
+        arrived = self._door.arrivals()
+        variants: dict[str, DoorLoad] = {}
+        for name in self._setup.variants:
+            total, waiting, under_way = arrived.get(name, (0, 0, 0))
+            variants[name] = DoorLoad(
+                num_arrived=max(0, total - self._arrived.get(name, 0)),
+                rows_waiting=waiting,
+                rows_under_way=under_way,
+                num_answered=self._answered[name],
+                num_in_time=self._in_time[name],
+            )
+            self._arrived[name] = total
+        report = DoorReport(variants=variants, ensembles=dict(self._ensembles))
+        self._answered.clear()
+        self._in_time.clear()
+        self._ensembles.clear()
+        return report
+
+    def _see(self, model: str, variant: str, outcome: str, buckets: Sequence[int]) -> None:
+        count = sum(buckets)
+        if model in self._setup.calls:
+            self._ensembles[model] += count
+        slo_s = self._setup.slo_s.get(variant)
+        if slo_s is not None and outcome == "success":
+            self._answered[variant] += count
+            self._in_time[variant] += num_in_time(buckets, slo_s)
+
+
+def num_in_time(buckets: Sequence[int], slo_s: float) -> int:
+    """Those that took at most `slo_s`; inside a bucket as if they were spread evenly."""
+    index = bisect_right(LATENCY_BUCKETS_S, slo_s)
+    whole = sum(buckets[:index])
+    if index >= len(LATENCY_BUCKETS_S):
+        return whole + buckets[index]
+    low = LATENCY_BUCKETS_S[index - 1] if index else 0.0
+    share = (slo_s - low) / (LATENCY_BUCKETS_S[index] - low)
+    return whole + round(buckets[index] * share)
+
+
+async def report_load(door: FrontDoor, setup: AutoscalingSetup, app: str, door_id: str) -> None:
+    """For ever. Without an autoscaler the counts of that second are lost, nothing else."""
+    watch = LoadWatch(door, setup)
+    # Ray types the result of an async method as never; calls of the actor do return.
+    actor: Any = None
+    while True:
+        await asyncio.sleep(PERIOD_S)
+        report = watch.take()
+        try:
+            if actor is None:
+                actor = await asyncio.to_thread(get_or_start_autoscaler, app)
+            await actor.report.remote(door_id, setup, report)
+        except Exception as error:
+            actor = None
+            logger.warning("no autoscaler (%s); the numbers stay", type(error).__name__)

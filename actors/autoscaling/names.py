@@ -1,0 +1,11 @@
+"""What the autoscaler, Serve's policy and the replicas call each other."""
+
+NAMESPACE = "squadron"
+
+BUSY = "squadron_busy_s"
+SERVED = "squadron_served"
+"""What a replica records for Serve: seconds of the engine, and requests, since it started."""
+
+
+def autoscaler_name(app: str) -> str:
+    return f"squadron-autoscaler:{app}"

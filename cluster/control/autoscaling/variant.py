@@ -1,0 +1,192 @@
+"""How many replicas one variant is to have: forecast, capacity, guard, delays."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from cluster.config.scaling.autoscaling import AutoscalingConfig
+from cluster.control.autoscaling.capacity import replicas_for
+from cluster.control.autoscaling.forecast import RateForecast
+from cluster.control.autoscaling.load import Scaling, VariantLoad
+
+ATTAINMENT_S = 30.0
+MIN_ANSWERS = 20
+"""Fewer answers than these say nothing of a share of 99 %."""
+
+MAX_VARIABILITY = 12.0
+SERVICE_SHARE = 0.2
+"""How much of a new measurement the service time takes over; a replica's batches change it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    num: int
+    reason: str
+    rate: float = 0.0
+    is_guard: bool = False
+
+
+class VariantScaler:
+    """Remembers what it has seen of one variant. `decide` is asked about once a second.
+
+    Without a measured service time the number stays, but for the first request after zero.
+    """
+
+    def __init__(self, variant: str, config: AutoscalingConfig) -> None:
+        self._variant = variant
+        self._config = config
+        self.forecast = RateForecast(
+            look_back_s=config.look_back_period_s,
+            season_s=config.season_s,
+            quantile=config.forecast_quantile,
+        )
+        self.service_s: float | None = None
+        self.startup_s = config.startup_s
+        self.last_arrival_s: float | None = None
+        self._wishes: deque[tuple[float, int]] = deque()
+        self._answers: deque[tuple[float, int, int]] = deque()
+        self._began_s: float | None = None
+        self._raised: deque[tuple[float, int]] = deque()
+        self._mended_s = -math.inf
+
+    def decide(self, load: VariantLoad, *, rate_at_least: float = 0.0) -> Scaling:
+        """`rate_at_least`: what ensembles are expected to ask of it."""
+        self._observe(load)
+        wish = self._wish(load, rate_at_least)
+        num, why = self._after_delays(load, wish)
+        # What was taken back before it ran tells nothing of how long a start takes.
+        self._raised = deque(each for each in self._raised if each[1] <= num)
+        if num > load.num_target:
+            self._raised.append((load.at_s, num))
+        return Scaling(
+            variant=self._variant,
+            at_s=load.at_s,
+            num_before=load.num_target,
+            num_replicas=num,
+            reason=why,
+            wanted=wish.num,
+            rate=wish.rate,
+            service_s=self.service_s or 0.0,
+            is_guard=wish.is_guard,
+        )
+
+    def _observe(self, load: VariantLoad) -> None:
+        now_s = load.at_s
+        if self._began_s is None:
+            self._began_s = now_s
+        self.forecast.observe(now_s, load.window_s, load.num_arrived)
+        if load.num_arrived or load.num_waiting or self.last_arrival_s is None:
+            self.last_arrival_s = now_s
+        if load.busy_s is not None and load.num_served > 0:
+            seen_s = load.busy_s / load.num_served
+            known_s = self.service_s
+            self.service_s = (
+                seen_s if known_s is None else known_s + SERVICE_SHARE * (seen_s - known_s)
+            )
+        # How long those took to start that have been asked for.
+        while self._raised and load.num_running >= self._raised[0][1]:
+            at_s, _ = self._raised.popleft()
+            self.startup_s += 0.3 * (max(now_s - at_s, 0.1) - self.startup_s)
+        self._answers.append((now_s, load.num_answered, load.num_in_time))
+        while self._answers[0][0] < now_s - ATTAINMENT_S:
+            self._answers.popleft()
+
+    def _wish(self, load: VariantLoad, rate_at_least: float) -> _Wish:
+        config = self._config
+        if load.num_target == 0 and (load.num_waiting or load.num_arrived):
+            text = f"{load.num_waiting or load.num_arrived} requests are held and no replica runs"
+            return _Wish(num=1, reason=text, is_guard=True)
+        service_s = self.service_s
+        if service_s is None:
+            return _Wish(num=load.num_target, reason="its service time is not measured yet")
+        ahead_s = self.startup_s + load.window_s
+        forecast = self.forecast.ahead(load.at_s, ahead_s)
+        rate, source = forecast.rate, forecast.source
+        if rate_at_least > rate:
+            rate, source = rate_at_least, "its ensembles"
+        slo_s = config.slo_ms / 1e3
+        variability = min(MAX_VARIABILITY, (self.forecast.dispersion() + 0.5) / 2)
+        num = replicas_for(
+            rate=rate,
+            service_s=service_s,
+            wait_s=max(0.0, slo_s - 1.5 * service_s),
+            miss_share=1 - config.slo_share,
+            variability=max(0.5, variability),
+        )
+        wish = _Wish(
+            num=num,
+            rate=rate,
+            reason=f"{rate:.1f} requests/s expected in {ahead_s:.0f} s ({source}) at "
+            f"{service_s * 1e3:.0f} ms each: {num} keep {config.slo_share:.1%} below "
+            f"{config.slo_ms:g} ms",
+        )
+        return self._guarded(load, wish, service_s, slo_s)
+
+    def _guarded(self, load: VariantLoad, wish: _Wish, service_s: float, slo_s: float) -> _Wish:
+        """More at once when the requests that wait now cannot be in time."""
+        wait_s = load.num_waiting * service_s / max(1, load.num_running)
+        if wait_s > slo_s / 2:
+            rate = max(wish.rate, load.num_arrived / load.window_s)
+            busy = rate * service_s / 0.8
+            backlog = load.num_waiting * service_s / max(self.startup_s, slo_s)
+            num = max(wish.num, math.ceil(busy + backlog))
+            text = (
+                f"{load.num_waiting} requests wait, the last of them {wait_s:.2f} s, more than "
+                f"half of {self._config.slo_ms:g} ms: {num} clear them in {self.startup_s:.0f} s"
+            )
+            return _Wish(num=num, rate=rate, reason=text, is_guard=True)
+        answered = sum(each for _, each, _ in self._answers)
+        in_time = sum(each for _, _, each in self._answers)
+        is_settled = load.num_running >= load.num_target
+        has_waited = load.at_s - self._mended_s > max(self.startup_s, ATTAINMENT_S)
+        is_busy = wish.rate * service_s > 0.3 * load.num_running
+        if answered < MIN_ANSWERS or in_time >= self._config.slo_share * answered:
+            return wish
+        if is_settled and has_waited and is_busy and wish.num <= load.num_target:
+            self._mended_s = load.at_s
+            text = (
+                f"{in_time / answered:.1%} of the last {answered} answers were in time, of "
+                f"{self._config.slo_share:.1%}: one replica more"
+            )
+            return _Wish(num=load.num_target + 1, rate=wish.rate, reason=text, is_guard=True)
+        return wish
+
+    def _after_delays(self, load: VariantLoad, wish: _Wish) -> tuple[int, str]:
+        """Bounds, delays, the least step; and the sentence."""
+        config, now_s, before = self._config, load.at_s, load.num_target
+        self._wishes.append((now_s, wish.num))
+        longest_s = max(config.downscale_delay_s, config.upscale_delay_s)
+        while self._wishes[0][0] < now_s - longest_s:
+            self._wishes.popleft()
+        assert self._began_s is not None
+        highest = max(n for at_s, n in self._wishes if at_s >= now_s - config.downscale_delay_s)
+        lowest = min(n for at_s, n in self._wishes if at_s >= now_s - config.upscale_delay_s)
+        # What came before it began to look is not known: it may not take away what is there.
+        can_fall = now_s - self._began_s >= config.downscale_delay_s
+        num, why = before, wish.reason
+        if wish.num > before:
+            num = wish.num if wish.is_guard else max(before, lowest)
+            if num == before:
+                why += f"; wanted for less than upscale_delay_s ({config.upscale_delay_s:g} s)"
+        elif wish.num < before and can_fall and highest < before:
+            num = highest
+        elif wish.num < before:
+            why += f"; {before} stay for downscale_delay_s ({config.downscale_delay_s:g} s)"
+        if num == 0 and before > 0 and not self._may_be_zero(now_s):
+            num = 1
+            why = f"nobody has asked for less than {config.to_zero_delay_s:g} s"
+        bounded = min(max(num, config.min_replicas), config.max_replicas)
+        if bounded != num:
+            name = "max_replicas" if bounded < num else "min_replicas"
+            why += f"; {name} is {bounded}"
+        step = abs(bounded - before)
+        is_free = bounded > 0 and config.min_replicas <= before <= config.max_replicas
+        if 0 < step < config.min_step and is_free and not wish.is_guard:
+            return before, f"{why}; a step of {step} is below min_step ({config.min_step})"
+        return bounded, why
+
+    def _may_be_zero(self, now_s: float) -> bool:
+        last_s = self.last_arrival_s
+        return last_s is not None and now_s - last_s >= self._config.to_zero_delay_s

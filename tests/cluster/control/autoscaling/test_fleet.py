@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.config.scaling.autoscaling import AutoscalingBudget, AutoscalingConfig
+from cluster.control.autoscaling.fleet import Fleet, FleetLoad, Scaled
+from cluster.control.autoscaling.load import Scaling, VariantLoad
+
+
+def fleet(
+    *names: str,
+    calls: dict[str, dict[str, float]] | None = None,
+    budget: dict[str, Any] | None = None,
+    **config: Any,
+) -> Fleet:
+    made = AutoscalingConfig.model_validate({"max_replicas": 20, "downscale_delay_s": 5} | config)
+    scaled = {name: Scaled(config=made, memory_bytes=100) for name in names}
+    limits = AutoscalingBudget.model_validate(budget or {})
+    return Fleet(scaled, calls=calls or {}, budget=limits)
+
+
+def looks(
+    made: Fleet, rates: dict[str, int], count: int = 20, start_s: int = 0, **ensembles: int
+) -> dict[str, Scaling]:
+    """Every request takes 0.1 s; what was wanted last runs."""
+    found: dict[str, Scaling] = {}
+    for second in range(start_s + 1, start_s + count + 1):
+        loads = {}
+        for name, rate in rates.items():
+            num = found[name].num_replicas if name in found else 1
+            loads[name] = VariantLoad(
+                at_s=second,
+                window_s=1.0,
+                num_arrived=rate,
+                num_waiting=0,
+                num_running=num,
+                num_target=num,
+                busy_s=0.1 * max(rate, 1),
+                num_served=max(rate, 1),
+            )
+        told = FleetLoad(at_s=second, window_s=1.0, variants=loads, ensembles=ensembles)
+        found = {each.variant: each for each in made.decide(told)}
+    return found
+
+
+def test_the_later_steps_of_an_ensemble_grow_with_its_requests_before_any_reached_them() -> None:
+    made = fleet("first", "second", "other", calls={"both": {"first": 1.0, "second": 0.5}})
+
+    found = looks(made, {"first": 40, "second": 0, "other": 0}, both=40)
+
+    assert found["first"].num_replicas > found["second"].num_replicas > 2
+    assert "its ensembles" in found["second"].reason
+    assert found["other"].num_replicas == 1
+
+
+def test_a_variant_that_told_nothing_is_left_as_it_is() -> None:
+    made = fleet("a", "b")
+
+    assert set(looks(made, {"a": 5})) == {"a"}
+
+
+def test_the_cost_cap_takes_from_where_most_room_is_left() -> None:
+    free = looks(fleet("a", "b"), {"a": 40, "b": 10})
+    capped = looks(fleet("a", "b", budget={"max_cost": 6}), {"a": 40, "b": 10})
+
+    assert sum(each.num_replicas for each in free.values()) > 6
+    assert sum(each.num_replicas for each in capped.values()) == 6
+    assert capped["a"].num_replicas > capped["b"].num_replicas >= 1
+    assert any("by autoscaling.max_cost (6)" in each.reason for each in capped.values())
+
+
+def test_when_memory_is_short_what_was_asked_least_recently_goes() -> None:
+    made = fleet(
+        "old", "older", "new", budget={"max_memory_bytes": 200}, min_replicas=0, initial_replicas=0
+    )
+    looks(made, {"old": 0, "older": 3}, count=10)
+    looks(made, {"old": 3, "older": 0}, count=20, start_s=10)
+    found = looks(made, {"old": 0, "older": 0, "new": 3}, count=16, start_s=30)
+
+    assert found["older"].num_replicas == 0
+    assert found["new"].num_replicas == 1
+
+
+def test_a_variant_that_may_not_go_to_zero_is_not_evicted() -> None:
+    made = fleet("a", "b", budget={"max_memory_bytes": 100})
+
+    found = looks(made, {"a": 0, "b": 0})
+
+    assert {name: each.num_replicas for name, each in found.items()} == {"a": 1, "b": 1}
