@@ -7,6 +7,7 @@ import sys
 import typer
 
 from cluster.cli import admin, check, ensemble, kubernetes, models, serve
+from cluster.cli.plan import command as planning
 from cluster.cli.toolchain import commands as toolchain
 from cluster.errors import ConfigError
 
@@ -27,6 +28,8 @@ app = typer.Typer(
       squadron check serve_configs/prod.yaml      is this file right?
 
       squadron status --watch                     what runs, and how the traffic splits
+
+      squadron plan --topology serve_configs/topologies/eight_gpus.yaml   where should models go?
     """,
 )
 app.add_typer(models.app, name="models")
@@ -38,6 +41,7 @@ app.command(name="explain")(admin.explain)
 app.add_typer(ensemble.app, name="ensemble")
 app.command(name="serve")(serve.serve)
 app.command(name="check")(check.check)
+app.command(name="plan")(planning.plan)
 toolchain.add_to(app)
 
 

@@ -143,7 +143,7 @@ def best_of(
     topology = cluster_of_16()
     found: list[Filled] = []
     for layout in layouts(topology, topology.sites()):
-        if has_mixed_shapes or not _is_mixed(layout):
+        if has_mixed_shapes or _is_theirs(layout):
             tried = fill(
                 layout,
                 cuts_of(layout, wanted),
@@ -178,8 +178,10 @@ def row(slo_scale: float, *, planning_seconds: float = 750.0, seed: int = 1) -> 
     )
 
 
-def _is_mixed(layout: Layout) -> bool:
-    return any(min(g.degrees.stages, g.degrees.tensor) > 1 for g in layout.groups)
+def _is_theirs(layout: Layout) -> bool:
+    """Equal groups that are either pipelines or slices."""
+    degrees = {group.degrees for group in layout.groups}
+    return len(degrees) == 1 and all(min(d.stages, d.tensor) == 1 for d in degrees)
 
 
 def main() -> None:

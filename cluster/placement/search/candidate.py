@@ -57,8 +57,9 @@ Evaluate = Callable[[Candidate], Evaluation]
 
 def score(candidate: Candidate, found: Evaluation) -> float:
     """Attainment first, then speed, then copies to spare. Source: AlpaServe's evaluator; copies
-    count per group here, so that in a large cluster they do not outweigh speed."""
-    copies = candidate.num_replicas / max(1, len(candidate.groups))
+    count per device here, so that in a large cluster they do not outweigh speed."""
+    devices = sum(group.degrees.num_devices for group in candidate.groups)
+    copies = candidate.num_replicas / max(1, devices)
     return found.attainment - found.mean_latency_s / 1e4 + copies / 1e6
 
 

@@ -31,6 +31,9 @@ class ModelFacts:
     request takes on one device of (kind of device, seconds); FLOPs then only say how that divides
     over the layers. `splits`: what a tensor degree must divide, by name. `weight_bits`: of most
     weights. `working_bytes`: what a request needs beside weights, activations and cache.
+    `tied_bytes`: the head's weights where they are the embedding's, so that they are held twice as
+    soon as the two are apart. `num_passes`: how often a request goes through all layers, once and
+    for each token it generates.
     """
 
     kind: str
@@ -42,6 +45,8 @@ class ModelFacts:
     can_be_split: bool = True
     weight_bits: int = 16
     working_bytes: int = 0
+    tied_bytes: int = 0
+    num_passes: int = 1
     note: str = ""
 
     @property

@@ -15,6 +15,8 @@ from cluster.topology import Site, Topology
 MAX_STAGES = 8
 MAX_TENSOR = 8
 """AlpaServe searches up to 8 stages and 4 slices; nodes of today join 8 GPUs by a switch."""
+SMALL = 8
+"""Devices up to which odd sizes are tried too: what 3 devices can hold must not ask for 4."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,20 +34,21 @@ class Layout:
 
 
 def layouts(topology: Topology, sites: tuple[Site, ...]) -> tuple[Layout, ...]:
-    """Groups of 1, 2, 4 … devices of one class, in every shape of stages and slices. Slices of a
-    stage share a node; what is left over becomes smaller groups of the same kind of shape."""
-    largest = 1
-    while largest * 2 <= min(len(sites), MAX_STAGES * MAX_TENSOR):
-        largest *= 2
+    """Groups of devices of one class in every shape of stages and slices, by rising size: powers
+    of two, what divides the devices, and any size in a small cluster. Slices of a stage share a
+    node; what is left over becomes smaller groups."""
     found: list[Layout] = []
-    size = 1
-    while size <= largest:
+    for size in _sizes(len(sites)):
         for degrees in _shapes(size):
             layout = _layout(topology, sites, degrees)
             if layout is not None:
                 found.append(layout)
-        size *= 2
     return tuple(found)
+
+
+def _sizes(num_sites: int) -> list[int]:
+    odd = {size for size in range(1, MAX_STAGES + 1) if num_sites <= SMALL or num_sites % size == 0}
+    return sorted(size for size in odd | {2**n for n in range(7)} if size <= num_sites)
 
 
 def cuts_of(layout: Layout, demands: tuple[Demand, ...]) -> Cuts:
@@ -63,11 +66,9 @@ def cuts_of(layout: Layout, demands: tuple[Demand, ...]) -> Cuts:
 
 
 def _shapes(size: int) -> Iterator[Degrees]:
-    tensor = 1
-    while tensor <= size:
-        if tensor <= MAX_TENSOR and size // tensor <= MAX_STAGES:
+    for tensor in range(1, min(size, MAX_TENSOR) + 1):
+        if size % tensor == 0 and size // tensor <= MAX_STAGES:
             yield Degrees(stages=size // tensor, tensor=tensor)
-        tensor *= 2
 
 
 def _layout(topology: Topology, sites: tuple[Site, ...], degrees: Degrees) -> Layout | None:

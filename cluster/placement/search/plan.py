@@ -43,13 +43,13 @@ class PlannedReplica:
             return {
                 "strategy": "tensor",
                 "shards": self.degrees.tensor,
-                "devices": [shard.site.device.name for shard in self.shards],
+                "devices": [_device(shard.site) for shard in self.shards],
             }
         firsts = [shard for shard in self.shards if not shard.tensor_rank]
         section: dict[str, object] = {
             "strategy": "pipeline",
             "shard_map": {
-                f"layers.{shard.layers.start}-{shard.layers.stop - 1}": shard.site.device.name
+                f"layers.{shard.layers.start}-{shard.layers.stop - 1}": _device(shard.site)
                 for shard in firsts
             },
         }
@@ -117,3 +117,8 @@ class Shortage:
     device_bytes: int
     fits_in_int8: bool
     rejected: tuple[Rejected, ...]
+
+
+def _device(site: Site) -> str:
+    """As a configuration names it: a CPU slot has no number there."""
+    return "cpu" if site.device.kind == "cpu" else site.device.name

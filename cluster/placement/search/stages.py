@@ -83,8 +83,11 @@ def cut(model: ModelFacts, degrees: Degrees, ground: Ground, concurrency: int = 
         is_last = index == len(runs) - 1
         leaves = model.layers[run.stop - 1].activation_bytes
         hop = 0.0 if is_last else hop_s + ground.between.seconds(leaves)
+        hop += 0.0 if is_last else (model.num_passes - 1) * (hop_s + ground.between.latency_s)
         stage_s.append(sums[end] - sums[begin] + hop)
-    weights = [-(-sum(p.weight_bytes for p in _of(model, run)) // degrees.tensor) for run in runs]
+    wholes = [sum(part.weight_bytes for part in _of(model, run)) for run in runs]
+    wholes[-1] += model.tied_bytes if degrees.stages > 1 else 0
+    weights = [-(-whole // degrees.tensor) for whole in wholes]
     held = [
         weight + _beside(model, run, degrees.tensor, concurrency)
         for weight, run in zip(weights, runs, strict=True)
@@ -134,7 +137,10 @@ def _beside(model: ModelFacts, run: range, tensor: int, concurrency: int) -> int
 def _seconds(model: ModelFacts, tensor: int, ground: Ground) -> list[float]:
     device = ground.device
     alone = [
-        max(part.flops / device.flops_per_s, part.weight_bytes / device.memory_bytes_per_s)
+        max(
+            part.flops / device.flops_per_s,
+            model.num_passes * _read(model, part) / device.memory_bytes_per_s,
+        )
         if part.flops
         else 0.0
         for part in model.parts
@@ -145,15 +151,22 @@ def _seconds(model: ModelFacts, tensor: int, ground: Ground) -> list[float]:
     if tensor == 1:
         return [scale * seconds for seconds in alone]
     return [
-        scale * seconds / tensor + part.num_collectives * _all_reduce_s(part, tensor, ground.inside)
+        scale * seconds / tensor
+        + part.num_collectives * _all_reduce_s(part, tensor, ground.inside, model.num_passes)
         for seconds, part in zip(alone, model.parts, strict=True)
     ]
 
 
-def _all_reduce_s(part: LayerFacts, tensor: int, link: Link) -> float:
-    """A ring: each device sends 2 (n - 1) / n of the bytes in 2 (n - 1) messages."""
+def _read(model: ModelFacts, part: LayerFacts) -> int:
+    """Weights that one pass reads: a head that is tied reads the embedding's."""
+    return part.weight_bytes or (model.tied_bytes if part is model.head else 0)
+
+
+def _all_reduce_s(part: LayerFacts, tensor: int, link: Link, num_passes: int) -> float:
+    """A ring: each device sends 2 (n - 1) / n of the bytes in 2 (n - 1) messages, once a pass."""
     steps = 2 * (tensor - 1)
-    return steps * link.latency_s + steps / tensor * part.activation_bytes / link.bytes_per_s
+    bytes_s = steps / tensor * part.activation_bytes / link.bytes_per_s
+    return num_passes * steps * link.latency_s + bytes_s
 
 
 def _runs(seconds: list[float], num_layers: int, stages: int) -> tuple[range, ...]:

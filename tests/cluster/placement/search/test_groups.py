@@ -18,6 +18,8 @@ def test_every_shape_of_a_node_is_a_layout() -> None:
         "4 x single",
         "2 x pipeline 2",
         "2 x tensor 2",
+        "1 x pipeline 3, 1 x single",
+        "1 x tensor 3, 1 x single",
         "1 x pipeline 4",
         "1 x pipeline 2 x tensor 2",
         "1 x tensor 4",
