@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -68,6 +69,9 @@ class GatewaySetup:
 class Gateway:
     """Ready when its ports listen."""
 
+    # Serve tears down also what never came to stand.
+    _is_open = False
+
     # Serve awaits an asynchronous constructor, on the loop that the door will live on.
     # `models` are handles that Serve makes of the deployments bound beside the door; the door finds
     # its models by name in the routing table instead, so that it need not restart for a new one.
@@ -104,6 +108,20 @@ class Gateway:
         self._http = HttpListener(self._routes, server.limits)
         self._grpc = GrpcListener(self._door, offered)
         self._metrics = MetricsListener(self._routes, server.metrics, server.limits, folder)
+        try:
+            await self._listen(server, folder)
+        except BaseException:
+            self._release_claims()
+            raise
+        collect_rarely()
+        self._following = asyncio.get_running_loop().create_task(self._follow())
+        self._reporter = Reporter(self._door.experiments, self._door_id, self._controller)
+        self._reporting: asyncio.Task[None] | None = None
+        if self._door.experiments.is_needed:
+            self._reporting = asyncio.get_running_loop().create_task(self._reporter.run())
+        self._is_open = True
+
+    async def _listen(self, server: ServerConfig, folder: Path) -> None:
         for key, listener in (("http", server.http), ("grpc", server.grpc)):
             claim = await asyncio.to_thread(
                 claim_port, listener.host, listener.port, key=f"server.{key}.port", folder=folder
@@ -112,12 +130,10 @@ class Gateway:
         await self._http.start(self._claims[0], folder)
         await self._grpc.start(self._claims[1])
         await self._metrics.start()
-        collect_rarely()
-        self._following = asyncio.get_running_loop().create_task(self._follow())
-        self._reporter = Reporter(self._door.experiments, self._door_id, self._controller)
-        self._reporting: asyncio.Task[None] | None = None
-        if self._door.experiments.is_needed:
-            self._reporting = asyncio.get_running_loop().create_task(self._reporter.run())
+
+    def _release_claims(self) -> None:
+        for claim in self._claims:
+            claim.release()
 
     def _transport(self, route: VariantRoute) -> Transport:
         own = self._own.get(route.name)
@@ -152,6 +168,8 @@ class Gateway:
     async def __del__(self) -> None:
         # Serve's only hook. The process is killed `graceful_shutdown_timeout_s` after Serve asked,
         # which is longer than any deadline (see `actors.app`).
+        if not self._is_open:
+            return
         self._door.is_draining = True
         patience_s = self._setup.server.limits.default_timeout_s
         await asyncio.gather(self._http.drain(patience_s), self._grpc.drain(patience_s))
@@ -166,8 +184,7 @@ class Gateway:
         for model in self._own.values():
             await model.close()
         await self._door.close()
-        for claim in self._claims:
-            claim.release()
+        self._release_claims()
 
     async def _follow(self) -> None:
         """Keep the newest table. Without a controller the last one stays good."""
