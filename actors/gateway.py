@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -73,6 +74,9 @@ class GatewaySetup:
 class Gateway:
     """Ready when its ports listen."""
 
+    # Serve tears down also what never came to stand.
+    _is_open = False
+
     # Serve awaits an asynchronous constructor, on the loop that the door will live on.
     # `models` are handles that Serve makes of the deployments bound beside the door; the door finds
     # its models by name in the routing table instead, so that it need not restart for a new one.
@@ -109,14 +113,11 @@ class Gateway:
         self._http = HttpListener(self._routes, server.limits)
         self._grpc = GrpcListener(self._door, offered)
         self._metrics = MetricsListener(self._routes, server.metrics, server.limits, folder)
-        for key, listener in (("http", server.http), ("grpc", server.grpc)):
-            claim = await asyncio.to_thread(
-                claim_port, listener.host, listener.port, key=f"server.{key}.port", folder=folder
-            )
-            self._claims.append(claim)
-        await self._http.start(self._claims[0], folder)
-        await self._grpc.start(self._claims[1])
-        await self._metrics.start()
+        try:
+            await self._listen(server, folder)
+        except BaseException:
+            self._release_claims()
+            raise
         collect_rarely()
         self._following = asyncio.get_running_loop().create_task(self._follow())
         self._reporter = Reporter(
@@ -129,6 +130,21 @@ class Gateway:
         if setup.autoscaling is not None:
             load = report_load(self._door, setup.autoscaling, app, self._door_id)
             self._telling_load = asyncio.get_running_loop().create_task(load)
+        self._is_open = True
+
+    async def _listen(self, server: ServerConfig, folder: Path) -> None:
+        for key, listener in (("http", server.http), ("grpc", server.grpc)):
+            claim = await asyncio.to_thread(
+                claim_port, listener.host, listener.port, key=f"server.{key}.port", folder=folder
+            )
+            self._claims.append(claim)
+        await self._http.start(self._claims[0], folder)
+        await self._grpc.start(self._claims[1])
+        await self._metrics.start()
+
+    def _release_claims(self) -> None:
+        for claim in self._claims:
+            claim.release()
 
     def _transport(self, route: VariantRoute) -> Transport:
         own = self._own.get(route.name)
@@ -166,6 +182,8 @@ class Gateway:
     async def __del__(self) -> None:
         # Serve's only hook. The process is killed `graceful_shutdown_timeout_s` after Serve asked,
         # which is longer than any deadline (see `actors.app`).
+        if not self._is_open:
+            return
         self._door.is_draining = True
         if self._telling_load is not None:
             self._telling_load.cancel()
@@ -182,8 +200,7 @@ class Gateway:
         for model in self._own.values():
             await model.close()
         await self._door.close()
-        for claim in self._claims:
-            claim.release()
+        self._release_claims()
 
     async def _follow(self) -> None:
         """Keep the newest table. Without a controller the last one stays good."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import ray
 def node_folder() -> Path:
     """One folder a Ray session and node; the same answer in every process of both."""
     session = ray.get_runtime_context().get_session_name()
-    folder = Path(tempfile.gettempdir()) / "squadron" / session
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.gettempdir()) / f"squadron-{os.getuid()}" / session
+    # Of this user alone: another's Squadron on the same machine has a folder of its own.
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 

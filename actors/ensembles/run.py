@@ -104,7 +104,7 @@ class EnsembleRun:
     async def compute(self, wanted: Collection[str]) -> Values:
         """The graph's values, those of `wanted` among them. Raises: see `outputs`."""
         route, request = self._route, self._request
-        check_request(request, route.signature, max_batch_size=MAX_ROWS, is_batched=True)
+        check_request(request, route.signature, max_batch_size=self._max_rows(), is_batched=True)
         self._values = {tensor.name: tensor for tensor in request.inputs}
         progress = GraphProgress(route.plan, inputs=self._values, wanted=wanted)
         running: dict[asyncio.Task[Values], int] = {}
@@ -124,6 +124,14 @@ class EnsembleRun:
         if progress.missing:
             self._setup.rules.count(route.name, "answered without a member")
         return self._values
+
+    def _max_rows(self) -> int:
+        """As the ensemble's own description has it: a caller is told of the model it asked."""
+        members = self._table.variants_of(self._route.name)
+        return min(
+            (each.batching.max_batch_size for each in members if each.facts.is_batched),
+            default=MAX_ROWS,
+        )
 
     def _settle(self, progress: GraphProgress, index: int, task: asyncio.Task[Values]) -> None:
         try:

@@ -90,7 +90,8 @@ def _bind_plainly(host: str, port: int, key: str) -> int:
         except OSError as error:
             raise ConfigError(
                 f"{key}: cannot listen on {host}:{port}: {error.strerror}. Another program uses "
-                f"this port; stop it or choose another port",
+                f"this port (perhaps Serve's own proxy: is http_options missing or misspelt in the "
+                f"Serve file?); stop it or choose another port",
                 key=key,
                 value=port,
                 allowed="a free port",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 
 from cluster.config.serve_file import read_serve_file
+from cluster.errors import ConfigError
 
 
 def check(
@@ -20,7 +22,15 @@ def check(
 
     Example: squadron check serve_configs/prod.yaml
     """
-    _, config = read_serve_file(file)
+    try:
+        _, config = read_serve_file(file)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        # Who reads standard output gets an object in every case; the message itself goes beside it.
+        print(json.dumps({"file": str(file), "ok": False, "error": error.message}))
+        print(f"squadron: {error.message}", file=sys.stderr)
+        raise typer.Exit(2) from None
     names = {
         "variants": sorted(config.variants),
         "experiments": sorted(config.experiments),
@@ -30,4 +40,8 @@ def check(
         print(json.dumps({"file": str(file), "ok": True, **names}))
         return
     console = Console(highlight=False)
-    console.print(f"{file} is right:", *(f"{len(v)} {k}" for k, v in names.items()))
+    console.print(f"{file} is right:", ", ".join(_counted(len(v), k) for k, v in names.items()))
+
+
+def _counted(number: int, plural: str) -> str:
+    return f"{number} {plural.removesuffix('s') if number == 1 else plural}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -40,7 +40,7 @@ app.command(name="import")(import_)
 Store = Annotated[
     Path | None,
     typer.Option(
-        "--store", help="The store's folder [default: $SQUADRON_MODEL_STORE, else ./models]."
+        "--store", help="The store's folder \\[default: $SQUADRON_MODEL_STORE, else ./models]."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -109,19 +109,24 @@ def fetch(
 
 @app.command(name="list")
 def list_models(store: Store = None, as_json: AsJson = False) -> None:
-    """Every model version in the store.
+    """Every model version in the store; exit code 2 if a card is wrong.
 
     Example: squadron models list --store /data/models
     """
     models = ModelStore(_root(store))
-    with _mendable():
-        cards = models.list()
+    cards, problems = models.readable()
     if as_json:
-        print(json.dumps({"store": str(models.root), "models": [_facts(c, models) for c in cards]}))
-        return
-    if not cards:
+        facts = [_facts(card, models) for card in cards]
+        content = {"store": str(models.root), "models": facts, "problems": list(problems)}
+        print(json.dumps(content))
+    elif cards:
+        _show(cards, models)
+    elif not problems:
         Console(highlight=False).print(f"nothing in {models.root}; run: squadron models fetch")
-        return
+    _end_with(problems)
+
+
+def _show(cards: Sequence[ModelCard], models: ModelStore) -> None:
     # Names and numbers are read off or copied from here: the last column gives way first.
     firm = ("model", "version", "format", "precision", "size")
     table = Table(*(Column(title, no_wrap=True) for title in firm), "gives", box=None)
@@ -153,13 +158,14 @@ def verify(
     Example: squadron models verify efficientnet-lite0/1
     """
     models = ModelStore(_root(store))
-    with _mendable():
-        if names:
-            wanted = [name.partition("/")[::2] for name in names]
-        else:
-            wanted = [(card.name, card.version) for card in models.list()]
-    verified: list[ModelCard] = []
     problems: list[str] = []
+    if names:
+        wanted = [name.partition("/")[::2] for name in names]
+    else:
+        cards, broken = models.readable()
+        wanted = [(card.name, card.version) for card in cards]
+        problems.extend(broken)
+    verified: list[ModelCard] = []
     for name, version in wanted:
         try:
             verified.append(models.verify(name, version))
@@ -172,9 +178,7 @@ def verify(
     else:
         for card in verified:
             print(f"{card.name} {card.version}: {card.sha256[:12] or 'no artefact'} as recorded")
-    if problems:
-        print("\n".join(f"squadron: {problem}" for problem in problems), file=sys.stderr)
-        raise typer.Exit(2)
+    _end_with(problems)
 
 
 @app.command()
@@ -187,10 +191,10 @@ def add(
         ),
     ],
     name: Annotated[
-        str | None, typer.Option(help="The model's name [default: the file's].")
+        str | None, typer.Option(help="The model's name \\[default: the file's].")
     ] = None,
     version: Annotated[
-        str | None, typer.Option(help="A whole number [default: the next free one].")
+        str | None, typer.Option(help="A whole number \\[default: the next free one].")
     ] = None,
     inputs: Annotated[
         list[str] | None,
@@ -275,6 +279,13 @@ def _tensor(card: TensorCard) -> dict[str, object]:
 def _num_bytes(card: ModelCard, models: ModelStore) -> int:
     artefact = models.folder(card.name, card.version) / card.artefact
     return artefact.stat().st_size if card.artefact and artefact.is_file() else 0
+
+
+def _end_with(problems: Sequence[str]) -> None:
+    """What is wrong goes to standard error, after what is right: exit code 2."""
+    if problems:
+        print("\n".join(f"squadron: {problem}" for problem in problems), file=sys.stderr)
+        raise typer.Exit(2)
 
 
 @contextmanager

@@ -44,6 +44,19 @@ class ModelStore:
             self._read(name, version) for name in self._names() for version in self._versions(name)
         )
 
+    def readable(self) -> tuple[tuple[ModelCard, ...], tuple[str, ...]]:
+        """The cards of `list` that are right, and what is wrong with each of the others."""
+        cards: list[ModelCard] = []
+        problems: list[str] = []
+        for name in self._names():
+            for version in self._versions(name):
+                try:
+                    cards.append(self._read(name, version))
+                except ConfigError as error:
+                    # One broken card says nothing about its neighbours.
+                    problems.append(error.message)
+        return tuple(cards), tuple(problems)
+
     def versions(self, name: str) -> tuple[ModelCard, ...]:
         """The cards of one model by number; none when it is not in the store."""
         return tuple(self._read(name, version) for version in self._versions(name))

@@ -37,12 +37,12 @@ def check_request(
     if rows == 0:
         raise InvalidRequest(
             f"inference request for model '{request.model}' has an empty batch: batch-size must be "
-            f"from 1 to {max_batch_size}, got 0"
+            f"from 1 to {max_batch_size}, got 0 in input '{first}'"
         )
     if rows > max_batch_size:
         raise InvalidRequest(
             f"inference request batch-size must be <= {max_batch_size} for '{request.model}', "
-            f"got {rows}"
+            f"got {rows} in input '{first}'"
         )
     return rows
 

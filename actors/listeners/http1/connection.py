@@ -115,7 +115,10 @@ class HttpConnection(HttpReader, asyncio.Protocol):
     def eof_received(self) -> bool:
         # A caller that is gone and one that only closed its half look the same until we write. As
         # nginx and uvicorn do, both count as gone: their work is cancelled, nothing is computed
-        # for nobody.
+        # for nobody. A request that can never be whole costs nothing to refuse.
+        if self.is_reading and not self._is_broken and not self._is_busy:
+            self._is_broken = True
+            self._send(error_reply(self.cut_off()), keeps_alive=False)
         return False
 
     def pause_writing(self) -> None:

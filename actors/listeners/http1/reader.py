@@ -89,6 +89,14 @@ class HttpReader(ABC):
         collector comes by, and an idle connection needs nothing of what it once carried."""
         self._data, self._body = b"", []
 
+    def cut_off(self) -> InvalidRequest:
+        """What is told to a caller that ended in the middle of a request."""
+        size = self._headers.get("content-length", "the rest of the head or of the chunks")
+        expected = f"{size} bytes of body" if self.has_length else size
+        return InvalidRequest(
+            f"the request was cut off: expected {expected}, got {self._body_bytes} bytes of body"
+        )
+
     def _reset(self) -> None:
         self._url = b""
         self._headers: dict[str, str] = {}

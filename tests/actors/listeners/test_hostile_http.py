@@ -112,7 +112,9 @@ async def test_lies_about_the_body_and_broken_lines_are_refused(
     assert after.endswith(b"GET /ok ")
 
 
-async def test_a_caller_that_closes_its_half_inside_a_request_is_let_go(tmp_path: Path) -> None:
+async def test_a_caller_that_closes_its_half_inside_a_request_is_refused_and_let_go(
+    tmp_path: Path,
+) -> None:
     async with listening(tmp_path) as (_, _, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nab")
@@ -120,4 +122,16 @@ async def test_a_caller_that_closes_its_half_inside_a_request_is_let_go(tmp_path
         left = await asyncio.wait_for(reader.read(-1), 5)
         writer.close()
 
-    assert left == b""
+    assert left.startswith(b"HTTP/1.1 400")
+
+
+async def test_a_body_that_is_cut_off_is_told_what_is_missing(tmp_path: Path) -> None:
+    async with listening(tmp_path) as (_, _, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n" + b"a" * 400)
+        writer.write_eof()
+        answer = await reader.read()
+        writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"expected 1000 bytes of body, got 400" in answer

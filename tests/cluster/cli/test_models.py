@@ -26,7 +26,7 @@ def test_add_then_list_then_verify(tmp_path: Path, store: Path) -> None:
     facts = json.loads(added.stdout)
     assert facts["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
     listed = json.loads(run("list", "--store", store, "--json").stdout)
-    assert listed == {"store": str(store), "models": [facts]}
+    assert listed == {"store": str(store), "models": [facts], "problems": []}
     verified = json.loads(run("verify", "double/1", "--store", store, "--json").stdout)
     assert verified == {"verified": [{"name": "double", "version": "1"}], "problems": []}
 
@@ -89,3 +89,23 @@ def test_fetch_for_a_config_without_example_models_fetches_nothing(tmp_path: Pat
     assert done.exit_code == 0
     assert json.loads(done.stdout)["models"] == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_card_is_told_and_the_others_are_listed_and_verified(
+    tmp_path: Path, store: Path
+) -> None:
+    for name in ("good", "broken"):
+        run("add", write_onnx(tmp_path / f"{name}.onnx"), "--store", store)
+    (store / "broken" / "1" / "model.yaml").write_text("name: [")
+    listed = run("list", "--store", store, "--json")
+    verified = run("verify", "--store", store)
+    assert (listed.exit_code, verified.exit_code) == (2, 2)
+    content = json.loads(listed.stdout)
+    assert [model["name"] for model in content["models"]] == ["good"]
+    assert "broken/1/model.yaml" in content["problems"][0]
+    assert "good 1:" in verified.stdout
+    assert "broken/1/model.yaml" in verified.stderr
+
+
+def test_help_tells_the_defaults() -> None:
+    assert "default: the file's" in " ".join(run("add", "--help").stdout.split())

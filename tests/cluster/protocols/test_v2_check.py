@@ -72,9 +72,12 @@ def test_a_model_that_is_not_batched_has_one_row_and_no_batch_rules() -> None:
         (
             (a(0, 16), b(0, 1)),
             "inference request for model 'm' has an empty batch: batch-size must be from 1 to 8, "
-            "got 0",
+            "got 0 in input 'a'",
         ),
-        ((a(9, 16), b(9, 1)), "inference request batch-size must be <= 8 for 'm', got 9"),
+        (
+            (a(9, 16), b(9, 1)),
+            "inference request batch-size must be <= 8 for 'm', got 9 in input 'a'",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told_with_names_and_both_values(
