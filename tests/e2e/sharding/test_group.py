@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from actors.sharding.control import Ready
+from actors.sharding.shard_group import ShardGroup
 from cluster.config.model_card import ModelCard
 from cluster.errors import InvalidRequest, ShardLost
 from tests.cluster.engines.sharded.directories import MODELS, expected, inputs_of, llama, saved
@@ -60,6 +61,11 @@ def test_no_shard_opens_a_tensor_that_is_not_its_own(tmp_path: Path) -> None:
         assert ("lm_head.weight" in found.opened) == (rank == 3)
 
 
+def use_until_lost(shards: ShardGroup) -> None:
+    while True:
+        shards.infer(arrays("llama"))
+
+
 @pytest.fixture
 def random_llama(tmp_path: Path) -> ModelCard:
     return saved(llama(), tmp_path)
@@ -95,8 +101,7 @@ def test_a_group_that_loses_a_shard_stops_as_one(
         os.kill(pids[1], number)
 
         with pytest.raises(ShardLost) as caught:
-            while True:
-                shards.infer(arrays("llama"))
+            use_until_lost(shards)
         assert is_lost.wait(20)
 
         assert caught.value.details["retry_after_s"]
