@@ -82,8 +82,7 @@ def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
             on_lost=_end_process,
         )
         group.load()
-        if not setup.card.decoupled:
-            group.warm_up((1,))
+        group.warm_up((1,))
         return group
 
     return make

@@ -104,6 +104,8 @@ class ShardGroup:
         threading.Thread(target=self._monitor, name="shard-monitor", daemon=True).start()
 
     def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
+        if self._setup.card.decoupled:
+            return
         is_batched = self._setup.card.batched
         run_zeros(self.infer, self._signature, batch_sizes, is_batched=is_batched)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from cluster.errors import InvalidRequest
+from cluster.config.model_card import ModelCard, SignatureCard, TensorCard
+from cluster.errors import ConfigError, InvalidRequest
 from cluster.requests import Parameter
 from cluster.tensors import Array
 
@@ -45,6 +46,31 @@ def generate(
             key="max_tokens",
         )
     return _tokens(logits, ids, settings, end)
+
+
+def generating(card: ModelCard, options: Mapping[str, str | int | float | bool]) -> ModelCard:
+    """The card of a model that gives tokens instead of logits, where option `task` says so.
+
+    Raises: ConfigError for another task, and for a model that has no logits of tokens.
+    """
+    task = options.get("task", "logits")
+    if task == "logits" or card.format != "huggingface":
+        return card
+    inputs = [tensor.name for tensor in card.signature.inputs]
+    outputs = [tensor.name for tensor in card.signature.outputs]
+    if task != "generate" or inputs != ["input_ids"] or outputs != ["logits"]:
+        allowed = "logits, generate (a language model: input_ids -> logits)"
+        raise ConfigError(
+            f"option task is {task!r}; allowed: {allowed}",
+            key="options.task",
+            value=str(task),
+            allowed=allowed,
+        )
+    signature = SignatureCard(
+        inputs=[TensorCard(name="input_ids", datatype="INT64", shape=[-1])],
+        outputs=[TensorCard(name="token", datatype="INT64", shape=[1])],
+    )
+    return card.model_copy(update={"decoupled": True, "batched": False, "signature": signature})
 
 
 def _tokens(

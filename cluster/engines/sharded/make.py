@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster.engines.sharded.part import Part, PartSetup
 from cluster.errors import ConfigError
 
-SHARDED_FORMATS = ("huggingface", "onnx", "torch_export")
+SHARDED_FORMATS = ("huggingface", "onnx")
 
 
 def make_part(setup: PartSetup) -> Part:
