@@ -38,7 +38,7 @@ def measure(
         rows = []
         ready = [found for found in made.ready if isinstance(found, Ready)]
         for shard, found in zip(layout.shards, ready, strict=True):
-            peak = max(made.peak_bytes[shard.rank], found.peak_bytes)
+            peak = peak_bytes(made.pids[shard.rank])
             grown = peak - found.baseline_bytes
             rows.append(
                 {
@@ -51,6 +51,13 @@ def measure(
                 }
             )
         return rows
+
+
+def peak_bytes(pid: int) -> int:
+    """The greatest resident size that a process ever had. Source: proc(5), VmHWM."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
 
 
 def main() -> None:
