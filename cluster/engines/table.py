@@ -35,10 +35,17 @@ ENGINES: dict[EngineName, EngineEntry] = {
         requires="onnxruntime",
         install='pip install "squadron-serve[cpu]", or [gpu] with an NVIDIA GPU',
     ),
+    "openvino": EngineEntry(
+        module="cluster.engines.openvino",
+        class_name="OpenVinoEngine",
+        formats=("openvino", "onnx"),
+        requires="openvino",
+        install='pip install "squadron-serve[openvino]"',
+    ),
     "torch": EngineEntry(
         module="cluster.engines.torch",
         class_name="TorchEngine",
-        formats=("torchscript", "torch_export", "huggingface", "causal_lm"),
+        formats=("torchscript", "torch_export", "aot_inductor", "huggingface", "causal_lm"),
         requires="torch",
         install='pip install "torch>=2.13,<2.14"',
     ),
