@@ -98,7 +98,7 @@ CARDS: dict[str, dict[str, Any]] = {
         [_tensor("IN", "INT32", -1), _tensor("DELAY", "UINT32", -1), _tensor("WAIT", "UINT32", 1)],
         [_tensor("OUT", "INT32", 1), _tensor("IDX", "UINT32", 1)],
         format="python",
-        python_class="cluster.engines.stream_examples:RepeatInt32",
+        python_class="cluster.engines.examples.stream_examples:RepeatInt32",
         batched=False,
         decoupled=True,
     ),
@@ -107,7 +107,7 @@ CARDS: dict[str, dict[str, Any]] = {
         [_tensor("PROMPT", "BYTES", -1, -1), _tensor("STREAM", "BOOL", -1, 1)],
         [_tensor("TEXT", "BYTES", -1, -1)],
         format="python",
-        python_class="cluster.engines.stream_examples:MockLlm",
+        python_class="cluster.engines.examples.stream_examples:MockLlm",
         decoupled=True,
     ),
     "endless": _card(

@@ -14,7 +14,7 @@ from cluster.config.section import Section
 from cluster.tensors import Datatype, Signature, TensorSpec
 
 Format = Literal[
-    "onnx", "torchscript", "torch_export", "huggingface", "causal_lm", "python", "fake"
+    "onnx", "openvino", "torchscript", "torch_export", "huggingface", "causal_lm", "python", "fake"
 ]
 
 

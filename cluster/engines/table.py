@@ -35,6 +35,13 @@ ENGINES: dict[EngineName, EngineEntry] = {
         requires="onnxruntime",
         install='pip install "squadron-serve[cpu]", or [gpu] with an NVIDIA GPU',
     ),
+    "openvino": EngineEntry(
+        module="cluster.engines.openvino",
+        class_name="OpenVinoEngine",
+        formats=("openvino", "onnx"),
+        requires="openvino",
+        install='pip install "squadron-serve[openvino]"',
+    ),
     "torch": EngineEntry(
         module="cluster.engines.torch",
         class_name="TorchEngine",

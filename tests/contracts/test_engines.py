@@ -244,6 +244,6 @@ def test_a_file_that_is_no_model_is_refused_naming_it(kind: str, tmp_path: Path)
 
 def test_a_card_of_another_format_is_refused(made: tuple[EngineName, EngineSetup]) -> None:
     name, setup = made
-    other = "onnx" if setup.card.format != "onnx" else "fake"
+    other = "python" if setup.card.format != "python" else "fake"
     with pytest.raises(ConfigError, match="runs format"):
         make_engine(name, with_card(setup, format=other))

@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
@@ -110,6 +111,18 @@ def _onnxruntime(folder: Path) -> EngineSetup:
     return EngineSetup(card=card(format="onnx", artefact="model.onnx"), folder=folder)
 
 
+def _openvino(folder: Path) -> EngineSetup:
+    import openvino
+
+    save_onnx(folder / "made.onnx")
+    openvino.save_model(openvino.convert_model(folder / "made.onnx"), folder / "model.xml")
+    return EngineSetup(card=card(format="openvino", artefact="model.xml"), folder=folder)
+
+
+def _onnx_on_openvino(folder: Path) -> EngineSetup:
+    return _onnxruntime(folder)
+
+
 def _torchscript(folder: Path) -> EngineSetup:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -133,10 +146,17 @@ def _python(folder: Path) -> EngineSetup:
 TINY: dict[str, tuple[EngineName, Callable[[Path], EngineSetup]]] = {
     "fake": ("fake", _fake),
     "onnxruntime": ("onnxruntime", _onnxruntime),
+    "openvino": ("openvino", _openvino),
+    "onnx_on_openvino": ("openvino", _onnx_on_openvino),
     "torchscript": ("torch", _torchscript),
     "torch_export": ("torch", _torch_export),
     "python": ("python", _python),
 }
+
+
+if find_spec("openvino") is None:
+    print("engine openvino: contract not tested, as openvino is not installed")
+    TINY = {name: made for name, made in TINY.items() if made[0] != "openvino"}
 
 
 def with_card(setup: EngineSetup, **changes: object) -> EngineSetup:
