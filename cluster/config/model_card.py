@@ -14,7 +14,15 @@ from cluster.config.section import Section
 from cluster.tensors import Datatype, Signature, TensorSpec
 
 Format = Literal[
-    "onnx", "openvino", "torchscript", "torch_export", "huggingface", "causal_lm", "python", "fake"
+    "onnx",
+    "openvino",
+    "torchscript",
+    "torch_export",
+    "aot_inductor",
+    "huggingface",
+    "causal_lm",
+    "python",
+    "fake",
 ]
 
 
@@ -131,7 +139,9 @@ class ModelCard(Section):
     artefact: str = ""
     sha256: str = ""
     python_class: str = ""
-    precision: Literal["fp32", "fp16", "bf16", "int8", "int8-weights", "mixed"] = "fp32"
+    precision: Literal["fp32", "fp16", "bf16", "int8", "int8-weights", "int4-weights", "mixed"] = (
+        "fp32"
+    )
     batched: bool = True
     decoupled: bool = False
     signature: SignatureCard

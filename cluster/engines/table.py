@@ -45,7 +45,7 @@ ENGINES: dict[EngineName, EngineEntry] = {
     "torch": EngineEntry(
         module="cluster.engines.torch",
         class_name="TorchEngine",
-        formats=("torchscript", "torch_export", "huggingface", "causal_lm"),
+        formats=("torchscript", "torch_export", "aot_inductor", "huggingface", "causal_lm"),
         requires="torch",
         install='pip install "torch>=2.13,<2.14"',
     ),

@@ -49,6 +49,9 @@ class TorchEngine:
     """Formats `torchscript` (`torch.jit.save`), `torch_export` (`torch.export.save`) and
     `huggingface` (a directory of one of the families of `cluster.engines.sharded`; option `dtype`).
 
+    Format `aot_inductor` is native code that `torch._inductor.aoti_compile_and_package` made on a
+    machine of this kind.
+
     Inputs go in by position, in the card's order (and, with torch.export, by the names of the
     program's own inputs); outputs come as a tensor or a sequence, in the card's order, or as a
     dict by name.
@@ -95,12 +98,16 @@ class TorchEngine:
             case "huggingface":
                 call, weights = load_whole(self._setup, self._device)
                 provider = "transformers"
+            case "aot_inductor":
+                file = artefact_file(self._setup)
+                call, weights = _load_compiled(file), file.stat().st_size
+                provider = "torch AOTInductor"
             case other:
                 raise ConfigError(
                     f"engine torch does not run format {other}",
                     key="format",
                     value=other,
-                    allowed="torchscript, torch_export, huggingface",
+                    allowed="torchscript, torch_export, aot_inductor, huggingface",
                 )
         self._call = call
         self._facts = EngineFacts(
@@ -192,6 +199,15 @@ def _load_torchscript(
         )
     tensors = [*module.parameters(), *module.buffers()]
     return module, sum(item.numel() * item.element_size() for item in tensors)
+
+
+def _load_compiled(file: Path) -> Callable[..., Any]:
+    """Native code for the processor that it was compiled on: as trusted as a program."""
+    try:
+        compiled: Callable[..., Any] = torch._inductor.aoti_load_package(str(file))
+    except Exception as error:
+        raise _unloadable(file, "a package of AOTInductor", error) from None
+    return compiled
 
 
 def _load_export(

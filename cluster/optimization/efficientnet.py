@@ -45,7 +45,7 @@ def build(
         random = torch.Generator().manual_seed(0)
         images = torch.empty(3, 3, recipe.size, recipe.size).uniform_(-1, 1, generator=random)
         difference = export_onnx(
-            _load(recipe, workshop),
+            load_network(recipe, workshop),
             {"image": images[:2]},
             folder / "model.onnx",
             check={"image": images},
@@ -80,7 +80,7 @@ def _shape(recipe: EfficientNetRecipe) -> list[int]:
     return [-1, 3, recipe.size, recipe.size]
 
 
-def _load(recipe: EfficientNetRecipe, workshop: Workshop) -> torch.nn.Module:
+def load_network(recipe: EfficientNetRecipe, workshop: Workshop) -> torch.nn.Module:
     weights = workshop.read(recipe.weights)
     with tempfile.TemporaryDirectory() as temporary, _importable(workshop.archive(recipe.code)):
         path = Path(temporary) / "weights.pth"

@@ -112,7 +112,7 @@ def export_encoder(
     Raises: ConfigError for another architecture (saying what is supported) or a missing file.
     """
     inputs = encoder_inputs(directory)
-    module, hidden = _load(directory, inputs)
+    module, hidden = load_encoder(directory, inputs)
     difference = export_onnx(
         module,
         _example(inputs, lengths=(8, 5)),
@@ -172,7 +172,7 @@ def encoder_inputs(directory: Path) -> tuple[str, ...]:
     return SUPPORTED[kind]
 
 
-def _load(directory: Path, inputs: tuple[str, ...]) -> tuple[torch.nn.Module, int]:
+def load_encoder(directory: Path, inputs: tuple[str, ...]) -> tuple[torch.nn.Module, int]:
     import torch
     from transformers import AutoModel
     from transformers.utils import logging

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from cluster.config.store import ModelStore
-from cluster.errors import ConfigError
+from cluster.optimization.export.program import load_program
 from cluster.optimization.intake.model import GivenModel, open_model
 from cluster.optimization.intake.random_inputs import index_bounds, random_items
 from cluster.optimization.measure.cost import ModelCost, module_cost, onnx_cost
@@ -40,21 +40,4 @@ def inspect_model(
     (row,) = random_items(given.card, 1, shapes=shapes, bounds=bounds)
     if given.onnx is not None:
         return given, onnx_cost(given.onnx, row)
-    return given, module_cost(_loaded(given), row)
-
-
-def _loaded(given: GivenModel) -> nn.Module:
-    import torch
-
-    from cluster.engines.pt2_archive import refuse_pickles
-
-    file = given.folder / given.card.artefact
-    match given.card.format:
-        case "torch_export":
-            refuse_pickles(file)
-            return cast("nn.Module", torch.export.load(file).module())
-        case "torchscript":
-            loaded = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
-            return cast("nn.Module", loaded)
-        case other:
-            raise ConfigError(f"format {other} cannot be counted", key="format", value=other)
+    return given, module_cost(load_program(given), row)

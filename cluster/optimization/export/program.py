@@ -1,0 +1,67 @@
+"""TorchScript and torch.export programs as ONNX graphs with their torch module beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from cluster.errors import ConfigError
+from cluster.optimization.export.module import export_module
+from cluster.optimization.intake.model import GivenModel
+from cluster.optimization.intake.random_inputs import random_items
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def to_graph(given: GivenModel, workspace: Path) -> GivenModel:
+    """The same model as an ONNX graph that keeps the names of inputs and outputs.
+
+    Raises: ConfigError for a format that cannot be turned into one.
+    """
+    import onnx
+
+    module = load_program(given)
+    (example,) = random_items(given.card, 1)
+    folder = workspace / "graph"
+    folder.mkdir(parents=True, exist_ok=True)
+    card = export_module(module, example, folder, name=given.name)
+    model = onnx.load(str(folder / card.artefact))
+    wanted = [each.name for each in given.card.signature.outputs]
+    renamed = {output.name: name for output, name in zip(model.graph.output, wanted, strict=False)}
+    for node in model.graph.node:
+        for index, each in enumerate(node.output):
+            node.output[index] = renamed.get(each, each)
+        for index, each in enumerate(node.input):
+            node.input[index] = renamed.get(each, each)
+    for output in model.graph.output:
+        output.name = renamed[output.name]
+    onnx.save(model, str(folder / card.artefact))
+    return replace(
+        given,
+        card=given.card.model_copy(
+            update={"format": "onnx", "artefact": card.artefact, "batched": card.batched}
+        ),
+        folder=folder,
+    )
+
+
+def load_program(given: GivenModel) -> nn.Module:
+    """The torch module of a `.pt2` or TorchScript file. Raises: ConfigError for another format."""
+    import torch
+
+    from cluster.engines.pt2_archive import refuse_pickles
+
+    file = given.folder / given.card.artefact
+    match given.card.format:
+        case "torch_export":
+            refuse_pickles(file)
+            return cast("nn.Module", torch.export.load(file).module())
+        case "torchscript":
+            loaded = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
+            return cast("nn.Module", loaded)
+        case other:
+            raise ConfigError(
+                f"format {other} cannot be turned into a graph", key="format", value=other
+            )

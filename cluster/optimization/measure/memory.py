@@ -1,0 +1,85 @@
+"""Peak memory of serving a variant, in a process of its own.
+
+python -m cluster.optimization.measure.memory FOLDER ENGINE THREADS OPTIONS INPUTS.npz
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cluster.config.model_card import ModelCard
+from cluster.config.store import CARD_FILE
+from cluster.config.yaml_file import read_section
+from cluster.engines.engine import EngineSetup
+from cluster.engines.table import engine_name, make_engine
+from cluster.optimization.measure.variant import Variant
+from cluster.tensors import Array
+
+NUM_RUNS = 3
+LIMIT_S = 120.0
+
+
+def peak_bytes(variant: Variant, row: Mapping[str, Array], *, threads: int = 1) -> int:
+    """Greatest resident memory of a process that loads the variant and runs it thrice, with the
+    interpreter and the engine's libraries in it; 0 when the process failed."""
+    if variant.engine is None:
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = Path(folder) / "row.npz"
+        # BF16 has no place in an .npz.
+        if any(array.dtype.kind not in "fiub" for array in row.values()):
+            return 0
+        np.savez(inputs, **row)  # type: ignore[arg-type]  # names of inputs, not of arguments
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "cluster.optimization.measure.memory", str(variant.folder),
+                variant.engine, str(threads), json.dumps(dict(variant.options)), str(inputs),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            check=False,
+        )  # fmt: skip
+    return int(done.stdout) if done.returncode == 0 and done.stdout.strip().isdigit() else 0
+
+
+def main(folder: Path, engine: str, threads: int, options: str, inputs: Path) -> None:
+    card = read_section(folder / CARD_FILE, ModelCard)
+    with inputs.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        row = {name: archive[name] for name in archive.files}
+    made = make_engine(
+        engine_name(engine),
+        EngineSetup(
+            card=card, folder=folder, device="cpu", threads=threads, options=json.loads(options)
+        ),
+    )
+    made.load()
+    for _ in range(NUM_RUNS):
+        made.infer(row)
+    print(_peak_bytes())
+
+
+def _peak_bytes() -> int:
+    # Not `ru_maxrss`: on Linux a child inherits its parent's through exec (seen: every variant
+    # with the searching process's 643 MB).
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], Path(sys.argv[5]))

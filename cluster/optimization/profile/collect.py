@@ -1,0 +1,222 @@
+"""Profiles of one model, by each engine's own counters."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.engines.engine import EngineSetup
+from cluster.engines.table import default_engine, make_engine
+from cluster.errors import ConfigError
+from cluster.models import EngineName
+from cluster.optimization.intake.model import GivenModel
+from cluster.optimization.measure.memory import peak_bytes
+from cluster.optimization.measure.variant import Variant
+from cluster.optimization.profile.energy import read_joules
+from cluster.optimization.profile.report import OperatorTime, ProfileReport
+from cluster.tensors import Array
+
+WARM_UP = 3
+ENERGY_CALLS = 20
+
+
+def profile(
+    given: GivenModel,
+    row: Mapping[str, Array],
+    *,
+    engine: EngineName | None = None,
+    num_calls: int = 20,
+    threads: int = 1,
+    measure_memory: bool = True,
+) -> ProfileReport:
+    """Times of every operator over `num_calls` calls on `row`.
+
+    Raises: ConfigError for an engine that counts nothing, or inputs that the model refuses.
+    """
+    chosen: EngineName = engine or default_engine(given.card.format)
+    if given.module is not None:
+        chosen = "torch"
+    if num_calls < 1:
+        raise ConfigError(f"num_calls is {num_calls}; allowed: 1 and more", key="num_calls")
+    match chosen:
+        case "onnxruntime":
+            call_us, operators, trace = _onnxruntime(given, row, num_calls, threads)
+        case "openvino":
+            call_us, operators, trace = _openvino(given, row, num_calls, threads)
+        case "torch":
+            call_us, operators, trace = _torch(given, row, num_calls, threads)
+        case other:
+            raise ConfigError(
+                f"engine {other} counts nothing of its own; profiled can be onnxruntime, openvino "
+                "and torch. For user code: squadron profile --live PID",
+                key="engine",
+                value=other,
+                allowed="onnxruntime, openvino, torch",
+            )
+    variant = Variant(card=given.card, folder=given.folder, engine=chosen)
+    energy, note = (None, "not readable")
+    if given.module is None:
+        energy, note = _energy(variant, row, threads)
+    has_card = (given.folder / "model.yaml").is_file()
+    peak = peak_bytes(variant, row, threads=threads) if measure_memory and has_card else 0
+    return ProfileReport(
+        model=given.name,
+        engine=chosen,
+        num_calls=num_calls,
+        call_us=call_us,
+        operators=operators,
+        peak_bytes=peak,
+        energy_joule=energy,
+        energy_note=note,
+        trace=trace,
+    )
+
+
+Collected = tuple[float, tuple[OperatorTime, ...], str]
+
+
+def _onnxruntime(
+    given: GivenModel, row: Mapping[str, Array], num_calls: int, threads: int
+) -> Collected:
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(
+            str(given.folder / given.card.artefact), options, providers=["CPUExecutionProvider"]
+        )
+        call_us = _timed(lambda: session.run(None, dict(row)), num_calls)
+        trace = Path(session.end_profiling()).read_text(encoding="utf-8")
+    events = [event for event in json.loads(trace) if event.get("cat") == "Node"]
+    kernels = [event for event in events if event["name"].endswith("_kernel_time")]
+    sizes: dict[str, int] = {}
+    spent: dict[str, list[Any]] = {}
+    # The warm-up's calls are in the file as well.
+    for event in kernels:
+        name = event["name"].removesuffix("_kernel_time")
+        entry = spent.setdefault(name, [event["args"].get("op_name", "?"), 0.0])
+        entry[1] += event["dur"] / (num_calls + WARM_UP)
+        sizes[name] = int(event["args"].get("output_size", 0))
+    operators = tuple(
+        OperatorTime(
+            path=_path(name), operator=kind, us_per_call=us, output_bytes=sizes.get(name, 0)
+        )
+        for name, (kind, us) in spent.items()
+    )
+    return call_us, operators, trace
+
+
+def _openvino(
+    given: GivenModel, row: Mapping[str, Array], num_calls: int, threads: int
+) -> Collected:
+    import openvino as ov
+
+    core = ov.Core()
+    compiled = core.compile_model(
+        str(given.folder / given.card.artefact),
+        "CPU",
+        {"INFERENCE_NUM_THREADS": threads, "PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"},
+    )
+    request = compiled.create_infer_request()
+    call_us = _timed(lambda: request.infer(dict(row)), num_calls)
+    infos = [info for info in request.profiling_info if info.real_time.total_seconds() > 0]
+    operators = tuple(
+        OperatorTime(
+            path=_path(info.node_name),
+            operator=info.node_type,
+            us_per_call=1e6 * info.real_time.total_seconds(),
+        )
+        for info in infos
+    )
+    return call_us, operators, chrome_trace(operators)
+
+
+def _torch(given: GivenModel, row: Mapping[str, Array], num_calls: int, threads: int) -> Collected:
+    import torch
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as record
+
+    run: Callable[[], object]
+    if given.module is not None:
+        module = given.module
+        tensors = [torch.from_numpy(array) for array in row.values()]
+        run = lambda: module(*tensors)  # noqa: E731  (one of two ways to call)
+    else:
+        setup = EngineSetup(card=given.card, folder=given.folder, device="cpu", threads=threads)
+        made = make_engine("torch", setup)
+        made.load()
+        run = lambda: made.infer(dict(row))  # noqa: E731
+    torch.set_num_threads(threads)
+    with torch.inference_mode():
+        call_us = _timed(run, num_calls)
+        with record(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+            for _ in range(num_calls):
+                run()
+    operators = tuple(
+        OperatorTime(
+            path=("torch", each.key),
+            operator=each.key,
+            us_per_call=each.self_cpu_time_total / num_calls,
+            output_bytes=max(0, each.self_cpu_memory_usage // num_calls),
+        )
+        for each in recorded.key_averages()
+        if each.self_cpu_time_total > 0
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.json"
+        recorded.export_chrome_trace(str(file))
+        return call_us, operators, file.read_text(encoding="utf-8")
+
+
+def chrome_trace(operators: tuple[OperatorTime, ...]) -> str:
+    """One call, operators one after the other, as a Chrome trace."""
+    events: list[dict[str, object]] = []
+    start_us = 0.0
+    for each in operators:
+        events.append({
+            "name": "/".join(each.path), "cat": each.operator, "ph": "X", "pid": 1, "tid": 1,
+            "ts": start_us, "dur": each.us_per_call,
+        })  # fmt: skip
+        start_us += each.us_per_call
+    return json.dumps({"traceEvents": events})
+
+
+def _timed(call: Callable[[], object], num_calls: int) -> float:
+    """Microseconds a call, after warm-up."""
+    try:
+        for _ in range(WARM_UP):
+            call()
+    except Exception as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"the model refuses the inputs: {said[0][:300]}", key="shape") from None
+    started_s = time.perf_counter()
+    for _ in range(num_calls):
+        call()
+    return 1e6 * (time.perf_counter() - started_s) / num_calls
+
+
+def _energy(variant: Variant, row: Mapping[str, Array], threads: int) -> tuple[float | None, str]:
+    from cluster.optimization.measure.variant import opened
+
+    before = read_joules()
+    if before is None:
+        return None, "not readable"
+    with opened(variant, threads=threads) as run:
+        for _ in range(ENERGY_CALLS):
+            run(dict(row))
+    after = read_joules()
+    if after is None or after < before:
+        return None, "not readable"
+    return (after - before) / ENERGY_CALLS, "joules a call of the whole package, others included"
+
+
+def _path(name: str) -> tuple[str, ...]:
+    return tuple(part for part in name.replace(".", "/").split("/") if part) or ("?",)

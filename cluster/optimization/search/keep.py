@@ -1,0 +1,89 @@
+"""The chosen variant taken out of the cache: a folder with artefact, card and report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from cluster.config.model_card import ModelCard
+from cluster.config.store import CARD_FILE, ModelStore, new_version, seal
+from cluster.errors import ConfigError
+from cluster.optimization.measure.variant import Variant
+from cluster.optimization.search.page import page, plot
+from cluster.optimization.search.report import OptimizeReport
+
+REPORT_FILE = "report.json"
+
+
+def check_free(folder: Path) -> None:
+    """Raises: ConfigError when `folder` holds something that no search of ours wrote."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / REPORT_FILE).is_file():
+        raise ConfigError(
+            f"{folder} is not empty and holds no report of a search; choose another with --out",
+            file=str(folder),
+            key="out",
+        )
+
+
+def keep(report: OptimizeReport, folder: Path) -> OptimizeReport:
+    """Fill `folder` (in place of an earlier report) whole or not at all; the report names it.
+
+    A torch module that stays as it is has no artefact: only the report is written.
+    """
+    check_free(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        partial.chmod(0o755)
+        named = replace(report, folder=folder)
+        if report.chosen.variant is not None:
+            copy_variant(report.chosen.variant, partial)
+            seal(partial, validated_card(report))
+        content = json.dumps(named.as_dict(), indent=1)
+        (partial / REPORT_FILE).write_text(content, encoding="utf-8")
+        (partial / "report.html").write_text(page(named), encoding="utf-8")
+        (partial / "front.svg").write_text(plot(report.candidates, report.chosen), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+        return named
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def add_to_store(report: OptimizeReport, store: ModelStore, name: str) -> ModelCard:
+    """The chosen variant as the next version of model `name`, ready to be served.
+
+    Raises: ConfigError when the original torch module was chosen, which cannot be stored.
+    """
+    variant = report.chosen.variant
+    if variant is None:
+        raise ConfigError("the torch module itself was chosen; it has no artefact", key="add")
+    version = str(1 + max((int(card.version) for card in store.versions(name)), default=0))
+    with new_version(store.root, name, version) as folder:
+        copy_variant(variant, folder)
+        card = validated_card(report).model_copy(update={"name": name, "version": version})
+        return seal(folder, card)
+
+
+def copy_variant(variant: Variant, folder: Path) -> None:
+    """The artefact with its side files (labels, tokenizer, weights), without its card."""
+    for file in variant.folder.iterdir():
+        if file.is_file() and file.name not in (CARD_FILE, "entry.json"):
+            shutil.copyfile(file, folder / file.name)
+
+
+def validated_card(report: OptimizeReport) -> ModelCard:
+    """The variant's card, saying how it was judged wherever it goes."""
+    assert report.chosen.variant is not None, "asked for variants only"
+    card = report.chosen.variant.card
+    notes = "; ".join(part for part in (card.provenance.notes, report.chosen.quality) if part)
+    options = ", ".join(f"{k}={v}" for k, v in report.chosen.variant.options.items())
+    if options:
+        notes += f"; serve with engine {report.chosen.engine}, options {options}"
+    return card.model_copy(
+        update={"provenance": card.provenance.model_copy(update={"notes": notes})}
+    )

@@ -1,0 +1,284 @@
+"""The search: candidates built on this machine, judged, measured in one interleaved run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster.config.store import ModelStore, default_root
+from cluster.errors import ConfigError
+from cluster.optimization.cache.artefact_cache import ArtefactCache
+from cluster.optimization.cache.fingerprint import hardware, library_versions
+from cluster.optimization.gate.gate import GateLimits
+from cluster.optimization.intake.data import Dataset, load_dataset, random_dataset
+from cluster.optimization.intake.model import GivenModel, open_model
+from cluster.optimization.measure.benchmark import batch_of
+from cluster.optimization.measure.memory import peak_bytes
+from cluster.optimization.measure.timing import interleave, speedup
+from cluster.optimization.measure.variant import Run, Variant, answers, opened
+from cluster.optimization.progress import Progress, Silent
+from cluster.optimization.search.build import Bench, build, examine
+from cluster.optimization.search.choose import Constraints, choose, mark_front
+from cluster.optimization.search.recipe import Level, Material, Recipe, level_named, operators_of
+from cluster.optimization.search.recipes import recipes_named, recipes_of
+from cluster.optimization.search.report import Candidate, OptimizeReport
+from cluster.tensors import Array
+
+if TYPE_CHECKING:
+    from torch import nn
+
+EAGER = "torch-eager-fp32"
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Wish:
+    """What the caller wants of a search; every field has a default.
+
+    `recipes`: only these, by name, instead of the level's. `candidates`: other architectures for
+    the same task, put on the same front (needs `data`). `shapes`: of random inputs.
+    """
+
+    level: Level = "balanced"
+    constraints: Constraints = field(default_factory=Constraints)
+    limits: GateLimits = field(default_factory=GateLimits)
+    data: Path | Dataset | None = None
+    max_items: int = 500
+    recipes: tuple[str, ...] = ()
+    candidates: tuple[str | Path, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    example: Mapping[str, Array] | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    threads: int = 1
+    batch_size: int = 1
+    num_rounds: int = 10
+    measure_memory: bool = True
+
+    def __post_init__(self) -> None:
+        level_named(self.level)
+        if self.candidates and self.data is None:
+            raise ConfigError(
+                "candidates of other architectures are compared on data: random inputs tell "
+                "nothing of which is better",
+                key="data",
+            )
+
+
+def optimize(
+    model: str | Path | nn.Module,
+    wish: Wish | None = None,
+    *,
+    store: ModelStore | None = None,
+    cache: ArtefactCache | None = None,
+    progress: Progress | None = None,
+    name: str = "",
+) -> OptimizeReport:
+    """Search, measure, choose. The chosen variant lies in the cache (see `keep` to take it out).
+
+    May be run again after it was stopped: what was built is taken from the cache.
+    Raises: ConfigError for a model, data or option that cannot be used, and for a full disk.
+    """
+    wish = wish or Wish()
+    progress = progress or Silent()
+    store = store or ModelStore(default_root())
+    machine = hardware()
+    bench = Bench(
+        cache=cache or ArtefactCache(),
+        libraries=library_versions(),
+        hardware=machine.as_dict(),
+        threads=wish.threads,
+    )
+    with tempfile.TemporaryDirectory(prefix="squadron-optimize-") as temporary:
+        workspace = Path(temporary)
+        with progress.step("open the model"):
+            given = open_model(
+                model, store=store, workspace=workspace, inputs=wish.inputs,
+                outputs=wish.outputs, example=wish.example, name=name,
+            )  # fmt: skip
+            given = _as_graph(given, workspace)
+            data = _data(wish, given)
+        calibration, evaluation = data.split()
+        baseline, reference = _baseline(given)
+        with _run_of(given, reference, wish.threads) as run:
+            expected = answers(run, evaluation.items, given.card)
+        chosen_recipes = recipes_named(wish.recipes) if wish.recipes else recipes_of(wish.level)
+        material = _material(given, calibration, machine.instructions)
+        found = [baseline]
+        for recipe in chosen_recipes:
+            if recipe.name == "onnxruntime-fp32" and baseline.name == ORIGINAL:
+                continue
+            with progress.step(f"{recipe.name}: build and judge"):
+                candidate = build(recipe, material, given.sha256, bench)
+                examine(
+                    candidate, expected, evaluation, wish.limits,
+                    threads=wish.threads, card=given.card,
+                )  # fmt: skip
+            found.append(candidate)
+        found += _others(wish, store, workspace, expected, bench, chosen_recipes, progress)
+        measured = [each for each in found if each.status == "measured"]
+        with progress.step(f"measure {len(measured)} variants in turns"):
+            _measure(measured, given, evaluation, wish)
+        if wish.measure_memory:
+            with progress.step("memory of each in a process of its own"):
+                for each in measured:
+                    if each.variant is not None:
+                        row = evaluation.items[0] if each.model == given.name else None
+                        each.peak_bytes = peak_bytes(each.variant, row) if row else 0
+        mark_front(found)
+        choice = choose(found, wish.constraints, baseline.name)
+    return OptimizeReport(
+        model=given.name,
+        sha256=given.sha256,
+        level=wish.level,
+        baseline=baseline.name,
+        data=data.origin,
+        is_real_data=data.is_real,
+        hardware=machine.as_dict(),
+        libraries=bench.libraries,
+        threads=wish.threads,
+        batch_size=wish.batch_size,
+        speedup_of="cpu_ms" if wish.threads == 1 else "wall_ms",
+        candidates=tuple(found),
+        chosen=choice.chosen,
+        reason=choice.reason,
+        constraints_met=choice.constraints_met,
+    )
+
+
+def _as_graph(given: GivenModel, workspace: Path) -> GivenModel:
+    """With an ONNX graph, which every recipe starts from."""
+    if given.onnx is not None:
+        return given
+    from cluster.optimization.export.program import to_graph
+
+    return to_graph(given, workspace)
+
+
+def _data(wish: Wish, given: GivenModel) -> Dataset:
+    if isinstance(wish.data, Dataset):
+        return wish.data
+    if wish.data is not None:
+        return load_dataset(Path(wish.data), given.card, given.folder, wish.max_items)
+    return random_dataset(given.card, given.onnx, shapes=wish.shapes)
+
+
+def _material(given: GivenModel, calibration: Dataset, instructions: tuple[str, ...]) -> Material:
+    assert given.onnx is not None, "`_as_graph` made one"
+    return Material(
+        card=given.card,
+        onnx=given.onnx,
+        calibration=calibration.items,
+        operators=operators_of(given.onnx),
+        instructions=instructions,
+        module=given.module,
+        example=given.example,
+    )
+
+
+def _baseline(given: GivenModel) -> tuple[Candidate, Variant]:
+    """What speed and answers are compared with: eager torch for a module, else the model as it
+    would be served today."""
+    variant = Variant(card=given.card, folder=given.folder, engine="onnxruntime")
+    is_eager = given.module is not None
+    candidate = Candidate(
+        name=EAGER if is_eager else ORIGINAL,
+        engine="torch" if is_eager else "onnxruntime",
+        precision=given.card.precision,
+        says="the module as it is, run eagerly" if is_eager else "the model as it was given",
+        model=given.name,
+        status="measured",
+        is_reference=True,
+        variant=None if is_eager else variant,
+        size_bytes=variant.num_bytes,
+    )
+    return candidate, variant
+
+
+@contextmanager
+def _run_of(given: GivenModel, variant: Variant, threads: int) -> Iterator[Run]:
+    if given.module is None:
+        with opened(variant, threads=threads) as run:
+            yield run
+        return
+    yield eager(given, threads)
+
+
+def eager(given: GivenModel, threads: int) -> Run:
+    """The torch module itself."""
+    import torch
+
+    from cluster.optimization.export.module import named_outputs
+
+    module, names = given.module, [spec.name for spec in given.card.signature.inputs]
+    assert module is not None, "only modules are run eagerly"
+    torch.set_num_threads(threads)
+
+    def run(inputs: dict[str, Array]) -> dict[str, Array]:
+        with torch.inference_mode():
+            answer = module(*(torch.from_numpy(inputs[name]) for name in names))
+        return {name: value.numpy() for name, value in named_outputs(answer).items()}
+
+    return run
+
+
+def _others(
+    wish: Wish,
+    store: ModelStore,
+    workspace: Path,
+    expected: Sequence[Mapping[str, Array]],
+    bench: Bench,
+    recipes: Sequence[Recipe],
+    progress: Progress,
+) -> list[Candidate]:
+    """The alternative architectures, each by the same recipes, on the same items of the data."""
+    found: list[Candidate] = []
+    for number, other in enumerate(wish.candidates):
+        given = open_model(other, store=store, workspace=workspace / f"candidate-{number}")
+        given = _as_graph(given, workspace / f"candidate-{number}")
+        calibration, evaluation = _data(wish, given).split()
+        material = _material(given, calibration, hardware().instructions)
+        for recipe in recipes:
+            with progress.step(f"{given.name}/{recipe.name}: build and judge"):
+                candidate = build(recipe, material, given.sha256, bench)
+                candidate.name = f"{given.name}/{recipe.name}"
+                examine(
+                    candidate, expected, evaluation, wish.limits,
+                    threads=wish.threads, card=given.card,
+                )  # fmt: skip
+            found.append(candidate)
+    return found
+
+
+def _measure(
+    measured: Sequence[Candidate], given: GivenModel, evaluation: Dataset, wish: Wish
+) -> None:
+    """All in one interleaved run; sets timing and speed-up over the first, the baseline."""
+    calls: dict[str, Callable[[], object]] = {}
+    with ExitStack() as stack:
+        for each in measured:
+            card = given.card if each.variant is None else each.variant.card
+            items = evaluation.items
+            if each.model != given.name and isinstance(wish.data, Path):
+                assert each.variant is not None, "candidates are variants"
+                items = load_dataset(wish.data, card, each.variant.folder, 4).items
+            batch = batch_of(items, wish.batch_size, batched=card.batched)
+            run = (
+                eager(given, wish.threads)
+                if each.variant is None
+                else stack.enter_context(opened(each.variant, threads=wish.threads))
+            )
+            calls[each.name] = _call(run, batch)
+        timings = interleave(calls, num_rounds=wish.num_rounds)
+    first = timings[measured[0].name]
+    for each in measured:
+        each.timing = timings[each.name]
+        each.speedup = speedup(each.timing, first, by_cpu=wish.threads == 1)
+
+
+def _call(run: Run, batch: dict[str, Array]) -> Callable[[], object]:
+    return lambda: run(batch)

@@ -1,0 +1,93 @@
+"""A way to make a variant of a model: what it needs, what it builds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cluster.config.model_card import Format, ModelCard
+from cluster.engines.options import Option
+from cluster.errors import ConfigError
+from cluster.models import EngineName
+from cluster.tensors import Array
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Level = Literal["basic", "balanced", "max"]
+LEVELS: tuple[Level, ...] = ("basic", "balanced", "max")
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-weights", "int4-weights", "mixed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Material:
+    """What a recipe works on: the fp32 graph, calibration items, the torch module if there is one.
+
+    `operators`: node type -> how many of them hold weights or not, of the fp32 graph.
+    """
+
+    card: ModelCard
+    onnx: Path
+    calibration: tuple[dict[str, Array], ...]
+    operators: Mapping[str, int]
+    instructions: tuple[str, ...] = ()
+    module: nn.Module | None = None
+    example: Mapping[str, Array] | None = None
+
+    @property
+    def is_transformer(self) -> bool:
+        """Products of matrices with normalised layers between, and no convolutions to speak of."""
+        has_norm = any(
+            self.operators.get(each) for each in ("LayerNormalization", "ReduceMean", "Softmax")
+        )
+        return has_norm and self.operators.get("MatMul", 0) > self.operators.get("Conv", 0)
+
+    @property
+    def has_products(self) -> bool:
+        return bool(self.operators.get("MatMul") or self.operators.get("Gemm"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """`build` fills an empty folder with `artefact`; `why_not` gives the reason to leave it out.
+
+    `requires`: packages; the recipe is skipped, saying so, where one is missing. `parameters` are
+    part of the cache key with the name. `wants_calibration`: the calibration items are, too.
+    """
+
+    name: str
+    level: Level
+    engine: EngineName
+    format: Format
+    artefact: str
+    precision: Precision
+    says: str
+    build: Callable[[Material, Path], None]
+    requires: tuple[str, ...] = ()
+    why_not: Callable[[Material], str] = lambda material: ""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    wants_calibration: bool = False
+
+
+def level_named(text: str) -> Level:
+    """Raises: ConfigError naming the levels."""
+    for level in LEVELS:
+        if level == text:
+            return level
+    allowed = ", ".join(LEVELS)
+    raise ConfigError(
+        f"level is {text!r}; allowed: {allowed}", key="level", value=text, allowed=allowed
+    )
+
+
+def operators_of(onnx_file: Path) -> dict[str, int]:
+    """Node type -> number of nodes."""
+    import onnx
+
+    found: dict[str, int] = {}
+    for node in onnx.load(str(onnx_file), load_external_data=False).graph.node:
+        found[node.op_type] = found.get(node.op_type, 0) + 1
+    return found
