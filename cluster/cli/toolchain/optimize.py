@@ -24,6 +24,11 @@ from cluster.cli.toolchain.options import (
     open_store,
     parse_shapes,
 )
+from cluster.config.store import ModelStore
+from cluster.optimization.gate.gate import GateLimits
+from cluster.optimization.search.choose import Constraints
+from cluster.optimization.search.optimize import Wish
+from cluster.optimization.search.recipe import level_named
 from cluster.optimization.search.report import OptimizeReport
 
 
@@ -79,27 +84,15 @@ def optimize(
 
       squadron optimize my_net.py:Net --input x:FP32:-1,64 --max-size-mb 5
     """
-    from cluster.optimization.cache.artefact_cache import ArtefactCache
-    from cluster.optimization.gate.gate import GateLimits
-    from cluster.optimization.search.choose import Constraints
-    from cluster.optimization.search.keep import add_to_store, check_free, keep
-    from cluster.optimization.search.optimize import Wish
-    from cluster.optimization.search.optimize import optimize as search
-    from cluster.optimization.search.recipe import level_named
-
     with mendable():
-        limits = GateLimits(
-            max_accuracy_loss_points=max_loss,
-            min_top1_agreement=min_agreement,
-            min_cosine=min_cosine,
-        )
-        size = None if max_size_mb is None else int(max_size_mb * 1e6)
         wish = Wish(
             level=level_named(level),
-            constraints=Constraints(
-                max_latency_ms=max_latency_ms, max_p99_ms=max_p99_ms, max_size_bytes=size
+            constraints=_constraints(max_latency_ms, max_p99_ms, max_size_mb),
+            limits=GateLimits(
+                max_accuracy_loss_points=max_loss,
+                min_top1_agreement=min_agreement,
+                min_cosine=min_cosine,
             ),
-            limits=limits,
             data=data,
             recipes=tuple(recipe or ()),
             candidates=tuple(candidate or ()),
@@ -110,26 +103,42 @@ def optimize(
             batch_size=batch_size,
             num_rounds=rounds,
         )
-        stem = model.rpartition(":")[2] if ".py:" in model else Path(model.split("/")[0]).stem
-        if Path(model).exists():
-            stem = Path(model).stem
-        target = out if out is not None else Path(f"{stem}-optimised")
-        check_free(target)
-        with RichProgress() as progress:
-            report = search(
-                model,
-                wish,
-                store=open_store(store),
-                cache=ArtefactCache(cache_dir),
-                progress=progress,
-            )
-            report = keep(report, target)
-            if add is not None:
-                add_to_store(report, open_store(store), add)
+        target = out if out is not None else Path(f"{_stem(model)}-optimised")
+        report = _search(model, wish, target, add, open_store(store), cache_dir)
     if as_json:
         print(json.dumps(report.as_dict()))
     else:
         show(report, target)
+
+
+def _constraints(
+    latency_ms: float | None, p99_ms: float | None, size_mb: float | None
+) -> Constraints:
+    size = None if size_mb is None else int(size_mb * 1e6)
+    return Constraints(max_latency_ms=latency_ms, max_p99_ms=p99_ms, max_size_bytes=size)
+
+
+def _stem(model: str) -> str:
+    """What the folder is named after: the file, the class or the stored model."""
+    if Path(model).exists():
+        return Path(model).stem
+    return model.rpartition(":")[2] if ".py:" in model else model.partition("/")[0]
+
+
+def _search(
+    model: str, wish: Wish, target: Path, add: str | None, store: ModelStore, cache_dir: Path | None
+) -> OptimizeReport:
+    from cluster.optimization.cache.artefact_cache import ArtefactCache
+    from cluster.optimization.search.keep import add_to_store, check_free, keep
+    from cluster.optimization.search.optimize import optimize as search
+
+    check_free(target)
+    with RichProgress() as progress:
+        cache = ArtefactCache(cache_dir)
+        report = keep(search(model, wish, store=store, cache=cache, progress=progress), target)
+    if add is not None:
+        add_to_store(report, store, add)
+    return report
 
 
 def show(report: OptimizeReport, folder: Path) -> None:
