@@ -217,7 +217,17 @@ def add(
 
       squadron models add ./my-bert --name encoder
 
-      squadron models add my_code.py:MyModel --input x:FP32:-1,4 --output y:FP32:-1,4
+      squadron models add my_code.py:Double --input x:FP32:-1,4 --output y:FP32:-1,4
+
+    A class of your own needs these two methods; inputs and outputs are NumPy arrays by name:
+
+    \b
+      class Double:
+          def load(self, context):  # .folder .device .threads .options .signature
+              self.factor = 2
+    \b
+          def infer(self, inputs):
+              return {"y": inputs["x"] * self.factor}
     """
     from cluster.optimization.add import add_model
 

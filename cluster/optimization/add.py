@@ -14,6 +14,8 @@ from pathlib import Path
 from cluster.config.model_card import Format, ModelCard, Provenance, SignatureCard, TensorCard
 from cluster.config.store import ModelStore, new_version, seal
 from cluster.errors import ConfigError
+from cluster.optimization.intake.python_class import check_methods
+from cluster.optimization.intake.trial import try_zeros
 from cluster.optimization.signature import (
     check_names,
     chosen_signature,
@@ -124,8 +126,9 @@ def _check_torchscript(source: Path) -> None:
     except (RuntimeError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"{source}: not a TorchScript file: {first_line}. A state dict or a pickled module "
-            "cannot be served: save it with torch.jit.save or torch.export.save",
+            f"{source}: not a TorchScript file. A state dict or a pickled module cannot be served: "
+            f"save it with torch.jit.save or torch.export.save ({type(error).__name__}: "
+            f"{first_line})",
             file=str(source),
         ) from error
 
@@ -185,11 +188,10 @@ def _add_class(where: str, class_name: str, store: ModelStore, wanted: _Wanted) 
     source = Path(where)
     if not source.is_file():
         raise ConfigError(f"{source}: no such file", file=str(source))
-    if not re.search(rf"^class {class_name}\b", source.read_text(encoding="utf-8"), re.MULTILINE):
-        raise ConfigError(f"{source}: no class {class_name} in this file", file=str(source))
+    streams = check_methods(source.read_text(encoding="utf-8"), class_name, str(source))
     card = _card(wanted, "python", source.name, signature, source)
-    python_class = f"{source.name}:{class_name}"
-    return _store(card.model_copy(update={"python_class": python_class}), store, wanted, [source])
+    named = {"python_class": f"{source.name}:{class_name}", "decoupled": streams}
+    return _store(card.model_copy(update=named), store, wanted, [source])
 
 
 def _module_exists(name: str) -> bool:
@@ -225,6 +227,8 @@ def _store(card: ModelCard, store: ModelStore, wanted: _Wanted, files: list[Path
             if not file.is_file():
                 raise ConfigError(f"{file}: missing, and the model needs it", file=str(file))
             shutil.copyfile(file, folder / file.name)
+        if card.format != "python":  # a class runs only where it is served
+            try_zeros(card, folder, card.provenance.file)
         return seal(folder, card.model_copy(update={"version": version}))
 
 

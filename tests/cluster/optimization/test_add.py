@@ -3,10 +3,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cluster.config.model_card import SignatureCard, TensorCard
 from cluster.config.store import ModelStore, sha256_of
+from cluster.engines.engine import EngineSetup
+from cluster.engines.table import make_engine
 from cluster.errors import ConfigError
 from cluster.optimization.add import add_model
 from tests.cluster.optimization.artefacts import Double, write_onnx, write_pt2
@@ -91,13 +94,54 @@ def test_pickle_is_no_torchscript(tmp_path: Path, store: ModelStore) -> None:
     import torch
 
     torch.save({"weight": torch.zeros(2)}, tmp_path / "state.pt")
-    with pytest.raises(ConfigError, match="not a TorchScript file"):
+    with pytest.raises(ConfigError, match=r"state\.pt: not a TorchScript file\. A state dict or"):
         add_model(tmp_path / "state.pt", store, **FLAGS)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_signature_that_the_model_refuses_is_not_stored(tmp_path: Path, store: ModelStore) -> None:
+    import torch
+
+    traced = torch.jit.trace(torch.nn.Linear(4, 4), torch.zeros(2, 4))
+    torch.jit.save(traced, tmp_path / "wide.pt")
+    with pytest.raises(ConfigError, match=r"does not run with inputs x:FP32:-1,5: .*--input"):
+        add_model(tmp_path / "wide.pt", store, inputs=["x:FP32:-1,5"], outputs=["y:FP32:-1,4"])
+    assert store.list() == ()
+
+
+def test_class_without_load_is_refused_with_the_contract(tmp_path: Path, store: ModelStore) -> None:
+    source = tmp_path / "my_code.py"
+    source.write_text("class Double:\n    def infer(self, inputs): ...\n")
+    with pytest.raises(ConfigError, match=r"class Double has no method 'load'; a model has load"):
+        add_model(f"{source}:Double", store, **FLAGS)
+
+
+def test_class_that_the_readme_shows_is_served(
+    tmp_path: Path, store: ModelStore, root: Path
+) -> None:
+    shown = (root / "README.md").read_text().partition("```python\nclass Double:")[2]
+    (tmp_path / "my_code.py").write_text("class Double:" + shown.partition("```")[0])
+    card = add_model(f"{tmp_path / 'my_code.py'}:Double", store, **FLAGS)
+    engine = make_engine("python", EngineSetup(card=card, folder=store.folder(card.name)))
+    engine.load()
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    np.testing.assert_array_equal(engine.infer({"x": x})["y"], 2 * x)
+
+
+def test_class_that_only_streams_is_decoupled(tmp_path: Path, store: ModelStore) -> None:
+    source = tmp_path / "my_code.py"
+    source.write_text(
+        "class Base:\n    def load(self, context): ...\n"
+        "class Count(Base):\n    def stream(self, inputs, parameters): ...\n"
+    )
+    assert add_model(f"{source}:Count", store, **FLAGS).decoupled
 
 
 def test_class_in_a_file_is_copied_and_named(tmp_path: Path, store: ModelStore) -> None:
     source = tmp_path / "my_code.py"
-    source.write_text("class Double:\n    pass\n")
+    source.write_text(
+        "class Double:\n    def load(self, context): ...\n    def infer(self, inputs): ...\n"
+    )
     card = add_model(f"{source}:Double", store, **FLAGS)
     assert (card.name, card.format) == ("my_code-double", "python")
     assert (card.artefact, card.python_class) == ("my_code.py", "my_code.py:Double")
