@@ -9,11 +9,12 @@ from cluster.tensors import Array
 
 
 class Greedy:
-    """Each request makes it hold `mib` MiB more; it answers how many requests it has had."""
+    """Each row makes it hold `mib` MiB more; it answers how many rows it has kept something for."""
 
     def load(self, context: LoadContext) -> None:
         self.kept: list[Array] = []
 
     def infer(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        self.kept.append(np.ones(int(inputs["mib"].reshape(-1)[0]) * 2**17))
-        return {"held": np.array([[len(self.kept)]], np.int64)}
+        wanted = inputs["mib"].reshape(-1)
+        self.kept += [np.ones(int(mib) * 2**17) for mib in wanted if mib]
+        return {"held": np.full((len(wanted), 1), len(self.kept), np.int64)}
