@@ -219,6 +219,7 @@ class TorchLanguageEngine:
                     return
             for sequence in arrived:
                 self._batch.add(sequence)
+            self._count()
             try:
                 self._batch.step()
             except Exception as error:
@@ -227,9 +228,12 @@ class TorchLanguageEngine:
                 self._end(self._batch.clear())
                 return
             finally:
-                self._num_running = len(self._batch.running)
-                self._num_waiting = len(self._batch.waiting)
-                self._kv_usage = self._batch.kv_usage
+                self._count()
+
+    def _count(self) -> None:
+        self._num_running = len(self._batch.running)
+        self._num_waiting = len(self._batch.waiting)
+        self._kv_usage = self._batch.kv_usage
 
     def _end(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:

@@ -1,0 +1,257 @@
+"""What every language engine promises, asked of torch on a tiny model with random weights.
+
+vLLM is asked the same over HTTP in `tests/conformance/openai`: it takes a minute to start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from cluster.config.language.settings import LanguageConfig
+from cluster.engines.language.engine import LanguageEngine, LanguageSetup, Prompt
+from cluster.engines.language.table import make_language_engine
+from cluster.errors import ConfigError, Unsupported
+from cluster.generation import Delta, EngineLoad, Grammar, Sampling
+
+EOS = 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers, one token a byte, and weights large enough that answers differ."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    made = tmp_path_factory.mktemp("tiny-llama")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<eos>": EOS, **{each: i for i, each in enumerate(alphabet, start=1)}}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
+    fast.save_pretrained(made)
+    torch.manual_seed(3)
+    make: Any = LlamaForCausalLM
+    model = make(
+        LlamaConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=48,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            initializer_range=0.4,
+            eos_token_id=EOS,
+            bos_token_id=None,
+        )
+    )
+    model.save_pretrained(made)
+    return made
+
+
+@pytest_asyncio.fixture
+async def engine(folder: Path) -> AsyncIterator[LanguageEngine]:
+    made = make_language_engine("torch", setup(folder))
+    await made.start()
+    yield made
+    await made.close()
+
+
+def setup(folder: Path, **llm: object) -> LanguageSetup:
+    config = LanguageConfig.model_validate({"max_num_seqs": 4, "max_model_len": 400} | llm)
+    return LanguageSetup(name="tiny", folder=folder, config=config, device="cpu")
+
+
+def prompt(text: str, request_id: str = "r") -> Prompt:
+    # Bytes in the tokenizer's own order: any ids will do, so these are spread over all.
+    return Prompt(request_id=request_id, token_ids=tuple(1 + byte % 250 for byte in text.encode()))
+
+
+async def deltas(engine: LanguageEngine, asked: Prompt, **sampling: Any) -> list[Delta]:
+    chosen = Sampling(**({"max_tokens": 12, "temperature": 0.0} | sampling))
+    async with aclosing(engine.generate(asked, chosen)) as found:
+        return [delta async for delta in found]
+
+
+def ids(found: list[Delta], index: int = 0) -> list[int]:
+    return [token for delta in found if delta.index == index for token in delta.token_ids]
+
+
+def of_transformers(folder: Path, asked: Prompt, num_tokens: int) -> list[int]:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    given = torch.tensor([list(asked.token_ids)])
+    out = model.generate(given, do_sample=False, max_new_tokens=num_tokens, pad_token_id=EOS)
+    return [int(each) for each in out[0, given.shape[1] :]]
+
+
+async def test_greedy_tokens_are_those_of_transformers(
+    engine: LanguageEngine, folder: Path
+) -> None:
+    asked = prompt("once upon a time")
+
+    assert ids(await deltas(engine, asked)) == of_transformers(folder, asked, 12)
+
+
+async def test_a_prompt_of_several_pieces_gives_the_same(
+    engine: LanguageEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.engines.language.torch_batch.PROMPT_PIECE", 7)
+    asked = prompt("a prompt of more than a few tokens")
+
+    assert ids(await deltas(engine, asked)) == of_transformers(folder, asked, 12)
+
+
+async def test_company_changes_no_token(engine: LanguageEngine) -> None:
+    asked = [prompt(f"{'word ' * (i % 5)}number {i}", f"r{i}") for i in range(10)]
+    alone = [ids(await deltas(engine, each)) for each in asked]
+
+    together = await asyncio.gather(*(deltas(engine, each) for each in asked))
+
+    assert [ids(found) for found in together] == alone
+    assert len({tuple(each) for each in alone}) > 1
+
+
+async def test_each_choice_ends_once(engine: LanguageEngine) -> None:
+    found = await deltas(engine, prompt("x"), num_choices=3, temperature=1.0, seed=1)
+
+    ended = [delta.index for delta in found if delta.finish_reason]
+    assert sorted(ended) == [0, 1, 2]
+
+
+async def test_a_seed_repeats_all_choices(engine: LanguageEngine) -> None:
+    one, other = [
+        await deltas(engine, prompt("x"), num_choices=2, temperature=1.0, seed=9) for _ in range(2)
+    ]
+
+    assert [ids(one, i) for i in (0, 1)] == [ids(other, i) for i in (0, 1)]
+    assert ids(one, 0) != ids(one, 1)
+
+
+async def test_without_streaming_a_choice_comes_whole(engine: LanguageEngine) -> None:
+    (whole,) = await deltas(engine, prompt("x"), streams=False)
+
+    assert list(whole.token_ids) == ids(await deltas(engine, prompt("x")))
+
+
+async def test_the_last_token_allowed_ends_with_length(engine: LanguageEngine) -> None:
+    found = await deltas(engine, prompt("x"), max_tokens=3, ignore_eos=True)
+
+    assert (len(ids(found)), found[-1].finish_reason) == (3, "length")
+
+
+async def test_a_stop_token_ends_with_stop(engine: LanguageEngine) -> None:
+    third = ids(await deltas(engine, prompt("x"), ignore_eos=True))[2]
+    found = await deltas(engine, prompt("x"), stop_token_ids=(third,), ignore_eos=True)
+
+    assert (len(ids(found)), found[-1].finish_reason) == (3, "stop")
+
+
+async def test_logprobs_of_a_greedy_token_are_the_greatest(engine: LanguageEngine) -> None:
+    found = await deltas(engine, prompt("x"), num_logprobs=2)
+
+    for delta in found:
+        for scored in delta.scores:
+            assert scored.top[0] == scored.chosen
+            assert scored.top[0].logprob >= scored.top[1].logprob
+
+
+async def test_a_bias_bans_a_token(engine: LanguageEngine) -> None:
+    first = ids(await deltas(engine, prompt("x")))[0]
+
+    assert first not in ids(await deltas(engine, prompt("x"), logit_bias={first: -100.0}))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_a_schema_is_followed(engine: LanguageEngine, temperature: float) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": [1, 22]}, "b": {"type": "boolean"}},
+        "required": ["a", "b"],
+        "additionalProperties": False,
+    }
+    grammar = Grammar(kind="json_schema", text=json.dumps(schema))
+    found = await deltas(
+        engine, prompt("x"), grammar=grammar, max_tokens=60, temperature=temperature
+    )
+
+    parsed = json.loads("".join(delta.text for delta in found))
+    assert parsed["a"] in (1, 22)
+    assert isinstance(parsed["b"], bool)
+    assert found[-1].finish_reason == "stop"
+
+
+async def test_who_leaves_frees_the_memory(engine: LanguageEngine) -> None:
+    running = engine.generate(prompt("x"), Sampling(max_tokens=300, ignore_eos=True))
+    await anext(running)
+    assert engine.load() != EngineLoad()
+
+    await running.aclose()
+
+    while engine.load() != EngineLoad():  # noqa: ASYNC110  (the engine's thread tells nobody)
+        await asyncio.sleep(0.001)
+    assert ids(await deltas(engine, prompt("y")))
+
+
+async def test_more_requests_than_places_all_end(engine: LanguageEngine) -> None:
+    found = await asyncio.gather(
+        *(deltas(engine, prompt(f"n{i}", f"r{i}"), max_tokens=5) for i in range(12))
+    )
+
+    assert all(each[-1].finish_reason for each in found)
+
+
+async def test_a_static_cache_gives_the_same_tokens(engine: LanguageEngine, folder: Path) -> None:
+    other = make_language_engine("torch", setup(folder, cache_growth="static"))
+    await other.start()
+
+    assert ids(await deltas(other, prompt("x"))) == ids(await deltas(engine, prompt("x")))
+    await other.close()
+
+
+async def test_the_memory_of_all_sequences_is_bounded(folder: Path) -> None:
+    # 512 bytes a token and room for one sequence of 400: four come, and one after the other go.
+    bounded = make_language_engine("torch", setup(folder, kv_cache_bytes=400 * 256))
+    await bounded.start()
+    wide = prompt("a" * 200)
+    found = await asyncio.gather(*(deltas(bounded, wide, max_tokens=100) for _ in range(4)))
+
+    assert len({tuple(ids(each)) for each in found}) == 1
+    await bounded.close()
+
+
+async def test_an_engine_that_was_closed_is_not_healthy(folder: Path) -> None:
+    made = make_language_engine("torch", setup(folder))
+    await made.start()
+    made.check_health()
+    await made.close()
+
+    with pytest.raises(Exception, match="does not run"):
+        made.check_health()
+
+
+async def test_adapters_are_unsupported_by_name(engine: LanguageEngine) -> None:
+    with pytest.raises(Unsupported, match="engine: vllm"):
+        await engine.add_lora("a", "/nowhere")
+
+
+def test_what_only_vllm_has_is_refused_by_name(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"llm\.quantisation, llm\.tensor_parallel"):
+        make_language_engine("torch", setup(folder, quantisation="awq", tensor_parallel=2))
+
+
+def test_an_engine_that_generates_nothing_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="allowed: torch, vllm"):
+        make_language_engine("onnxruntime", setup(folder))
