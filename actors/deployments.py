@@ -12,6 +12,8 @@ from ray.serve.config import AutoscalingPolicy, RequestRouterConfig
 from actors.language.placement import deployment_options
 from actors.model_replica import ReplicaSetup
 from actors.replica_host import ReplicaHost
+from actors.sharding.ray_starter import sharded_options
+from actors.sharding.replica import sharding_of
 from actors.variant_facts import Origin
 from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.config.variant import VariantConfig
@@ -35,6 +37,7 @@ def replica_setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaS
         limits=variant.limits,
         sequences=variant.sequences,
         llm=variant.llm,
+        sharding=sharding_of(name, variant, origin),
         options=dict(variant.options),
     )
 
@@ -73,6 +76,8 @@ def bind_replica(
         ray_actor_options=options,
         request_router_config=router,
     )
+    if setup.sharding is not None:
+        host = host.options(**sharded_options(setup.sharding, resources.num_cpus))
     language: dict[str, Any] = deployment_options(variant, options)
     return (host.options(**language) if language else host).bind(setup)
 

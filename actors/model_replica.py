@@ -17,6 +17,7 @@ from actors.batching.engine_run import EngineRun
 from actors.batching.runner import BatchRunner, Work
 from actors.batching.tally import BatchTally
 from actors.node_folder import metrics_folder
+from actors.sharding.replica import Sharding
 from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
 from cluster.config.sequences import SequencesConfig
@@ -52,6 +53,7 @@ class ReplicaSetup:
     limits: ProcessLimits = field(default_factory=ProcessLimits)
     sequences: SequencesConfig | None = None
     llm: LanguageConfig | None = None
+    sharding: Sharding | None = None
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
 
 

@@ -18,6 +18,7 @@ from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import node_folder
 from actors.process_limits import ProcessGuard
 from actors.sequences.replica import SequenceReplica
+from actors.sharding.replica import sharded_engine
 from actors.streams.link import SUFFIX, StreamListener
 from actors.streams.replica import StreamReplica
 from cluster.errors import Unsupported
@@ -33,10 +34,10 @@ class ReplicaHost:
         # Before the engine makes its threads: they inherit what is set here.
         self._guard = ProcessGuard(setup.limits)
         self._guard.hold(threads=setup.threads, folder=node_folder() / "cores")
-        self._replica = _replica(setup)
+        context = serve.get_replica_context()
+        self._replica = _replica(setup, context.replica_id.unique_id)
         if isinstance(self._replica, LanguageReplica):
             await self._replica.start()
-        context = serve.get_replica_context()
         folder = replica_folder(node_folder(), context.app_name, context.deployment)
         path = folder / f"{context.replica_id.unique_id}.sock"
         self._listener = NodeListener(path, self._replica.infer)
@@ -79,9 +80,12 @@ class ReplicaHost:
         await self._replica.close()
 
 
-def _replica(setup: ReplicaSetup) -> Replica:
+def _replica(setup: ReplicaSetup, replica_id: str) -> Replica:
     if setup.card.format == "causal_lm":
         return LanguageReplica(setup)
+    make = sharded_engine(replica_id) if setup.sharding is not None else None
     if setup.card.decoupled:
-        return StreamReplica(setup)
+        return StreamReplica(setup, make_ready=make)
+    if make is not None:
+        return ModelReplica(setup, make_ready=make)
     return ModelReplica(setup) if setup.sequences is None else SequenceReplica(setup)

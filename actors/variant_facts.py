@@ -10,6 +10,7 @@ from cluster.config.sequences import SequencesConfig
 from cluster.config.store import ModelStore
 from cluster.config.variant import VariantConfig
 from cluster.engines.fit import check_fit
+from cluster.engines.sharded.generate import generating
 from cluster.engines.table import check_installed
 from cluster.errors import ConfigError
 from cluster.models import EngineName
@@ -41,6 +42,7 @@ def origin_of(name: str, variant: VariantConfig, store: ModelStore) -> Origin | 
             card = store.card(source, version)
             folder = store.folder(source, card.version)
         engine = check_fit(card, variant.engine, variant.device)
+        card = generating(card, variant.options)
     except ConfigError as error:
         if variant.optional:
             return error

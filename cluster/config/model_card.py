@@ -121,8 +121,9 @@ class ModelCard(Section):
     `artefact` is a path inside the version's folder (a file, or `.` for a directory format);
     `sha256` is of that file, checked before it is loaded. `python_class` is `module:Class`, for
     format `python` only. `batched`: the artefact takes a leading batch dimension of any size.
-    `decoupled`: one request has any number of responses (formats `python` and
-    `causal_lm`, a Hugging Face directory of a model that generates text).
+    `decoupled`: one request has any number of responses (formats `python`,
+    `causal_lm`, a Hugging Face directory of a model that generates text, and `huggingface`, of one
+    that generates tokens).
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -141,8 +142,9 @@ class ModelCard(Section):
 
     @model_validator(mode="after")
     def _can_be_decoupled(self) -> Self:
-        if self.decoupled and self.format not in ("python", "causal_lm"):
-            raise ValueError(f"decoupled needs format python or causal_lm, not {self.format}")
+        if self.decoupled and self.format not in ("python", "causal_lm", "huggingface"):
+            allowed = "python, causal_lm or huggingface"
+            raise ValueError(f"decoupled needs format {allowed}, not {self.format}")
         if self.decoupled and (self.preprocess or self.postprocess):
             raise ValueError("decoupled excludes preprocess and postprocess")
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from cluster.engines.graph_signature import GraphTensor, check_graph_inputs
 from cluster.engines.memory import is_out_of_memory
 from cluster.engines.options import check_option_names
 from cluster.engines.pt2_archive import refuse_pickles
-from cluster.engines.sharded.whole import load_whole
+from cluster.engines.sharded.whole import Generator, load_whole
 from cluster.engines.warm_up import run_zeros
 from cluster.errors import ConfigError, EngineFailed, InvalidRequest, OutOfMemory, SquadronError
 from cluster.processing.signature_check import check_inputs, check_outputs
+from cluster.requests import Parameter
 from cluster.tensors import NUMPY_DTYPES, Array, Datatype, Signature, TensorSpec
 
 _DTYPES: dict[Datatype, torch.dtype] = {
@@ -47,7 +48,8 @@ TORCHSCRIPT_RUNS = 3
 
 class TorchEngine:
     """Formats `torchscript` (`torch.jit.save`), `torch_export` (`torch.export.save`) and
-    `huggingface` (a directory of one of the families of `cluster.engines.sharded`; option `dtype`).
+    `huggingface` (a directory of one of the families of `cluster.engines.sharded`; options `dtype`
+    and `task`).
 
     Inputs go in by position, in the card's order (and, with torch.export, by the names of the
     program's own inputs); outputs come as a tensor or a sequence, in the card's order, or as a
@@ -63,13 +65,14 @@ class TorchEngine:
     """
 
     def __init__(self, setup: EngineSetup) -> None:
-        known = ("dtype",) if setup.card.format == "huggingface" else ()
+        known = ("dtype", "task") if setup.card.format == "huggingface" else ()
         check_option_names("torch", setup.options, known)
         self._setup = setup
         self._device = _choose_device(parse_device(setup.device))
         self._signature = setup.card.raw_signature()
         self._call: Callable[..., Any] | None = None
         self._facts: EngineFacts | None = None
+        self._generator: Generator | None = None
 
     @property
     def signature(self) -> Signature:
@@ -93,7 +96,7 @@ class TorchEngine:
                 call, weights = _load_export(file, self._device, self._signature)
                 provider = "torch.export"
             case "huggingface":
-                call, weights = load_whole(self._setup, self._device)
+                call, weights, self._generator = load_whole(self._setup, self._device)
                 provider = "transformers"
             case other:
                 raise ConfigError(
@@ -113,6 +116,8 @@ class TorchEngine:
         )
 
     def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
+        if self._setup.card.decoupled:
+            return
         times = TORCHSCRIPT_RUNS if self._setup.card.format == "torchscript" else 1
         is_batched = self._setup.card.batched
         run_zeros(self.infer, self._signature, batch_sizes, is_batched=is_batched, times=times)
@@ -140,8 +145,17 @@ class TorchEngine:
         check_outputs(outputs, self._signature.outputs, rows=rows, is_batched=is_batched)
         return outputs
 
+    def stream(
+        self, inputs: dict[str, Array], parameters: dict[str, Parameter]
+    ) -> Iterator[dict[str, Array]]:
+        """A language model's tokens, one a response (`sharded.generate`)."""
+        if self._generator is None:
+            raise EngineFailed("the engine generates nothing")
+        return self._generator.stream(inputs, parameters)
+
     def close(self) -> None:
         self._call = None
+        self._generator = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -19,6 +19,7 @@ class LayeredModel:
 
     `*_bytes` are those of the weights as they are computed with; `*_cost` is in any unit of work
     (a look-up in an embedding table is none). `splits`: what a tensor degree must divide, by name.
+    `vocabulary_size` and `max_tokens` bound what a language model takes; 0 says nothing.
     """
 
     num_layers: int
@@ -30,6 +31,8 @@ class LayeredModel:
     head_cost: float = 0.0
     splits: tuple[tuple[str, int], ...] = ()
     can_be_split: bool = True
+    vocabulary_size: int = 0
+    max_tokens: int = 0
 
     @property
     def weight_bytes(self) -> int:

@@ -1,52 +1,48 @@
-"""What a Hugging Face directory's layers weigh and cost, from its config alone."""
+"""A stored model as a run of layers, and the files of its stages."""
 
 from __future__ import annotations
 
-import re
+from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
 from cluster.config.model_card import ModelCard
-from cluster.engines.sharded.families import family_of, read_config
-from cluster.engines.sharded.torch_part import DTYPES
-from cluster.placement.partition import LayeredModel
+from cluster.engines.sharded.make import refuse_format
+from cluster.engines.sharded.whole import check_transformers
+from cluster.errors import ConfigError
+from cluster.placement.partition import LayeredModel, Layout
 
 
 def layered_model(card: ModelCard, folder: Path, dtype: str = "float32") -> LayeredModel:
-    """Bytes are those of the data type that is computed in; cost counts multiplications a token.
+    """Raises: ConfigError for a model that cannot be cut, and for a tool that is not installed."""
+    match card.format:
+        case "huggingface":
+            check_transformers()
+            from cluster.engines.sharded.hf_layers import directory_layers
 
-    Raises: ConfigError for a directory of no family.
-    """
-    directory = folder / card.artefact
-    config = read_config(directory)
-    family = family_of(config.model_type, directory / "config.json")
-    with torch.device("meta"):
-        model = family.model_class(config)
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    num_layers = int(config.num_hidden_layers)
-    itemsize = DTYPES[dtype].itemsize
-    layer = [0] * num_layers
-    embedding = head = 0
-    head_cost = 0.0
-    inside = re.compile(rf"{re.escape(family.layers)}\.(\d+)\.")
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        found = inside.match(name)
-        num = parameter.numel()
-        if found is not None:
-            layer[int(found[1])] += num * itemsize
-        elif any(name.startswith(f"{module}.") for module in family.after):
-            head += num * itemsize
-            head_cost += num if parameter.dim() > 1 else 0
-        else:
-            embedding += num * itemsize
-    return LayeredModel(
-        num_layers=num_layers,
-        layer_bytes=tuple(layer),
-        embedding_bytes=embedding,
-        head_bytes=head,
-        layer_cost=tuple(size / itemsize for size in layer),
-        head_cost=head_cost,
-        splits=family.heads(config),
-    )
+            return directory_layers(card, folder, dtype)
+        case "onnx":
+            check_onnx()
+            from cluster.engines.sharded.onnx_cut import segments
+
+            return segments(folder / card.artefact)[0]
+        case other:
+            raise refuse_format(other)
+
+
+def stage_artefacts(card: ModelCard, folder: Path, layout: Layout) -> tuple[str, ...]:
+    """The file of each stage, for a model that is cut into files; else nothing."""
+    if card.format != "onnx":
+        return ()
+    from cluster.engines.sharded.onnx_cut import stage_files
+
+    runs = [layout.stage(index)[0].layers for index in range(layout.num_stages)]
+    return stage_files(folder / card.artefact, runs)
+
+
+def check_onnx() -> None:
+    """Raises: ConfigError saying what to install."""
+    if find_spec("onnx") is None:
+        raise ConfigError(
+            "cutting an ONNX graph needs onnx: pip install 'squadron-serve[cpu,export]'",
+            key="placement.strategy",
+        )

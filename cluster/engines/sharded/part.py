@@ -15,7 +15,8 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartSetup:
-    """What a part needs to load. `group`: the process group of its slices (tensor parallelism).
+    """What a part needs to load. `group`: the process group of its slices (tensor parallelism);
+    `artefact`: the file of its stage, for a model that is cut into files.
 
     `max_memory_bytes` bounds the weights that are resident at once; None keeps all of them.
     """
@@ -28,6 +29,7 @@ class PartSetup:
     max_memory_bytes: int | None = None
     kv_cache: Literal["dynamic", "static"] = "dynamic"
     kv_cache_tokens: int = 2048
+    artefact: str = ""
     group: Any = None
 
 

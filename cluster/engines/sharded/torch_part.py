@@ -103,14 +103,16 @@ class TorchPart:
         if step.is_last_only:
             hidden = hidden[:, -1:]
         if not family.head:
-            return {family.output: hidden}
+            return {family.output: hidden.float()}
         if family.first_input == "pixel_values":
             hidden = hidden[:, 0, :]
         return {family.output: self._model.get_submodule(family.head)(hidden).float()}
 
     def _tensor(self, value: Any) -> torch.Tensor:
         if isinstance(value, np.ndarray):
-            value = torch.from_numpy(value)
+            is_bfloat16 = value.dtype.name == "bfloat16"
+            value = torch.from_numpy(value.view(np.uint16) if is_bfloat16 else value)
+            value = value.view(torch.bfloat16) if is_bfloat16 else value
         found: torch.Tensor = value.to(self._device)
         return found.to(self._dtype) if found.is_floating_point() else found
 

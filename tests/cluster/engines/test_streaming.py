@@ -98,7 +98,7 @@ def test_a_decoupled_class_needs_a_stream(tmp_path: Path) -> None:
 
 
 def test_only_python_models_are_decoupled() -> None:
-    with pytest.raises(ValidationError, match="python or causal_lm, not onnx"):
+    with pytest.raises(ValidationError, match="python, causal_lm or huggingface, not onnx"):
         card(format="onnx", artefact="m.onnx", decoupled=True)
 
 

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from cluster.engines.engine import EngineSetup
+from cluster.engines.sharded.generate import generating
 from cluster.engines.sharded.part import PartSetup, Step
 from cluster.engines.sharded.torch_part import TorchPart
+from cluster.engines.torch import TorchEngine
 from cluster.errors import ConfigError, InvalidRequest
 from cluster.placement.partition import Shard
 from tests.cluster.engines.sharded.directories import MODELS, expected, inputs_of, llama, saved
@@ -138,3 +141,26 @@ def test_weights_that_would_be_unpickled_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="they would be unpickled"):
         part(tmp_path, card, range(4), of=4)
+
+
+def test_the_plain_engine_streams_the_tokens_that_transformers_generates(tmp_path: Path) -> None:
+    model = llama()
+    card = generating(saved(model, tmp_path), {"task": "generate"})
+    engine = TorchEngine(EngineSetup(card=card, folder=tmp_path, options={"task": "generate"}))
+    engine.load()
+    ids = inputs_of("llama")["input_ids"][:1]
+
+    # Two streams in turn: each has a cache of its own.
+    one = engine.stream({"input_ids": ids[0].numpy()}, {"max_tokens": 6})
+    other = engine.stream({"input_ids": ids[0, :3].numpy()}, {"max_tokens": 6})
+    found = [(int(a["token"][0]), int(b["token"][0])) for a, b in zip(one, other, strict=True)]
+
+    for prompt, tokens in zip((ids, ids[:, :3]), zip(*found, strict=True), strict=True):
+        wanted = model.generate(prompt, max_new_tokens=6, do_sample=False, eos_token_id=None)
+        assert list(tokens) == wanted[0, prompt.shape[1] :].tolist()
+
+
+def test_a_task_that_a_model_cannot_do_is_refused(tmp_path: Path) -> None:
+    card = saved(MODELS["bert"](), tmp_path)
+    with pytest.raises(ConfigError, match="option task is 'generate'; allowed: logits"):
+        generating(card, {"task": "generate"})

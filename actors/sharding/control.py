@@ -1,0 +1,133 @@
+"""What a group's leader and its shards tell each other beside the activations."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any, TypeVar
+
+import msgspec
+
+from actors.sharding.channels.socket_channel import receive_exactly, send_pieces
+from cluster.errors import ERRORS_BY_NAME, EngineFailed, SquadronError
+
+LEADER = -1
+"""The rank of the replica's own process in a list of edges."""
+
+
+class Edge(msgspec.Struct, frozen=True):
+    """Activations go from `source` to `target` by `way`."""
+
+    source: int
+    target: int
+    way: str
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """Leader to shard, first: what it is. `card` is the model card as JSON."""
+
+    title: str
+    card: str
+    folder: str
+    rank: int
+    stage: int
+    num_stages: int
+    tensor_rank: int
+    tensor_degree: int
+    layers: tuple[int, int]
+    device: str
+    threads: int
+    dtype: str
+    max_memory_bytes: int | None
+    kv_cache: str
+    kv_cache_tokens: int
+    artefact: str
+    beat_period_s: float
+    needs_group: bool
+    host: str | None
+
+
+class Listening(msgspec.Struct, frozen=True, kw_only=True):
+    """Shard to leader: where it takes activations, and (rank 0) where the group's store is."""
+
+    address: str
+    pid: int
+    store_port: int = 0
+
+
+class Peers(msgspec.Struct, frozen=True, kw_only=True):
+    """Leader to shard: everybody's address by rank (the leader's last), and the edges."""
+
+    addresses: tuple[str, ...]
+    edges: tuple[Edge, ...]
+    world_size: int
+    store_host: str
+    store_port: int
+    backend: str
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """Shard to leader: loaded and connected. Resident bytes before and after loading."""
+
+    weight_bytes: int
+    opened: tuple[str, ...]
+    baseline_bytes: int
+    peak_bytes: int
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """Shard to leader: why it could not start."""
+
+    error: str
+    message: str
+    key: str = ""
+
+    def raised(self) -> SquadronError:
+        kind = ERRORS_BY_NAME.get(self.error, EngineFailed)
+        return kind(self.message, key=self.key) if self.key else kind(self.message)
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """Shard to leader, again and again: alive, with its greatest resident size so far."""
+
+    peak_bytes: int
+
+
+T = TypeVar("T")
+
+
+class Control:
+    """Frames of msgpack on a socket: u32 length, value. Sending is safe from several threads."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._lock = threading.Lock()
+
+    def send(self, value: msgspec.Struct) -> None:
+        """Raises: ShardLost when the other end is gone."""
+        data = msgspec.msgpack.encode([type(value).__name__, value])
+        with self._lock:
+            send_pieces(self.socket, [len(data).to_bytes(4, "little"), data])
+
+    def receive(self, *kinds: type[Any]) -> Any:
+        """A value of one of the kinds. Raises: ShardLost."""
+        length = int.from_bytes(receive_exactly(self.socket, 4), "little")
+        data = receive_exactly(self.socket, length)
+        name, value = msgspec.msgpack.decode(data)
+        for kind in kinds:
+            if kind.__name__ == name:
+                return msgspec.convert(value, kind)
+        raise EngineFailed(f"a shard said {name}, expected {', '.join(k.__name__ for k in kinds)}")
+
+
+def resident_bytes(*, peak: bool) -> int:
+    """This process's resident size, or the greatest it ever had. Source: proc(5), VmHWM, VmRSS."""
+    wanted = "VmHWM:" if peak else "VmRSS:"
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            for line in status:
+                if line.startswith(wanted):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

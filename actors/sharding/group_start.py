@@ -1,0 +1,198 @@
+"""A group's beginning: every shard is told what it is, loads, and is joined to its neighbours."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.sharding.channels.channel import Channel
+from actors.sharding.channels.shared_memory_channel import SharedMemoryChannel
+from actors.sharding.channels.socket_channel import SocketChannel
+from actors.sharding.control import (
+    LEADER,
+    Beat,
+    Control,
+    Edge,
+    Listening,
+    Peers,
+    Ready,
+    Refused,
+    Setup,
+)
+from actors.sharding.links import Hello, Listener, dial
+from actors.sharding.starters import WorkerStarter
+from cluster.config.model_card import ModelCard
+from cluster.config.placement import PlacementConfig
+from cluster.errors import EngineFailed, ShardLost
+from cluster.placement.partition import MIB, Layout, Shard
+from cluster.placement.transport import choose_transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSetup:
+    """What a group computes, and how. `title`: of its processes, before `:shard<rank>`.
+    `artefacts`: the file of each stage, for a model that is cut into files."""
+
+    title: str
+    card: ModelCard
+    folder: Path
+    placement: PlacementConfig
+    layout: Layout
+    threads: int = 1
+    dtype: str = "float32"
+    artefacts: tuple[str, ...] = ()
+    vocabulary_size: int = 0
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A group that can compute. `targets`: the first stage's slices; `source`: the last stage."""
+
+    controls: tuple[Control, ...]
+    ready: tuple[Ready, ...]
+    pids: tuple[int, ...]
+    targets: tuple[Channel, ...]
+    source: Channel
+    edges: tuple[Edge, ...]
+
+
+def start_group(setup: GroupSetup, starter: WorkerStarter) -> Started:
+    """Raises: ConfigError as a shard found it; ShardLost or EngineFailed when one did not start.
+    What was started is stopped again."""
+    token = secrets.token_hex(32)
+    listener = Listener(token, starter.host)
+    try:
+        starter.start(listener.address, token)
+        return _join(setup, starter, listener, token)
+    except ShardLost as error:
+        failure = starter.failure()
+        starter.stop()
+        raise EngineFailed(f"a shard did not start: {failure or error.message}") from None
+    except BaseException:
+        starter.stop()
+        raise
+    finally:
+        listener.close()
+
+
+def _join(setup: GroupSetup, starter: WorkerStarter, listener: Listener, token: str) -> Started:
+    placement, shards = setup.placement, setup.layout.shards
+    until_s = time.monotonic() + placement.start_timeout_s
+    edges = _edges(setup.layout, placement, starter)
+    needs_group = setup.layout.tensor_degree > 1 or any(e.way in ("gloo", "nccl") for e in edges)
+    controls = []
+    for shard in shards:
+        sock = listener.take(shard.rank, "control", max(1.0, until_s - time.monotonic()))
+        sock.settimeout(placement.start_timeout_s)
+        controls.append(Control(sock))
+    for shard, control in zip(shards, controls, strict=True):
+        control.send(_told(setup, shard, needs_group=needs_group, host=starter.host))
+    listening: list[Listening] = [control.receive(Listening) for control in controls]
+    on_cuda = all(shard.device.startswith("cuda") for shard in shards)
+    store_host = "127.0.0.1" if starter.host is None else _host_of(listening[0].address)
+    peers = Peers(
+        addresses=(*[found.address for found in listening], listener.address),
+        edges=edges,
+        world_size=len(shards),
+        store_host=store_host,
+        store_port=listening[0].store_port,
+        backend="nccl" if on_cuda else "gloo",
+    )
+    for control in controls:
+        control.send(peers)
+    inward = [edge for edge in edges if edge.source == LEADER]
+    targets = tuple(
+        _channel(
+            edge.way,
+            dial(peers.addresses[edge.target], Hello(token=token, rank=LEADER, what="data")),
+            timeout_s=placement.step_timeout_s,
+        )
+        for edge in inward
+    )
+    ready = tuple(_ready(control) for control in controls)
+    (outward,) = [edge for edge in edges if edge.target == LEADER]
+    source = _channel(
+        outward.way,
+        listener.take(outward.source, "data", max(1.0, until_s - time.monotonic())),
+        timeout_s=placement.step_timeout_s,
+    )
+    return Started(
+        controls=tuple(controls),
+        ready=ready,
+        pids=tuple(found.pid for found in listening),
+        targets=targets,
+        source=source,
+        edges=edges,
+    )
+
+
+def _ready(control: Control) -> Ready:
+    while True:
+        match control.receive(Ready, Refused, Beat):
+            case Ready() as ready:
+                return ready
+            case Refused() as refused:
+                raise refused.raised()
+
+
+def _edges(layout: Layout, placement: PlacementConfig, starter: WorkerStarter) -> tuple[Edge, ...]:
+    """Each slice of a stage feeds the same slice of the next; the last stage's first one answers.
+
+    The leader has no device and no rank in the process group: sockets and shared memory only.
+    """
+    edges = []
+    for shard in layout.stage(0):
+        way = "shared_memory" if starter.is_here(shard.rank) else "tcp"
+        edges.append(Edge(source=LEADER, target=shard.rank, way=way))
+    for shard in layout.shards:
+        if shard.has_head:
+            continue
+        following = layout.shards[shard.rank + layout.tensor_degree]
+        choice = choose_transport(
+            placement.transport,
+            is_same_node=starter.is_same_node(shard.rank, following.rank),
+            devices=(shard.device, following.device),
+        )
+        edges.append(Edge(source=shard.rank, target=following.rank, way=choice.way))
+    last = layout.stage(layout.num_stages - 1)[0]
+    way = "shared_memory" if starter.is_here(last.rank) else "tcp"
+    edges.append(Edge(source=last.rank, target=LEADER, way=way))
+    return tuple(edges)
+
+
+def _told(setup: GroupSetup, shard: Shard, *, needs_group: bool, host: str | None) -> Setup:
+    placement = setup.placement
+    cap = placement.max_memory_mb
+    return Setup(
+        title=f"{setup.title}:shard{shard.rank}",
+        card=setup.card.model_dump_json(),
+        folder=str(setup.folder),
+        rank=shard.rank,
+        stage=shard.stage,
+        num_stages=shard.num_stages,
+        tensor_rank=shard.tensor_rank,
+        tensor_degree=shard.tensor_degree,
+        layers=(shard.layers.start, shard.layers.stop),
+        device=shard.device,
+        threads=setup.threads,
+        dtype=setup.dtype,
+        max_memory_bytes=None if cap is None else int(cap * MIB),
+        kv_cache=placement.kv_cache,
+        kv_cache_tokens=placement.kv_cache_tokens,
+        artefact=setup.artefacts[shard.stage] if setup.artefacts else "",
+        beat_period_s=min(0.5, placement.heartbeat_timeout_s / 5),
+        needs_group=needs_group,
+        host=host,
+    )
+
+
+def _channel(way: str, sock: object, *, timeout_s: float) -> Channel:
+    made = SharedMemoryChannel if way == "shared_memory" else SocketChannel
+    return made(sock, timeout_s=timeout_s)  # type: ignore[arg-type]
+
+
+def _host_of(address: str) -> str:
+    return address.partition(":")[2].rpartition(":")[0]

@@ -1,0 +1,33 @@
+"""The part of a model's format."""
+
+from __future__ import annotations
+
+from cluster.engines.sharded.part import Part, PartSetup
+from cluster.errors import ConfigError
+
+SHARDED_FORMATS = ("huggingface", "onnx")
+
+
+def make_part(setup: PartSetup) -> Part:
+    """Raises: ConfigError for a format that cannot be cut."""
+    match setup.card.format:
+        case "huggingface":
+            from cluster.engines.sharded.torch_part import TorchPart
+
+            return TorchPart(setup)
+        case "onnx":
+            from cluster.engines.sharded.onnx_part import OnnxPart
+
+            return OnnxPart(setup)
+        case other:
+            raise refuse_format(other)
+
+
+def refuse_format(format: str) -> ConfigError:
+    allowed = ", ".join(SHARDED_FORMATS)
+    return ConfigError(
+        f"a model of format {format} cannot be cut into shards; allowed: {allowed}",
+        key="placement.strategy",
+        value=format,
+        allowed=allowed,
+    )

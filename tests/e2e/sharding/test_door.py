@@ -1,0 +1,120 @@
+"""`serve_configs/sharded.yaml` through the real doors: several placements, one answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import tritonclient.grpc as over_grpc
+import tritonclient.http as over_http
+import yaml
+from tokenizers import Tokenizer
+
+from cluster.config.store import ModelStore
+from tests.e2e.running import Running, running
+
+pytestmark = [pytest.mark.e2e, pytest.mark.models, pytest.mark.timeout(500)]
+
+SHARDS = {"smollm2-layer2": 2, "smollm2-pipeline2": 2, "smollm2-tensor3": 3, "lite0-pipeline2": 2}
+
+
+@pytest.fixture(scope="module")
+def sharded(
+    root: Path, store: ModelStore, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """The example as it is, and beside it a pipeline that generates."""
+    content = yaml.safe_load((root / "serve_configs/sharded.yaml").read_text())
+    variants = content["applications"][0]["args"]["variants"]
+    told = variants["smollm2-pipeline2"]
+    variants["smollm2-writer2"] = {**told, "options": {"task": "generate"}}
+    folder = tmp_path_factory.mktemp("doors")
+    (folder / "run").mkdir()
+    file = folder / "sharded.yaml"
+    file.write_text(yaml.safe_dump(content))
+    with running(file, folder / "run", store=store.root) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def prompt(store: ModelStore) -> Any:
+    tokenizer = Tokenizer.from_file(str(store.folder("smollm2-135m") / "tokenizer.json"))
+    text = "The capital of France is Paris, and the capital of Italy is"
+    return np.array([tokenizer.encode(text).ids], np.int64)
+
+
+def infer(served: Running, model: str, name: str, array: Any, *, grpc: bool = False) -> Any:
+    library: Any = over_grpc if grpc else over_http
+    datatype = "INT64" if array.dtype == np.int64 else "FP32"
+    given = library.InferInput(name, array.shape, datatype)
+    given.set_data_from_numpy(array)
+    address = served.grpc if grpc else served.http_address
+    options = {} if grpc else {"network_timeout": 120.0, "connection_timeout": 120.0}
+    client = library.InferenceServerClient(address, **options)
+    try:
+        return client.infer(model, [given]).as_numpy("logits")
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("model", ["smollm2-layer2", "smollm2-pipeline2", "smollm2-tensor3"])
+@pytest.mark.parametrize("grpc", [False, True], ids=["http", "grpc"])
+def test_every_placement_answers_as_one_process_does(
+    sharded: Running, prompt: Any, model: str, grpc: bool
+) -> None:
+    wanted = infer(sharded, "smollm2-single", "input_ids", prompt)
+    found = infer(sharded, model, "input_ids", prompt, grpc=grpc)
+
+    assert found.shape == (1, prompt.shape[1], 49152)
+    assert np.abs(found - wanted).max() < 1e-4
+    assert (found.argmax(-1) == wanted.argmax(-1)).all()
+
+
+def test_a_cut_graph_answers_as_the_whole_one_does(sharded: Running) -> None:
+    images = np.random.default_rng(2).standard_normal((4, 3, 224, 224)).astype(np.float32)
+
+    found = infer(sharded, "lite0-pipeline2", "image", images)
+
+    assert np.abs(found - infer(sharded, "lite0-single", "image", images)).max() < 1e-4
+
+
+def test_a_sharded_model_streams_its_tokens(sharded: Running, prompt: Any) -> None:
+    ids = prompt
+    for _ in range(5):
+        best = infer(sharded, "smollm2-single", "input_ids", ids)[0, -1].argmax()
+        ids = np.concatenate([ids, [[best]]], axis=1)
+
+    body = {"input_ids": prompt[0].tolist(), "max_tokens": 5}
+    url = f"{sharded.http}/v2/models/smollm2-writer2/generate_stream"
+    answer = httpx.post(url, json=body, timeout=120)
+
+    assert answer.status_code == 200, answer.text
+    lines = [line for line in answer.text.splitlines() if line.startswith("data:")]
+    tokens = [json.loads(line.removeprefix("data:"))["token"] for line in lines]
+    assert np.ravel(tokens).tolist() == ids[0, prompt.shape[1] :].tolist()
+
+
+def test_every_shard_is_a_process_named_after_model_replica_and_rank(sharded: Running) -> None:
+    for model, count in SHARDS.items():
+        titles = [psutil.Process(pid).cmdline()[0] for pid in sharded.pids(f"squadron:{model}:")]
+        assert sorted(title.rpartition(":")[2] for title in titles) == [
+            f"shard{rank}" for rank in range(count)
+        ]
+
+
+@pytest.mark.parametrize("ids", [[[49152]], [[-1]]])
+def test_a_token_that_is_none_is_refused_and_harms_nobody(
+    sharded: Running, prompt: Any, ids: list[list[int]]
+) -> None:
+    tensor = {"name": "input_ids", "datatype": "INT64", "shape": [1, 1], "data": ids}
+    url = f"{sharded.http}/v2/models/smollm2-tensor3/infer"
+    answer = httpx.post(url, json={"inputs": [tensor]}, timeout=60)
+
+    assert answer.status_code == 400
+    assert "allowed: 0 to 49151" in answer.text
+    assert infer(sharded, "smollm2-tensor3", "input_ids", prompt).shape[0] == 1

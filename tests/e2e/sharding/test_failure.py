@@ -1,0 +1,164 @@
+"""A shard killed or stopped under load: the group stops as one and is replaced in its shape."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+from cluster.config.store import ModelStore
+from tests.e2e.running import Running, running
+
+pytestmark = [pytest.mark.e2e, pytest.mark.models, pytest.mark.timeout(400)]
+
+RECOVERY_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def sharded(
+    root: Path, store: ModelStore, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """`lite0-pipeline2` as the example has it, and `pair` with two replicas of two shards."""
+    content = yaml.safe_load((root / "serve_configs/sharded.yaml").read_text())
+    args = content["applications"][0]["args"]
+    one = args["variants"]["lite0-pipeline2"]
+    one["placement"]["heartbeat_timeout_s"] = 2
+    args["variants"] = {"lite0-pipeline2": one, "pair": {**one, "replicas": 2}}
+    folder = tmp_path_factory.mktemp("sharded")
+    file = folder / "two.yaml"
+    file.write_text(yaml.safe_dump(content))
+    (folder / "run").mkdir()
+    with running(file, folder / "run", store=store.root) as started:
+        yield started
+
+
+def shards(served: Running, model: str) -> dict[str, list[int]]:
+    """The processes of each replica's shards by rank, by the replica's id."""
+    found: dict[str, dict[int, int]] = {}
+    for pid in served.pids(f"squadron:{model}:"):
+        _, _, replica, shard = psutil.Process(pid).cmdline()[0].split(":")
+        found.setdefault(replica, {})[int(shard.removeprefix("shard"))] = pid
+    return {replica: [pids[rank] for rank in sorted(pids)] for replica, pids in found.items()}
+
+
+class Load:
+    """One caller after the other's answer, until told to stop."""
+
+    def __init__(self, served: Running, model: str) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.longest_s = 0.0
+        self.without_retry_after = 0
+        self._url = f"{served.http}/v2/models/{model}/infer"
+        image = np.zeros((1, 3, 224, 224), np.float32)
+        self._body: dict[str, Any] = {
+            "inputs": [
+                {
+                    "name": "image",
+                    "datatype": "FP32",
+                    "shape": image.shape,
+                    "parameters": {"binary_data_size": image.nbytes},
+                }
+            ]
+        }
+        self._image = image.tobytes()
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(4)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        import json
+
+        head = json.dumps(self._body).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        with httpx.Client(timeout=120) as client:
+            while not self._is_over.is_set():
+                began_s = time.monotonic()
+                answer = client.post(self._url, content=head + self._image, headers=headers)
+                self.longest_s = max(self.longest_s, time.monotonic() - began_s)
+                self.statuses[answer.status_code] += 1
+                if answer.status_code == 503 and "retry-after" not in answer.headers:
+                    self.without_retry_after += 1
+
+
+def wait_until(is_so: Callable[[], bool], what: str) -> float:
+    began_s = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - began_s < RECOVERY_S, what
+        time.sleep(0.05)
+    return time.monotonic() - began_s
+
+
+def hit(served: Running, model: str, signal_number: int) -> tuple[Load, float, list[int]]:
+    """One shard of one replica gets a signal under load. Seconds to as many replicas as before,
+    and the processes that its group had."""
+    before = shards(served, model)
+    replica, group = next(iter(before.items()))
+    with Load(served, model) as load:
+        wait_until(lambda: load.statuses[200] > 20, "no answers before the signal")
+        os.kill(group[1], signal_number)
+        recovered_s = wait_until(
+            lambda: (
+                len(now := shards(served, model)) == len(before)
+                and replica not in now
+                and all(len(pids) == 2 for pids in now.values())
+            ),
+            "no replacement in the same shape",
+        )
+        answered = load.statuses[200]
+        wait_until(lambda: load.statuses[200] > answered + 20, "no answers afterwards")
+    return load, recovered_s, group
+
+
+def test_shards_are_named_by_model_replica_and_rank(sharded: Running) -> None:
+    assert [len(pids) for pids in shards(sharded, "pair").values()] == [2, 2]
+    assert [len(pids) for pids in shards(sharded, "lite0-pipeline2").values()] == [2]
+
+
+def test_a_killed_shard_costs_no_answer_where_another_replica_is(sharded: Running) -> None:
+    load, recovered_s, group = hit(sharded, "pair", signal.SIGKILL)
+
+    print(f"kill -9 of a shard, two replicas: replaced after {recovered_s:.1f} s")
+    assert set(load.statuses) == {200}
+    wait_until(lambda: not any(map(psutil.pid_exists, group)), "a shard of the group lives on")
+
+
+def test_a_killed_shard_of_the_only_replica_makes_callers_wait_or_come_again(
+    sharded: Running,
+) -> None:
+    load, recovered_s, group = hit(sharded, "lite0-pipeline2", signal.SIGKILL)
+
+    print(
+        f"kill -9 of a shard, one replica: replaced after {recovered_s:.1f} s, "
+        f"longest request {load.longest_s:.1f} s, {dict(load.statuses)}"
+    )
+    assert set(load.statuses) <= {200, 503}
+    assert not load.without_retry_after
+    wait_until(lambda: not any(map(psutil.pid_exists, group)), "a shard of the group lives on")
+
+
+def test_a_stopped_shard_is_found_by_its_silence(sharded: Running) -> None:
+    load, recovered_s, group = hit(sharded, "pair", signal.SIGSTOP)
+
+    print(f"SIGSTOP of a shard, two replicas: replaced after {recovered_s:.1f} s")
+    assert set(load.statuses) == {200}
+    wait_until(lambda: not any(map(psutil.pid_exists, group)), "a shard of the group lives on")

@@ -1,0 +1,112 @@
+"""Groups of processes without Ray, on small random models of every family."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from actors.sharding.control import Ready
+from actors.sharding.shard_group import ShardGroup
+from cluster.config.model_card import ModelCard
+from cluster.errors import InvalidRequest, ShardLost
+from tests.cluster.engines.sharded.directories import MODELS, expected, inputs_of, llama, saved
+from tests.e2e.sharding.groups import group
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def arrays(family: str) -> dict[str, Any]:
+    return {name: value.numpy() for name, value in inputs_of(family).items()}
+
+
+@pytest.mark.parametrize(
+    ("family", "placement"),
+    [
+        ("llama", {"strategy": "tensor", "shards": 3}),
+        ("gpt2", {"strategy": "tensor", "shards": 2}),
+        ("bert", {"strategy": "tensor", "shards": 4}),
+        ("vit", {"strategy": "pipeline", "shards": 4, "tensor": 2}),
+        ("llama", {"strategy": "pipeline", "shards": 4, "tensor": 2, "transport": "gloo"}),
+    ],
+    ids=str,
+)
+def test_slices_of_every_family_compute_what_transformers_does(
+    family: str, placement: dict[str, Any], tmp_path: Path
+) -> None:
+    model = MODELS[family]()
+    card = saved(model, tmp_path)
+
+    with group(card, tmp_path, **placement) as shards:
+        (found,) = shards.infer(arrays(family)).values()
+
+    assert np.abs(found - expected(model, inputs_of(family)).numpy()).max() < 1e-5
+
+
+def test_no_shard_opens_a_tensor_that_is_not_its_own(tmp_path: Path) -> None:
+    card = saved(llama(), tmp_path)
+    with group(card, tmp_path, strategy="layer", shards=4) as shards:
+        ready = [found for found in shards.ready if isinstance(found, Ready)]
+
+    for rank, found in enumerate(ready):
+        layers = {name.split(".")[2] for name in found.opened if ".layers." in name}
+        assert layers == {str(rank)}
+        assert ("model.embed_tokens.weight" in found.opened) == (rank == 0)
+        assert ("lm_head.weight" in found.opened) == (rank == 3)
+
+
+def use_until_lost(shards: ShardGroup) -> None:
+    while True:
+        shards.infer(arrays("llama"))
+
+
+@pytest.fixture
+def random_llama(tmp_path: Path) -> ModelCard:
+    return saved(llama(), tmp_path)
+
+
+def test_a_token_beyond_the_vocabulary_ends_its_own_request_only(
+    random_llama: ModelCard, tmp_path: Path
+) -> None:
+    with group(random_llama, tmp_path, strategy="tensor", shards=2) as shards:
+        with pytest.raises(InvalidRequest, match="input_ids holds 10000; allowed: 0 to 95"):
+            shards.infer({"input_ids": np.array([[10_000]])})
+        assert shards.infer(arrays("llama"))["logits"].shape == (2, 7, 96)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "placement", [{"strategy": "pipeline", "shards": 3}, {"strategy": "tensor", "shards": 2}]
+)
+def test_a_group_that_loses_a_shard_stops_as_one(
+    number: int, placement: dict[str, Any], random_llama: ModelCard, tmp_path: Path
+) -> None:
+    lost: list[str] = []
+    is_lost = threading.Event()
+
+    def on_lost(reason: str) -> None:
+        lost.append(reason)
+        is_lost.set()
+
+    options = {**placement, "heartbeat_timeout_s": 1.5, "on_lost": on_lost}
+    with group(random_llama, tmp_path, **options) as shards:
+        shards.infer(arrays("llama"))
+        pids = shards.pids
+        os.kill(pids[1], number)
+
+        with pytest.raises(ShardLost) as caught:
+            use_until_lost(shards)
+        assert is_lost.wait(20)
+
+        assert caught.value.details["retry_after_s"]
+        assert len(lost) == 1
+        for pid in pids:
+            assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+        with pytest.raises(ShardLost):
+            shards.infer(arrays("llama"))
