@@ -12,11 +12,11 @@ from ray.serve.config import AutoscalingPolicy, RequestRouterConfig
 from actors.language.placement import deployment_options
 from actors.model_replica import ReplicaSetup
 from actors.replica_host import ReplicaHost
-from actors.sharding.ray_starter import bundle_strategy, bundles, label_selectors
-from actors.sharding.replica import Sharding, sharding_of
+from actors.sharding.ray_starter import sharded_options
+from actors.sharding.replica import sharding_of
 from actors.variant_facts import Origin
 from cluster.config.scaling.autoscaling import AutoscalingConfig
-from cluster.config.variant import ReplicaResources, VariantConfig
+from cluster.config.variant import VariantConfig
 from cluster.routing.table import deployment_name
 
 HEALTH_PERIOD_S = 1.0
@@ -77,7 +77,7 @@ def bind_replica(
         request_router_config=router,
     )
     if setup.sharding is not None:
-        host = host.options(**sharded_options(setup.sharding, resources))
+        host = host.options(**sharded_options(setup.sharding, resources.num_cpus))
     language: dict[str, Any] = deployment_options(variant, options)
     return (host.options(**language) if language else host).bind(setup)
 
@@ -93,21 +93,6 @@ def serve_autoscaling(name: str, config: AutoscalingConfig) -> ServeAutoscaling:
         downscale_to_zero_delay_s=0,
         policy=AutoscalingPolicy(policy_function=POLICY, policy_kwargs={"variant": name}),
     )
-
-
-def sharded_options(sharding: Sharding, resources: ReplicaResources) -> dict[str, Any]:
-    """The replica in the first bundle of a placement group of its own, its shards in the others."""
-    layout, placement = sharding.layout, sharding.placement
-    options: dict[str, Any] = {
-        "ray_actor_options": {"num_cpus": resources.num_cpus},
-        "placement_group_bundles": bundles(layout, placement, {"CPU": resources.num_cpus}),
-        "placement_group_strategy": bundle_strategy(layout, placement),
-        "max_surge_percent": 0 if any(s.device != "cpu" for s in layout.shards) else 100,
-    }
-    labels = label_selectors(layout)
-    if labels is not None:
-        options["placement_group_bundle_label_selector"] = labels
-    return options
 
 
 def deployment_of(kind: type) -> Deployment:

@@ -11,6 +11,7 @@ from ray.util import get_current_placement_group, placement_group_table
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.sharding.replica import Sharding
 from actors.sharding.shard_worker import serve_shard
 from cluster.config.placement import PlacementConfig
 from cluster.errors import EngineFailed
@@ -113,3 +114,18 @@ def label_selectors(layout: Layout) -> list[dict[str, str]] | None:
     if not any(shard.labels for shard in layout.shards):
         return None
     return [{}, *[dict(shard.labels) for shard in layout.shards]]
+
+
+def sharded_options(sharding: Sharding, num_cpus: float) -> dict[str, Any]:
+    """The replica in the first bundle of a placement group of its own, its shards in the others."""
+    layout, placement = sharding.layout, sharding.placement
+    options: dict[str, Any] = {
+        "ray_actor_options": {"num_cpus": num_cpus},
+        "placement_group_bundles": bundles(layout, placement, {"CPU": num_cpus}),
+        "placement_group_strategy": bundle_strategy(layout, placement),
+        "max_surge_percent": 0 if any(s.device != "cpu" for s in layout.shards) else 100,
+    }
+    labels = label_selectors(layout)
+    if labels is not None:
+        options["placement_group_bundle_label_selector"] = labels
+    return options

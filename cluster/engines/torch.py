@@ -54,9 +54,6 @@ class TorchEngine:
     Format `aot_inductor` is native code that `torch._inductor.aoti_compile_and_package` made on a
     machine of this kind.
 
-    Format `aot_inductor` is native code that `torch._inductor.aoti_compile_and_package` made on a
-    machine of this kind.
-
     Inputs go in by position, in the card's order (and, with torch.export, by the names of the
     program's own inputs); outputs come as a tensor or a sequence, in the card's order, or as a
     dict by name.
