@@ -124,7 +124,7 @@ class Load:
                 rated = []
 
 
-def verdicts(callers: int) -> None:
+def verdicts(callers: int, only: list[str]) -> None:
     rails = {"guardrails": {"latency": 0.05, "quality": 0.0}}
     experiments = {
         "slower-arm": experiment("slower", **rails),
@@ -143,7 +143,7 @@ def verdicts(callers: int) -> None:
     }
     with serving(experiments, doors=2, batch=8) as running:
         caller = Caller(running.http_port)
-        for name in experiments:
+        for name in only or experiments:
             with Load(running, name, callers) as load:
                 began_s = time.monotonic()
                 limit_s = 120.0 if name.startswith("equal") else VERDICT_S
@@ -252,6 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["verdicts", "kills", "mirror"])
     parser.add_argument("--callers", type=int, default=6)
+    parser.add_argument("--only", nargs="*", default=[], help="experiments of `verdicts`")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--every-s", type=float, default=20.0)
     parser.add_argument("--blocks", type=int, default=8)
@@ -259,7 +260,7 @@ def main() -> None:
     asked = parser.parse_args()
     match asked.what:
         case "verdicts":
-            verdicts(asked.callers)
+            verdicts(asked.callers, asked.only)
         case "kills":
             kills(asked.callers, asked.kills, asked.every_s)
         case _:

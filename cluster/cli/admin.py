@@ -178,10 +178,10 @@ def explain(
     def drawn(value: Any) -> RenderableType:
         table = _table("when", "what", "of", "why")
         for event in value["events"]:
-            when = datetime.fromtimestamp(event["at_s"]).strftime("%H:%M:%S")
-            table.add_row(when, event["kind"], event["subject"], event["reason"])
+            table.add_row(_clock(event), event["kind"], event["subject"], event["reason"])
         for decision in value["autoscaling"]:
-            table.add_row("now", "autoscaling", str(decision.get("variant")), decision["reason"])
+            variant = str(decision.get("variant", ""))
+            table.add_row(_clock(decision), "autoscaling", variant, decision["reason"])
         return table
 
     _show(found, drawn, as_json=as_json, watch=watch)
@@ -240,6 +240,11 @@ def _experiment(value: Any) -> RenderableType:
     table.caption = f"{value['reason']}\nsample ratio {'ok' if ratio['ok'] else 'off'}"
     table.caption_justify = "left"
     return table
+
+
+def _clock(event: Any) -> str:
+    at_s = event.get("at_s")
+    return "now" if at_s is None else datetime.fromtimestamp(at_s).strftime("%H:%M:%S")
 
 
 def _ms(value: float | None) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 from cluster.config.experiment import ExperimentConfig, Goal
 from cluster.experiments.always_valid import half_width, log_evidence, log_evidence_above
 from cluster.experiments.counts import ArmCounts, Measure, Stratum
-from cluster.experiments.difference import difference
+from cluster.experiments.difference import Difference, difference
 from cluster.experiments.rare_events import log_evidence_of_more
 from cluster.experiments.sample_ratio import SampleRatio, mismatch
 
@@ -186,9 +186,12 @@ def _guardrails(config: ExperimentConfig, strata: tuple[Stratum, ...], arm: str)
         found = difference(strata, control, arm, _MEASURES[name])
         if found is None:
             continue
-        loss = found.value if name == "latency" else -found.value
         allowed = math.log1p(tolerated) if name == "latency" else tolerated
-        evidence = float(log_evidence_above(loss - allowed, found.variance, _tau(config, name)))
+        evidence = _evidence_of_loss(config, strata, arm, name, allowed)
+        # Said of the present weights where they are what gave it away.
+        now = difference(strata[-1:], control, arm, _MEASURES[name]) if config.canary else None
+        losses = [_loss(each, name) for each in (found, now) if each is not None]
+        loss = max(losses)
         shown = math.expm1(loss) if name == "latency" else loss
         yield check(
             name,
@@ -202,6 +205,37 @@ def _guardrails(config: ExperimentConfig, strata: tuple[Stratum, ...], arm: str)
             strata, control, arm, tolerated=tolerated, is_slow=name == "slow"
         )
         yield check(name, evidence, f"more {name} requests than {control}")
+
+
+def _evidence_of_loss(
+    config: ExperimentConfig, strata: tuple[Stratum, ...], arm: str, name: str, allowed: float
+) -> float:
+    """ln of the e-value against "it loses at most `allowed`".
+
+    A canary is judged over all its steps and at each by itself: what shows only under more load
+    would be diluted by the steps before. The mean of the e-values, each step with its share.
+    """
+
+    def of(some: tuple[Stratum, ...]) -> float:
+        found = difference(some, config.control, arm, _MEASURES[name])
+        if found is None:
+            return 0.0
+        above = _loss(found, name) - allowed
+        return float(log_evidence_above(above, found.variance, _tau(config, name)))
+
+    whole = of(strata)
+    if config.canary is None:
+        return whole
+    steps = [of((stratum,)) for stratum in strata]
+    missing = max(0, len(config.canary.steps) - len(steps))
+    parts = [whole - math.log(2)]
+    parts += [each - math.log(2 * (len(steps) + missing)) for each in (*steps, *[0.0] * missing)]
+    top = max(parts)
+    return top + math.log(sum(math.exp(each - top) for each in parts))
+
+
+def _loss(found: Difference, name: str) -> float:
+    return found.value if name == "latency" else -found.value
 
 
 def _is_enough(config: ExperimentConfig, strata: tuple[Stratum, ...], arm: str, name: str) -> bool:

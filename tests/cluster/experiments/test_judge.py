@@ -93,3 +93,28 @@ def test_a_bandit_is_measured_and_not_judged() -> None:
 
     assert found.verdict == "keep_going"
     assert found.arms["b"].p_value is None
+
+
+def test_a_canary_that_is_slower_only_under_load_is_rolled_back_at_that_step() -> None:
+    """With few requests its replica queues less than the control's, and it looks faster."""
+    steps = (95.0, 5.0), (75.0, 25.0), (50.0, 50.0)
+    looks = -0.4, -0.1, 0.18
+    strata = tuple(
+        Stratum(
+            weights={"a": a, "b": b},
+            arms={
+                "a": arm(number, requests=round(40 * a)),
+                "b": arm(10 + number, requests=round(40 * b), log_latency=-5.0 + look),
+            },
+        )
+        for number, ((a, b), look) in enumerate(zip(steps, looks, strict=True))
+    )
+    split = {"a": 1.0, "b": 1.0}
+    canary = ExperimentConfig.model_validate({"split": split, "canary": {"steps": [5, 25, 50]}})
+    plain = ExperimentConfig.model_validate({"split": split, "guardrails": {}})
+
+    assert judge(canary, strata[:2], {}).verdict != "roll_back"
+    found = judge(canary, strata, {})
+    assert found.verdict == "roll_back"
+    assert "latency" in found.reason
+    assert judge(plain, strata, {}).verdict != "roll_back"
