@@ -1,0 +1,79 @@
+"""What the autoscaler's actor knows and decides, without Ray."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+from actors.autoscaling.setup import AutoscalingSetup
+from cluster.control.autoscaling.fleet import Fleet
+from cluster.control.autoscaling.gather import DeploymentReport, DoorReport, Gatherer
+from cluster.control.autoscaling.load import Scaling
+from cluster.observability.metrics import AutoscalingMetrics
+
+MAX_KEPT = 50
+
+logger = logging.getLogger("squadron.autoscaling")
+
+
+class AutoscalingControl:
+    """`clock` only rises."""
+
+    def __init__(
+        self, metrics: AutoscalingMetrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._generation = 0
+        self._fleet: Fleet | None = None
+        self._gatherer = Gatherer(rows_at_once={})
+        self._latest: dict[str, Scaling] = {}
+        self._changes: deque[tuple[float, Scaling]] = deque(maxlen=MAX_KEPT)
+
+    def report(self, door: str, setup: AutoscalingSetup, report: DoorReport) -> None:
+        """A door tells its load, and the configuration it works by; the newest one counts."""
+        if setup.generation > self._generation:
+            self._generation = setup.generation
+            self._fleet = Fleet(setup.variants, calls=setup.calls, budget=setup.budget)
+            self._gatherer = Gatherer(rows_at_once=setup.rows_at_once)
+            self._latest = {}
+        self._gatherer.door(door, report, self._clock())
+
+    def exchange(self, seen: Mapping[str, DeploymentReport]) -> dict[str, int]:
+        """What runs is told, how many shall is given; a variant not decided yet is left out."""
+        for variant, report in seen.items():
+            self._gatherer.serve(variant, report)
+        return {name: each.num_replicas for name, each in self._latest.items()}
+
+    def decisions(self) -> list[dict[str, object]]:
+        """The latest decision of each variant, then the changes, the newest first; each with its
+        `reason`, and `at_s` in seconds since 1970."""
+        now_s = time.time()
+        latest = [(now_s, each) for each in self._latest.values()]
+        return [_told(at_s, each) for at_s, each in (*latest, *reversed(self._changes))]
+
+    def decide(self) -> None:
+        """Look at what was told since the last time. Asked about once a second."""
+        load = self._gatherer.look(self._clock())
+        if load is None or self._fleet is None:
+            return
+        for scaling in self._fleet.decide(load):
+            self._latest[scaling.variant] = scaling
+            self._metrics.target.labels(scaling.variant).set(scaling.num_replicas)
+            if scaling.is_change:
+                logger.info("%s", as_text(scaling))
+                source = "guard" if scaling.is_guard else "forecast"
+                self._metrics.changes.labels(scaling.variant, source).inc()
+                self._changes.append((time.time(), scaling))
+
+
+def as_text(scaling: Scaling) -> str:
+    before = f"{scaling.num_before} -> " if scaling.is_change else ""
+    return f"{scaling.variant}: {before}{scaling.num_replicas} replicas: {scaling.reason}"
+
+
+def _told(at_s: float, scaling: Scaling) -> dict[str, object]:
+    return {**asdict(scaling), "at_s": at_s, "is_change": scaling.is_change}
