@@ -18,8 +18,8 @@ from cluster.units import human_seconds
 
 GIVE_UP = 0.02
 """Groups of a size whose best shape is this much worse than the best so far end the search for
-larger ones: the longer the pipeline, the longer each request. Tried on the shapes of
-`loadtests/placement`, where no larger size ever came back."""
+larger ones, whose requests take longer still. In `loadtests.placement.scale` without it, shapes
+fell from 97 % at 16 devices a group to 86 % at 32 and 42 % at 64."""
 
 Progress = Callable[[str, int, int], None]
 
