@@ -54,6 +54,8 @@ def _dynamic(source: Path, folder: Path) -> None:
             str(folder / "model.onnx"),
             per_channel=True,
             weight_type=QuantType.QInt8,
+            # Shape inference does not know the fused nodes; what they pass on is FP32 here.
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
 
 

@@ -8,6 +8,7 @@ from cluster.errors import ConfigError
 from cluster.optimization.export import aot_inductor
 from cluster.optimization.graph import optimise
 from cluster.optimization.precision import int8, openvino, weight_only
+from cluster.optimization.pruning import low_rank
 from cluster.optimization.search.recipe import LEVELS, Level, Material, Recipe
 
 
@@ -113,6 +114,12 @@ RECIPES: tuple[Recipe, ...] = (
         artefact="model.xml", precision="int4-weights", build=weight_only.openvino_int4,
         requires=("openvino", "nncf"), why_not=_no_products,
         says="4-bit weights in groups of 32 by NNCF",
+    ),
+    Recipe(
+        name="onnxruntime-fp32-low-rank", level="max", engine="onnxruntime", format="onnx",
+        artefact="model.onnx", precision="fp32", build=low_rank.build, why_not=_no_module,
+        parameters={"energy": low_rank.ENERGY},
+        says="linear layers of low rank as products of two thin ones",
     ),
     Recipe(
         name="inductor-fp32", level="max", engine="torch", format="aot_inductor",

@@ -54,7 +54,9 @@ def by_name(report: OptimizeReport) -> dict[str, Candidate]:
 
 ON_CNN = ("onnxruntime-int8-static", "onnxruntime-mixed", "openvino-int8")
 ON_MLP = tuple(
-    each.name for each in RECIPES if each.name not in ON_CNN and "inductor" not in each.name
+    each.name
+    for each in RECIPES
+    if each.name not in ON_CNN and "inductor" not in each.name and "low-rank" not in each.name
 )
 
 

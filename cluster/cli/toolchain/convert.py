@@ -1,0 +1,56 @@
+"""`squadron convert`: a model in another format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.cli.toolchain.options import (
+    AsJson,
+    Inputs,
+    Model,
+    Outputs,
+    Store,
+    mendable,
+    open_store,
+    workspace,
+)
+
+
+def convert(
+    model: Model,
+    target: Annotated[Path, typer.Argument(help="FILE.onnx, FILE.xml (OpenVINO) or FILE.ort.")],
+    max_size_mb: Annotated[float | None, typer.Option(help="Refuse a file that is larger.")] = None,
+    inputs: Inputs = None,
+    outputs: Outputs = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model as ONNX, as OpenVINO's own format, or as ONNX Runtime's for phones (.ort).
+
+    Examples:
+
+      squadron convert my_net.py:Net net.onnx --input x:FP32:-1,64
+
+      squadron convert efficientnet-lite0-int8 photos.ort --max-size-mb 8
+    """
+    from cluster.optimization.export.convert import convert as run
+
+    with mendable(), workspace() as folder:
+        made = run(
+            model,
+            target,
+            store=open_store(store),
+            workspace=folder,
+            inputs=tuple(inputs or ()),
+            outputs=tuple(outputs or ()),
+            max_bytes=None if max_size_mb is None else int(max_size_mb * 1e6),
+        )
+    num_bytes = made.stat().st_size
+    if as_json:
+        print(json.dumps({"file": str(made), "bytes": num_bytes}))
+    else:
+        print(f"{made}: {num_bytes / 1e6:.1f} MB")

@@ -1,0 +1,120 @@
+"""A model in another format: ONNX, OpenVINO's own, or ONNX Runtime's flat one for phones."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from cluster.config.store import ModelStore
+from cluster.errors import ConfigError
+from cluster.optimization.intake.model import GivenModel, open_model
+from cluster.optimization.precision.quiet import quiet
+
+TARGETS = (".onnx", ".xml", ".ort", ".tflite", ".pte")
+KERAS = (".keras", ".h5")
+_NOT_MADE = {
+    ".tflite": "LiteRT files are not written by this version",
+    ".pte": "ExecuTorch files are not written by this version",
+}
+
+
+def convert(
+    model: str | Path,
+    target: Path,
+    *,
+    store: ModelStore,
+    workspace: Path,
+    inputs: tuple[str, ...] = (),
+    outputs: tuple[str, ...] = (),
+    max_bytes: int | None = None,
+) -> Path:
+    """Write `target` in the format of its suffix, whole or not at all.
+
+    `.onnx`: ONNX; `.xml`: OpenVINO, weights in `.bin` beside it; `.ort`: ONNX Runtime's format,
+    optimised for ARM phones, loaded without a parser. `max_bytes`: the most it may weigh.
+
+    Raises: ConfigError for a suffix or a source that cannot be converted, an existing target, and
+    a file that is too large.
+    """
+    suffix = target.suffix.lower()
+    if suffix not in TARGETS or suffix in _NOT_MADE:
+        why = _NOT_MADE.get(suffix, f"{target}: cannot tell the format by {suffix!r}")
+        raise ConfigError(
+            f"{why}; can be made: .onnx, .xml, .ort", key="target", value=suffix,
+            allowed=".onnx, .xml, .ort",
+        )  # fmt: skip
+    if target.exists():
+        raise ConfigError(f"{target} exists; it was left as it is", file=str(target), key="target")
+    _refuse_keras(Path(model))
+    given = open_model(model, store=store, workspace=workspace, inputs=inputs, outputs=outputs)
+    if given.onnx is None:
+        from cluster.optimization.export.program import to_graph
+
+        given = to_graph(given, workspace)
+    assert given.onnx is not None, "`to_graph` made one"
+    with tempfile.TemporaryDirectory() as temporary:
+        files = _write(given, given.onnx, Path(temporary), target)
+        num_bytes = sum(file.stat().st_size for file in files)
+        if max_bytes is not None and num_bytes > max_bytes:
+            raise ConfigError(
+                f"{target.name} would weigh {num_bytes / 1e6:.1f} MB, at most "
+                f"{max_bytes / 1e6:g} MB are allowed; try an int8 variant first",
+                key="max_size_mb",
+                value=num_bytes,
+                allowed=str(max_bytes),
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            shutil.move(str(file), target.with_name(file.name))
+    return target
+
+
+def _write(given: GivenModel, source: Path, folder: Path, target: Path) -> list[Path]:
+    made = folder / target.name
+    match target.suffix.lower():
+        case ".onnx":
+            shutil.copyfile(source, made)
+            return [made]
+        case ".xml":
+            if find_spec("openvino") is None:
+                raise ConfigError(
+                    'OpenVINO is not installed: pip install "squadron-serve[openvino]"',
+                    key="target",
+                )
+            import openvino as ov
+
+            with quiet():
+                model = ov.convert_model(str(source))
+                ov.save_model(model, str(made), compress_to_fp16=False)
+            return [made, made.with_suffix(".bin")]
+        case _:
+            return [_ort(source, made)]
+
+
+def _ort(source: Path, made: Path) -> Path:
+    """With the optimisations that hold on every processor, not those for the one we are on."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(made)
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        said = str(error).splitlines()[0]
+        raise ConfigError(f"{source}: cannot be converted: {said}", file=str(source)) from None
+    return made
+
+
+def _refuse_keras(source: Path) -> None:
+    if source.suffix.lower() in KERAS or (source / "saved_model.pb").is_file():
+        raise ConfigError(
+            f"{source}: Keras and TensorFlow models are not converted here; use tf2onnx where "
+            "TensorFlow is installed, then give its .onnx file",
+            file=str(source),
+            key="model",
+        )
