@@ -10,6 +10,7 @@ import actors.own_package  # isort: skip  (before the first import of `cluster`)
 import os
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from ray.serve import Application
 
@@ -17,10 +18,12 @@ from actors.autoscaling.setup import autoscaling_setup
 from actors.deployments import HEALTH_PERIOD_S, bind_replica, deployment_of, replica_setup
 from actors.gateway import Gateway, GatewaySetup
 from actors.repository.control import RepositorySetup
+from actors.serve_file import file_of, naming, read_config
 from actors.variant_facts import Origin, facts_of, origin_of
+from cluster.config.serve_file import IMPORT_PATH
 from cluster.config.squadron import SquadronConfig
 from cluster.config.store import ModelStore
-from cluster.config.yaml_file import check_section
+from cluster.errors import ConfigError
 from cluster.routing.table import GATEWAY, build_table
 
 assert actors.own_package
@@ -29,8 +32,21 @@ STORE_VARIABLE = "SQUADRON_MODEL_STORE"
 
 
 def build(args: dict[str, object]) -> Application:
-    """Raises: ConfigError naming key, value and what is allowed."""
-    config = check_section(args, SquadronConfig, source="the application's args")
+    """Raises: ConfigError naming the file (where it can be found), key, value and what is
+    allowed."""
+    file = file_of(args)
+    try:
+        return _bound(read_config(args, file))
+    except ConfigError as error:
+        raise naming(error, file) from None
+
+
+def __getattr__(name: str) -> NoReturn:
+    # Of an `import_path` that is misspelt, Serve shows this and nothing else.
+    raise AttributeError(f"module {__name__!r} has no {name!r}; import_path is {IMPORT_PATH!r}")
+
+
+def _bound(config: SquadronConfig) -> Application:
     store = ModelStore(store_path(config))
     is_controlled = config.server.repository_control == "explicit"
     if is_controlled:

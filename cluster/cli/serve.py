@@ -101,7 +101,7 @@ def serve(
             ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
             file = _one_model_file(target, name, inputs, outputs, ports, Path(scratch))
         serve_file, config = read_serve_file(file)
-        _check_models(config)
+        _check_models(config, file)
         _check_ports(serve_file, config)
         log = Path(scratch) / "serve.log"
         with log.open("w") as sink:
@@ -150,7 +150,7 @@ def _one_model_file(
     return file
 
 
-def _check_models(config: SquadronConfig) -> None:
+def _check_models(config: SquadronConfig, file: Path) -> None:
     """Every required model is there and can run here, before Ray is started for nothing."""
     store = ModelStore(Path(os.environ.get("SQUADRON_MODEL_STORE") or config.store.path))
     for name, variant in config.variants.items():
@@ -161,7 +161,9 @@ def _check_models(config: SquadronConfig) -> None:
             card = variant.card or store.card(source, version)
             check_fit(card, variant.engine, variant.device)
         except ConfigError as error:
-            raise ConfigError(f"variants.{name}: {error.message}", **error.details) from None
+            raise ConfigError(
+                f"{file}: variants.{name}: {error.message}", **{**error.details, "file": str(file)}
+            ) from None
 
 
 def _check_ports(serve_file: ServeFile, config: SquadronConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from pydantic import Field
@@ -58,11 +59,15 @@ def read_serve_file(path: Path) -> tuple[ServeFile, SquadronConfig]:
         if app.import_path == IMPORT_PATH
     ]
     if len(ours) != 1:
+        given = [app.import_path for app in serve_file.applications]
+        is_near = not ours and difflib.get_close_matches(IMPORT_PATH, given)
+        hint = f" (did you mean {IMPORT_PATH!r}?)" if is_near else ""
         raise ConfigError(
             f"{path}: applications: exactly one must have import_path {IMPORT_PATH!r}, "
-            f"got {[app.import_path for app in serve_file.applications]}",
+            f"got {given}{hint}",
             file=str(path),
             key="applications",
+            allowed=IMPORT_PATH,
         )
     index, app = ours[0]
     source = f"{path}: applications.{index}.args"

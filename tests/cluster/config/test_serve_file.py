@@ -40,7 +40,8 @@ def test_a_serve_file_gives_serves_part_and_ours(tmp_path: Path) -> None:
             r"^[^\n]*applications\.0\.route_prefx: unknown key.*allowed: args, import_path, "
             r"name, route_prefix, runtime_env \(did you mean 'route_prefix'\?\)$",
         ),
-        (RIGHT.replace("actors.app:build", "x:y"), r"exactly one must have import_path"),
+        (RIGHT.replace("actors.app:build", "x:y"), r"exactly one must have import_path.*\]$"),
+        (RIGHT.replace("app:build", "app:buld"), r"did you mean 'actors\.app:build'"),
         (RIGHT + "applications: []\n", r"appears twice"),
         ("- 1\n", r"expected keys and values"),
         ("a: [", r"not valid YAML"),
