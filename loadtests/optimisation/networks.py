@@ -54,7 +54,7 @@ class ResNet50(nn.Module):
 class ConvAct(nn.Sequential):
     def __init__(self, inner: int, out: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(inner, out, kernel, stride, kernel // 2, bias=False),
+            nn.Conv2d(inner, out, kernel, stride, (kernel - 1) // 2, bias=False),
             nn.BatchNorm2d(out),
             nn.SiLU(),
         )
