@@ -99,7 +99,7 @@ class FrontDoor:
         self.table = table
         self._cache.adopt(table)
         self.experiments.adopt(table)
-        self._metrics.table_version.set(table.version)
+        self._metrics.table_made_s.set(table.version / 1e9)
         self._dispatchers.adopt(table)
 
     def is_at_rest(self) -> bool:

@@ -121,6 +121,8 @@ class EnsembleRun:
         finally:
             for task in running:
                 task.cancel()
+                # A second failure is nobody's answer; asyncio would report it as forgotten.
+                task.add_done_callback(_look_away)
         if progress.missing:
             self._setup.rules.count(route.name, "answered without a member")
         return self._values
@@ -223,6 +225,11 @@ def renamed(outputs: Iterable[Tensor], names: Mapping[str, str]) -> Values:
         )
         for output in outputs
     }
+
+
+def _look_away(task: asyncio.Task[Values]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 async def _some(

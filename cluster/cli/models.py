@@ -74,7 +74,7 @@ def fetch(
     from cluster.optimization.fetch import fetch as fetch_models
 
     started_s = time.perf_counter()
-    with _mendable(), RichProgress() as progress:
+    with _mendable(as_json=as_json), RichProgress() as progress:
         wanted = tuple(names or ()) + _named_in(config)
         report = (
             fetch_models(_root(store), wanted, progress=progress)
@@ -232,7 +232,7 @@ def add(
     from cluster.optimization.add import add_model
 
     models = ModelStore(_root(store))
-    with _mendable():
+    with _mendable(as_json=as_json):
         card = add_model(path, models, name, version, inputs=inputs, outputs=outputs)
     if as_json:
         print(json.dumps(_facts(card, models)))
@@ -299,10 +299,13 @@ def _end_with(problems: Sequence[str]) -> None:
 
 
 @contextmanager
-def _mendable() -> Iterator[None]:
-    """What the operator can mend is one message and exit code 2, whoever runs the command."""
+def _mendable(*, as_json: bool) -> Iterator[None]:
+    """What the operator can mend is one message and exit code 2, whoever runs the command; who
+    reads standard output gets an object in every case."""
     try:
         yield
     except ConfigError as error:
+        if as_json:
+            print(json.dumps({"error": error.message}))
         print(f"squadron: {error.message}", file=sys.stderr)
         raise typer.Exit(2) from None

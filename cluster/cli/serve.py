@@ -22,11 +22,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cluster.config.device import parse_device
 from cluster.config.model_card import ModelCard
 from cluster.config.serve_file import IMPORT_PATH, ServeFile, read_serve_file
 from cluster.config.squadron import SquadronConfig
 from cluster.config.store import ModelStore
+from cluster.engines.device import may_have_gpu, refuse_device
 from cluster.engines.fit import check_fit
+from cluster.engines.table import default_engine
 from cluster.errors import ConfigError
 from cluster.units import human_seconds
 
@@ -153,6 +156,7 @@ def _one_model_file(
 def _check_models(config: SquadronConfig, file: Path) -> None:
     """Every required model is there and can run here, before Ray is started for nothing."""
     store = ModelStore(Path(os.environ.get("SQUADRON_MODEL_STORE") or config.store.path))
+    is_alone = not _joins_cluster()
     for name, variant in config.variants.items():
         if variant.optional:
             continue
@@ -160,10 +164,21 @@ def _check_models(config: SquadronConfig, file: Path) -> None:
             source, _, version = (variant.source or "").partition("/")
             card = variant.card or store.card(source, version)
             check_fit(card, variant.engine, variant.device)
+            device = parse_device(variant.device)
+            if is_alone and device.kind == "cuda" and not may_have_gpu():
+                engine = variant.engine or default_engine(card.format)
+                raise refuse_device(device, engine, "auto, cpu")
         except ConfigError as error:
             raise ConfigError(
                 f"{file}: variants.{name}: {error.message}", **{**error.details, "file": str(file)}
             ) from None
+
+
+def _joins_cluster() -> bool:
+    """Whether `serve run` may find a Ray cluster that runs: its other nodes may have what this
+    machine has not. Ray looks at the variable, then at the file that `ray start` leaves."""
+    left = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray/ray_current_cluster"
+    return bool(os.environ.get("RAY_ADDRESS")) or left.exists()
 
 
 def _check_ports(serve_file: ServeFile, config: SquadronConfig) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from cluster.config.device import Device
 from cluster.errors import ConfigError
 
@@ -14,3 +17,16 @@ def refuse_device(device: Device, engine: str, offered: str) -> ConfigError:
         value=str(device),
         allowed=offered,
     )
+
+
+GPU_FILES = ("dev/nvidiactl", "dev/nvidia0", "dev/nvhost-gpu", "dev/nvgpu", "dev/dxg", "dev/kfd")
+"""What the drivers make: NVIDIA's, Jetson's, Windows' in WSL, AMD's."""
+
+
+def may_have_gpu(root: Path = Path("/")) -> bool:
+    """False only where nothing speaks for a GPU that `cuda` could mean. Loads no runtime."""
+    if not (root / "proc/self").exists():
+        return True  # not Linux: the engine will know
+    if shutil.which("nvidia-smi") is not None:
+        return True
+    return any((root / name).exists() for name in GPU_FILES)

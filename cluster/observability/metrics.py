@@ -46,7 +46,7 @@ class Metrics:
     pending: Gauge
     batch_rows: Histogram
     in_flight: Gauge
-    table_version: Gauge
+    table_made_s: Gauge
     statistics: StatisticsMetrics
     cache: CacheMetrics
     door: DoorMetrics
@@ -139,8 +139,11 @@ def _declared(registry: CollectorRegistry) -> Metrics:
             buckets=BATCH_BUCKETS,
         ),
         in_flight=gauge("squadron_requests_in_flight", "Requests inside the doors.", ()),
-        table_version=gauge(
-            "squadron_routing_table_version", "Version of the routing table.", (), "livemax"
+        table_made_s=gauge(
+            "squadron_routing_table_timestamp_seconds",
+            "When the newest routing table in use was made, in seconds since 1970; 0: at start.",
+            (),
+            "livemax",
         ),
         statistics=_statistics(registry),
         cache=declare_cache_metrics(registry),

@@ -155,6 +155,13 @@ def parallel(**combine: Any) -> list[dict[str, Any]]:
     return [*members, step]
 
 
+async def test_the_table_in_use_is_told_by_when_it_was_made(tmp_path: Path) -> None:
+    async with door_of(tmp_path, parallel(), {name: times(1) for name in "abc"}) as door:
+        door.adopt(replace(door.table, version=1_795_000_000_500_000_000))
+    text = aggregate(tmp_path / "metrics").decode()
+    assert "squadron_routing_table_timestamp_seconds 1.7950000005e+09" in text
+
+
 async def test_members_run_at_the_same_time(tmp_path: Path) -> None:
     meeting = asyncio.Barrier(3)
 

@@ -68,6 +68,13 @@ def test_mistakes_of_the_operator_are_one_message_and_exit_code_2(store: Path) -
         assert result.stdout == ""
 
 
+@pytest.mark.parametrize("arguments", [("add", "absent.onnx"), ("fetch", "no-such-model")])
+def test_a_mistake_is_one_json_object_as_well(arguments: tuple[str, ...], store: Path) -> None:
+    result = run(*arguments, "--store", store, "--json")
+    assert result.exit_code == 2
+    assert arguments[1] in json.loads(result.stdout)["error"]
+
+
 def test_store_comes_from_the_environment(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
