@@ -59,6 +59,9 @@ class Exchange:
     def _run(self) -> None:
         while True:
             time.sleep(PERIOD_S)
+            if not ray.is_initialized():
+                # Asking would start a cluster of our own: the policy may be called without one.
+                continue
             with self._lock:
                 seen = dict(self._seen)
             try:
