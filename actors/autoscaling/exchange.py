@@ -59,6 +59,9 @@ class Exchange:
     def _run(self) -> None:
         while True:
             time.sleep(PERIOD_S)
+            # Outside Serve's controller (in a test) asking for an actor would start a Ray.
+            if not ray.is_initialized():
+                continue
             with self._lock:
                 seen = dict(self._seen)
             try:
