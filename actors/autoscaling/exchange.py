@@ -59,8 +59,8 @@ class Exchange:
     def _run(self) -> None:
         while True:
             time.sleep(PERIOD_S)
+            # Outside Serve's controller (in a test) asking for an actor would start a Ray.
             if not ray.is_initialized():
-                # Asking would start a cluster of our own: the policy may be called without one.
                 continue
             with self._lock:
                 seen = dict(self._seen)
