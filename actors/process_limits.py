@@ -26,6 +26,11 @@ def end_process(reason: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def own_threads() -> list[int]:
+    """Linux keeps priority and cores by thread, and Serve builds replicas outside the main one."""
+    return [int(each.name) for each in Path("/proc/self/task").iterdir()]
+
+
 class ProcessGuard:
     """For as long as the process lives, from before its engine is loaded."""
 
@@ -41,9 +46,13 @@ class ProcessGuard:
         """
         limits = self._limits
         if limits.nice:
-            os.nice(limits.nice)
+            for thread in own_threads():
+                current = os.getpriority(os.PRIO_PROCESS, thread)
+                os.setpriority(os.PRIO_PROCESS, thread, current + limits.nice)
         if limits.cpu_affinity:
-            os.sched_setaffinity(0, self._own_cores(threads, folder))
+            cores = self._own_cores(threads, folder)
+            for thread in own_threads():
+                os.sched_setaffinity(thread, cores)
         if limits.memory_limit_mb is not None or limits.cpu_limit is not None:
             threading.Thread(target=self._watch, name="process-limits", daemon=True).start()
 
