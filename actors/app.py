@@ -71,10 +71,10 @@ def _bound(config: SquadronConfig) -> Application:
         if not facts[name].is_colocated and not is_controlled
     ]
     colocated = tuple(setup for name, setup in setups.items() if facts[name].is_colocated)
+    doors_per_node = config.server.doors_per_node
     gateway = deployment_of(Gateway).options(
         name=GATEWAY,
-        num_replicas=config.server.doors_per_node * config.server.nodes,
-        max_replicas_per_node=config.server.doors_per_node,
+        num_replicas=doors_per_node * config.server.nodes,
         max_ongoing_requests=limits.max_in_flight,
         health_check_period_s=HEALTH_PERIOD_S,
         # A new door stands before an old one goes, also when there is only one.
@@ -83,6 +83,9 @@ def _bound(config: SquadronConfig) -> Application:
         graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options={"num_cpus": 0.1},
     )
+    if config.server.nodes > 1:
+        # Twice, because a new door stands beside the old one for a while.
+        gateway = gateway.options(max_replicas_per_node=2 * doors_per_node)
     generation = time.time_ns()
     setup = GatewaySetup(
         server=config.server,

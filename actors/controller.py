@@ -19,6 +19,7 @@ from typing import cast
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 
 from actors.experiments.control import ExperimentControl
 from actors.experiments.doors import Doors
@@ -187,6 +188,9 @@ class Controller:
         while True:
             try:
                 await self._pass()
+            except RayActorError as error:
+                # Serve's controller restarts, or Squadron is being stopped.
+                logger.info("no control pass: %s", str(error).partition("\n")[0])
             except Exception:
                 # One failed observation must not end the controller; the next pass tries again.
                 logger.exception("control pass failed")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -20,11 +21,13 @@ pytestmark = pytest.mark.e2e
 BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
 
 
-def apply(started: Running, folder: Path) -> None:
+def apply(started: Running, folder: Path, *, max_batch_size: int) -> None:
     """`serve deploy` of the running file with another batch size: Serve rolls everything."""
     file = folder / "dev.yaml"
     content = yaml.safe_load(file.read_text())
-    content["applications"][0]["args"]["variants"]["echo"]["batching"] = {"max_batch_size": 32}
+    content["applications"][0]["args"]["variants"]["echo"]["batching"] = {
+        "max_batch_size": max_batch_size
+    }
     changed = folder / "changed.yaml"
     changed.write_text(yaml.safe_dump(content))
     subprocess.run(
@@ -62,13 +65,15 @@ async def load(url: str, stop: asyncio.Event, *, keep_alive: bool) -> Counter[st
     return seen
 
 
-async def roll(started: Running, folder: Path, *, keep_alive: bool) -> Counter[str]:
+async def roll(
+    started: Running, folder: Path, *, max_batch_size: int, keep_alive: bool
+) -> Counter[str]:
     stop = asyncio.Event()
     task = asyncio.create_task(load(started.http, stop, keep_alive=keep_alive))
     await asyncio.sleep(1)
     doors = set(started.pids("ServeReplica:squadron:gateway"))
     models = set(started.replica_pids("echo"))
-    await asyncio.to_thread(apply, started, folder)
+    await asyncio.to_thread(apply, started, folder, max_batch_size=max_batch_size)
     for _ in range(450):
         left = doors & set(started.pids("ServeReplica:squadron:gateway"))
         left |= models & set(started.replica_pids("echo"))
@@ -82,16 +87,28 @@ async def roll(started: Running, folder: Path, *, keep_alive: bool) -> Counter[s
     return await task
 
 
-@pytest.mark.parametrize("keep_alive", [True, False], ids=["keep-alive", "new connections"])
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rolling")
+
+
+@pytest.fixture(scope="module")
+def started(root: Path, folder: Path) -> Iterator[Running]:
+    with running(root / "serve_configs/dev.yaml", folder) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "size"), [(True, 32), (False, 16)], ids=["keep-alive", "new connections"]
+)
 def test_a_new_configuration_rolls_out_without_losing_a_request(
-    root: Path, tmp_path: Path, keep_alive: bool
+    started: Running, folder: Path, keep_alive: bool, size: int
 ) -> None:
-    with running(root / "serve_configs/dev.yaml", tmp_path) as started:
-        seen = asyncio.run(roll(started, tmp_path, keep_alive=keep_alive))
-        batch = httpx.get(f"{started.http}/v2/models/echo/config").json()["max_batch_size"]
+    seen = asyncio.run(roll(started, folder, max_batch_size=size, keep_alive=keep_alive))
+    batch = httpx.get(f"{started.http}/v2/models/echo/config").json()["max_batch_size"]
 
     lost = {what: count for what, count in seen.items() if what not in ("200", "closed while idle")}
     assert lost == {}
     assert seen["200"] > 100
     assert seen["closed while idle"] <= 8
-    assert batch == 32
+    assert batch == size
