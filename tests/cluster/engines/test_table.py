@@ -48,7 +48,8 @@ def test_an_engine_is_made_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_not_in_the_table_is_refused_naming_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="allowed: onnxruntime, openvino, torch, vllm, python, fake"):
+    allowed = "allowed: onnxruntime, openvino, torch, vllm, python, fake"
+    with pytest.raises(ConfigError, match=allowed):
         make_engine("caffe", EngineSetup(card=card(), folder=tmp_path))  # type: ignore[arg-type]
 
 
