@@ -13,7 +13,7 @@ from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
 from cluster.engines.engine import Engine
 from cluster.engines.sharded.layers import layered_model, stage_artefacts
-from cluster.engines.sharded.whole import dtype_option
+from cluster.engines.sharded.options import dtype_option
 from cluster.errors import ConfigError
 from cluster.placement.partition import LayeredModel, Layout, lay_out
 

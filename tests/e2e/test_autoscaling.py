@@ -67,9 +67,10 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
 
 
 def metric(started: Running, name: str) -> float:
-    lines = httpx.get(f"http://{started.metrics}/metrics".replace("http://http", "http")).text
-    found = [line for line in lines.splitlines() if line.startswith(name)]
-    return float(found[0].rpartition(" ")[2]) if found else 0.0
+    answer = httpx.get(started.metrics)
+    assert answer.status_code == 200, answer.text
+    (found,) = [line for line in answer.text.splitlines() if line.startswith(name)]
+    return float(found.rpartition(" ")[2])
 
 
 def test_replicas_come_with_the_load_and_go_without_it(started: Running) -> None:

@@ -74,12 +74,15 @@ class Gatherer:
             self._ensembles[name] += count
 
     def serve(self, variant: str, report: DeploymentReport) -> None:
+        is_first = variant not in self._serve
         self._serve[variant] = report
         sums = self._sums[variant]
         for replica, busy_s in report.busy_s.items():
             served = report.num_served.get(replica, 0.0)
             known = self._done.get((variant, replica))
-            # The first word of a replica says nothing of when it was busy.
+            if known is None and not is_first:
+                known = (0.0, 0.0)  # it started since the last look
+            # The first word of what ran before we looked says nothing of when it was busy.
             if known is not None and busy_s >= known[0]:
                 sums.busy_s += busy_s - known[0]
                 sums.num_served += served - known[1]

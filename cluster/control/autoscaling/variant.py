@@ -31,7 +31,8 @@ class _Wish:
 class VariantScaler:
     """Remembers what it has seen of one variant. `decide` is asked about once a second.
 
-    Without a measured service time the number stays, but for the first request after zero.
+    Without a measured service time the number stays, but for the first request after zero and for
+    a variant that nobody asks any more.
     """
 
     def __init__(self, variant: str, config: AutoscalingConfig) -> None:
@@ -99,6 +100,10 @@ class VariantScaler:
             text = f"{load.num_waiting or load.num_arrived} requests are held and no replica runs"
             return _Wish(num=1, reason=text, is_guard=True)
         service_s = self.service_s
+        if service_s is None and config.min_replicas == 0 and self._may_be_zero(load.at_s):
+            # A replica woken for a few requests may have answered them before it was first heard.
+            text = f"nobody has asked for {config.to_zero_delay_s:g} s"
+            return _Wish(num=0, reason=text)
         if service_s is None:
             return _Wish(num=load.num_target, reason="its service time is not measured yet")
         ahead_s = self.startup_s + load.window_s

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.config.model_card import ModelCard
 from cluster.engines.sharded.make import refuse_format
-from cluster.engines.sharded.whole import check_transformers
+from cluster.engines.sharded.options import check_transformers
 from cluster.errors import ConfigError
 from cluster.placement.partition import LayeredModel, Layout
 

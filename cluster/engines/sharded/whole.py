@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from itertools import count
 from typing import Any
 
@@ -11,8 +10,8 @@ import torch
 
 from cluster.engines.engine import EngineSetup
 from cluster.engines.sharded.generate import generate
+from cluster.engines.sharded.options import check_transformers, dtype_option
 from cluster.engines.sharded.part import Part, PartSetup, Step
-from cluster.errors import ConfigError
 from cluster.placement.partition import Shard
 from cluster.requests import Parameter
 from cluster.tensors import Array
@@ -92,27 +91,3 @@ def whole_part(setup: EngineSetup, device: str = "cpu") -> Part:
             dtype=dtype_option(setup.options),
         )
     )
-
-
-def check_transformers() -> None:
-    """Raises: ConfigError saying what to install."""
-    if find_spec("transformers") is None:
-        raise ConfigError(
-            "format huggingface needs transformers: pip install 'squadron-serve[cpu,export]'",
-            key="engine",
-            value="torch",
-        )
-
-
-def dtype_option(options: dict[str, str | int | float | bool]) -> str:
-    """The data type to compute in: float32 unless the options say otherwise."""
-    found = str(options.get("dtype", "float32"))
-    allowed = ("float32", "bfloat16", "float16")
-    if found not in allowed:
-        raise ConfigError(
-            f"option dtype is {found!r}; allowed: {', '.join(allowed)}",
-            key="options.dtype",
-            value=found,
-            allowed=", ".join(allowed),
-        )
-    return found

@@ -88,3 +88,16 @@ def test_with_no_replica_everything_waits() -> None:
 
     assert found is not None
     assert found.variants["m"].num_waiting == 1
+
+
+def test_what_a_replica_did_before_its_first_word_counts_if_it_started_while_we_looked() -> None:
+    gatherer = Gatherer(rows_at_once={})
+    gatherer.look(0.0)
+    gatherer.serve("m", serve(num_running=0))
+    gatherer.door("one", door(num_arrived=2), 0.5)
+    gatherer.serve("m", serve(a=(0.2, 2)))
+
+    found = gatherer.look(1.0)
+
+    assert found is not None
+    assert (found.variants["m"].busy_s, found.variants["m"].num_served) == (0.2, 2)

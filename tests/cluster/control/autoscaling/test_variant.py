@@ -128,6 +128,19 @@ def test_nobody_asking_ends_at_zero_and_the_first_request_ends_that_at_once() ->
     assert woken.reason == "1 requests are held and no replica runs"
 
 
+def test_a_variant_that_was_never_measured_goes_to_zero_too_when_nobody_asks() -> None:
+    run = Run(num=0, min_replicas=0, downscale_delay_s=5, downscale_to_zero_delay_s=10)
+    unmeasured = {"busy_s": None, "num_served": 0}
+    woken = run.look(1, num_waiting=1, **unmeasured)
+
+    for _ in range(9):
+        assert run.look(0, **unmeasured).num_replicas == 1
+    nums = [run.look(0, **unmeasured).num_replicas for _ in range(8)]
+
+    assert woken.num_replicas == 1
+    assert nums[-1] == 0
+
+
 def test_bounds_and_the_least_step_hold() -> None:
     assert Run(max_replicas=3).looks(100, 20).num_replicas == 3
     assert "max_replicas is 3" in Run(max_replicas=3).looks(100, 20).reason
