@@ -18,7 +18,7 @@ from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import node_folder
 from actors.process_limits import ProcessGuard
 from actors.sequences.replica import SequenceReplica
-from actors.sharding.replica import sharded_engine
+from actors.sharding.replica import leader_limits, sharded_engine
 from actors.streams.link import SUFFIX, StreamListener
 from actors.streams.replica import StreamReplica
 from cluster.errors import Unsupported
@@ -32,7 +32,7 @@ class ReplicaHost:
     # Serve awaits an asynchronous constructor, on the loop that the replica will live on.
     async def __init__(self, setup: ReplicaSetup) -> None:  # type: ignore[misc]
         # Before the engine makes its threads: they inherit what is set here.
-        self._guard = ProcessGuard(setup.limits)
+        self._guard = ProcessGuard(leader_limits(setup))
         self._guard.hold(threads=setup.threads, folder=node_folder() / "cores")
         context = serve.get_replica_context()
         self._replica = _replica(setup, context.replica_id.unique_id)

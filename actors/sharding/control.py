@@ -24,11 +24,14 @@ class Edge(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """Leader to shard, first: what it is. `card` is the model card as JSON."""
+    """Leader to shard, first: what it is. `card` and `limits` are those sections as JSON;
+    `cores` is the folder where the processes of a node share out its cores."""
 
     title: str
     card: str
     folder: str
+    limits: str
+    cores: str
     rank: int
     stage: int
     num_stages: int

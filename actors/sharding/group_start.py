@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.sharding.channels.channel import Channel
@@ -25,6 +27,7 @@ from actors.sharding.links import Hello, Listener, dial
 from actors.sharding.starters import WorkerStarter
 from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
+from cluster.config.variant import ProcessLimits
 from cluster.errors import EngineFailed, ShardLost
 from cluster.placement.partition import MIB, Layout, Shard
 from cluster.placement.transport import choose_transport
@@ -33,7 +36,8 @@ from cluster.placement.transport import choose_transport
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSetup:
     """What a group computes, and how. `title`: of its processes, before `:shard<rank>`.
-    `artefacts`: the file of each stage, for a model that is cut into files."""
+    `artefacts`: the file of each stage, for a model that is cut into files. `limits` hold for
+    every shard's process; `cores`: where those of a node share out its cores."""
 
     title: str
     card: ModelCard
@@ -45,6 +49,8 @@ class GroupSetup:
     artefacts: tuple[str, ...] = ()
     vocabulary_size: int = 0
     max_tokens: int = 0
+    limits: ProcessLimits = field(default_factory=ProcessLimits)
+    cores: Path = Path(tempfile.gettempdir(), "squadron-cores")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,21 +70,28 @@ def start_group(setup: GroupSetup, starter: WorkerStarter) -> Started:
     What was started is stopped again."""
     token = secrets.token_hex(32)
     listener = Listener(token, starter.host)
-    try:
-        starter.start(listener.address, token)
-        return _join(setup, starter, listener, token)
-    except ShardLost as error:
-        failure = starter.failure()
-        starter.stop()
-        raise EngineFailed(f"a shard did not start: {failure or error.message}") from None
-    except BaseException:
-        starter.stop()
-        raise
-    finally:
-        listener.close()
+    with contextlib.ExitStack() as undone:
+        undone.callback(starter.stop)
+        try:
+            starter.start(listener.address, token)
+            started = _join(setup, starter, listener, token, undone)
+        except ShardLost as error:
+            failure = starter.failure()
+            raise EngineFailed(f"a shard did not start: {failure or error.message}") from None
+        finally:
+            listener.close()
+        undone.pop_all()
+        return started
 
 
-def _join(setup: GroupSetup, starter: WorkerStarter, listener: Listener, token: str) -> Started:
+def _join(
+    setup: GroupSetup,
+    starter: WorkerStarter,
+    listener: Listener,
+    token: str,
+    undone: contextlib.ExitStack,
+) -> Started:
+    """`undone` closes the connections when there will be no group."""
     placement, shards = setup.placement, setup.layout.shards
     until_s = time.monotonic() + placement.start_timeout_s
     edges = _edges(setup.layout, placement, starter)
@@ -86,6 +99,7 @@ def _join(setup: GroupSetup, starter: WorkerStarter, listener: Listener, token: 
     controls = []
     for shard in shards:
         sock = listener.take(shard.rank, "control", max(1.0, until_s - time.monotonic()))
+        undone.callback(sock.close)
         sock.settimeout(placement.start_timeout_s)
         controls.append(Control(sock))
     for shard, control in zip(shards, controls, strict=True):
@@ -103,15 +117,13 @@ def _join(setup: GroupSetup, starter: WorkerStarter, listener: Listener, token: 
     )
     for control in controls:
         control.send(peers)
-    inward = [edge for edge in edges if edge.source == LEADER]
-    targets = tuple(
-        _channel(
-            edge.way,
-            dial(peers.addresses[edge.target], Hello(token=token, rank=LEADER, what="data")),
-            timeout_s=placement.step_timeout_s,
-        )
-        for edge in inward
-    )
+    targets = []
+    for edge in edges:
+        if edge.source == LEADER:
+            hello = Hello(token=token, rank=LEADER, what="data")
+            sock = dial(peers.addresses[edge.target], hello)
+            undone.callback(sock.close)
+            targets.append(_channel(edge.way, sock, timeout_s=placement.step_timeout_s))
     ready = tuple(_ready(control) for control in controls)
     (outward,) = [edge for edge in edges if edge.target == LEADER]
     source = _channel(
@@ -123,7 +135,7 @@ def _join(setup: GroupSetup, starter: WorkerStarter, listener: Listener, token: 
         controls=tuple(controls),
         ready=ready,
         pids=tuple(found.pid for found in listening),
-        targets=targets,
+        targets=tuple(targets),
         source=source,
         edges=edges,
     )
@@ -170,6 +182,8 @@ def _told(setup: GroupSetup, shard: Shard, *, needs_group: bool, host: str | Non
         title=f"{setup.title}:shard{shard.rank}",
         card=setup.card.model_dump_json(),
         folder=str(setup.folder),
+        limits=setup.limits.model_dump_json(),
+        cores=str(setup.cores),
         rank=shard.rank,
         stage=shard.stage,
         num_stages=shard.num_stages,

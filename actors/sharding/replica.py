@@ -20,7 +20,7 @@ from cluster.placement.partition import LayeredModel, Layout, lay_out
 if TYPE_CHECKING:
     from actors.model_replica import ReplicaSetup
     from actors.variant_facts import Origin
-    from cluster.config.variant import VariantConfig
+    from cluster.config.variant import ProcessLimits, VariantConfig
 
 logger = logging.getLogger("squadron.shard")
 
@@ -58,6 +58,7 @@ def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
     what was not answered."""
 
     def make(setup: ReplicaSetup) -> Engine:
+        from actors.node_folder import node_folder
         from actors.sharding.group_start import GroupSetup
         from actors.sharding.ray_starter import RayStarter
         from actors.sharding.shard_group import ShardGroup
@@ -77,6 +78,8 @@ def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
                 artefacts=stage_artefacts(setup.card, setup.folder, layout),
                 vocabulary_size=sharding.model.vocabulary_size,
                 max_tokens=sharding.model.max_tokens,
+                limits=setup.limits,
+                cores=node_folder() / "cores",
             ),
             RayStarter(layout, placement, threads=setup.threads),
             on_lost=_end_process,
@@ -86,6 +89,13 @@ def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
         return group
 
     return make
+
+
+def leader_limits(setup: ReplicaSetup) -> ProcessLimits:
+    """The replica's own process leaves the cores to its shards, which do the work."""
+    if setup.sharding is None:
+        return setup.limits
+    return setup.limits.model_copy(update={"cpu_affinity": ()})
 
 
 def _end_process(reason: str) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from actors.sharding.channels.message import Message
 from actors.sharding.control import Beat, Control, Edge
+from actors.sharding.gathered import Gathered
 from actors.sharding.group_start import GroupSetup, start_group
 from actors.sharding.shard_worker import QUEUE_DEPTH
 from actors.sharding.starters import WorkerStarter
@@ -114,13 +115,11 @@ class ShardGroup:
         rows = check_inputs(inputs, self._signature, is_batched=is_batched)
         self._check_ids(inputs)
         given = {spec.name: inputs[spec.name] for spec in self._signature.inputs}
-        answers = self._run(self._micro_batches(given, rows), Step(ends=self._take_ended()))
+        answer = self._run(self._micro_batches(given, rows), Step(ends=self._take_ended()))
         outputs = {
-            spec.name: _joined([answer[spec.name] for answer in answers]).astype(
-                NUMPY_DTYPES[spec.datatype], copy=False
-            )
+            spec.name: answer[spec.name].astype(NUMPY_DTYPES[spec.datatype], copy=False)
             for spec in self._signature.outputs
-            if all(spec.name in answer for answer in answers)
+            if spec.name in answer
         }
         check_outputs(outputs, self._signature.outputs, rows=rows, is_batched=is_batched)
         return outputs
@@ -134,8 +133,7 @@ class ShardGroup:
         def logits(ids: Array) -> Array:
             step = Step(sequence=sequence, is_last_only=True, ends=self._take_ended())
             self._check_ids({"input_ids": ids})
-            (answer,) = self._run([{"input_ids": ids}], step)
-            found: Array = answer["logits"]
+            found: Array = self._run([{"input_ids": ids}], step)["logits"]
             return found
 
         def end() -> None:
@@ -150,33 +148,35 @@ class ShardGroup:
         """The shards end with their control connections; what does not is killed."""
         with self._lock:
             self._is_closed = True
-        self._end_channels()
+            self._end_channels()
         self._starter.stop()
 
-    def _run(self, batches: list[Values], step: Step) -> list[Values]:
-        """All micro-batches' answers in order, at most as many in flight as the layout says."""
-        answers: list[Values] = []
+    def _run(self, batches: list[Values], step: Step) -> Values:
+        """The micro-batches' answers as one, at most as many in flight as the layout says."""
+        answers = Gathered(tuple(_rows(each) for each in batches) if len(batches) > 1 else ())
         errors: list[SquadronError] = []
         limit = min(self._setup.layout.micro_batches, QUEUE_DEPTH)
-        sent = 0
+        sent = done = 0
         try:
-            while len(answers) + len(errors) < len(batches):
-                in_flight = sent - len(answers) - len(errors)
-                if sent < len(batches) and in_flight < limit:
+            while done < len(batches):
+                if sent < len(batches) and sent - done < limit:
                     message = Message(number=sent, step=step, values=batches[sent])
                     for target in self._started.targets:
                         target.send(message)
                     sent += 1
                     continue
                 answer = self._started.source.receive()
-                if answer.number != len(answers) + len(errors):
+                if answer.number != done:
                     raise ShardLost(f"answer {answer.number} came out of turn")
                 if answer.error is not None:
                     errors.append(answer.error)
-                else:
-                    # The memory is the channel's: it is given back once the rows are copied.
-                    answers.append({k: np.array(v) for k, v in answer.values.items()})
+                elif not errors:
+                    try:
+                        answers.put(done, answer.values)
+                    except EngineFailed as error:
+                        errors.append(error)
                 answer.done()
+                done += 1
         except ShardLost as error:
             self._lose(self._lost or error.message)
             raise ShardLost(
@@ -184,7 +184,7 @@ class ShardGroup:
             ) from None
         if errors:
             raise errors[0]
-        return answers
+        return answers.values()
 
     def _micro_batches(self, given: Values, rows: int) -> list[Values]:
         parts = min(self._setup.layout.micro_batches, rows) if self._setup.card.batched else 1
@@ -221,8 +221,10 @@ class ShardGroup:
         timeout_s = self._setup.placement.heartbeat_timeout_s
         heard_s = dict.fromkeys(range(len(self._started.controls)), time.monotonic())
         with selectors.DefaultSelector() as selector:
-            for rank, control in enumerate(self._started.controls):
-                selector.register(control.socket, selectors.EVENT_READ, (rank, control))
+            with self._lock:
+                # A group that was closed at once has no connections any more.
+                for rank, control in enumerate(() if self._is_closed else self._started.controls):
+                    selector.register(control.socket, selectors.EVENT_READ, (rank, control))
             while not self._lost and not self._is_closed:
                 for key, _ in selector.select(timeout_s / 10):
                     rank, control = key.data
@@ -274,5 +276,5 @@ class ShardGroup:
             control.socket.close()
 
 
-def _joined(parts: list[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _rows(values: Values) -> int:
+    return len(next(iter(values.values())))

@@ -21,6 +21,7 @@ from typing import Any
 
 import setproctitle
 
+from actors.process_limits import ProcessGuard
 from actors.sharding.channels.channel import Channel
 from actors.sharding.channels.message import Message
 from actors.sharding.channels.shared_memory_channel import SharedMemoryChannel
@@ -39,6 +40,7 @@ from actors.sharding.control import (
 )
 from actors.sharding.links import Hello, Listener, dial
 from cluster.config.model_card import ModelCard
+from cluster.config.variant import ProcessLimits
 from cluster.engines.sharded.make import make_part
 from cluster.engines.sharded.part import Part, PartSetup
 from cluster.errors import ConfigError, InvalidRequest, ShardLost, SquadronError
@@ -90,6 +92,9 @@ class _Worker:
 
     def start(self) -> None:
         setup = self._setup
+        # Before the part makes its threads: they inherit what is set here.
+        guard = ProcessGuard(ProcessLimits.model_validate_json(setup.limits))
+        guard.hold(threads=setup.threads, folder=Path(setup.cores))
         store, store_port = None, 0
         if setup.needs_group and setup.rank == 0:
             store, store_port = _open_store(setup.host)

@@ -116,9 +116,9 @@ class ReplicaResources(Section):
 
 
 class ProcessLimits(Section):
-    """What one replica's process may take. Going over `memory_limit_mb` (resident set) or
-    `cpu_limit` (cores, as the mean of ten seconds) ends that process and no other: its requests
-    are run elsewhere and Serve replaces it.
+    """What one replica's process may take, and each of its shards'. Going over `memory_limit_mb`
+    (resident set) or `cpu_limit` (cores, as the mean of ten seconds) ends that process and no other
+    (but those of its own shard group): its requests are run elsewhere and Serve replaces it.
 
     `nice`: its priority for the cores, 0 (as everybody) to 19 (after everybody). `cpu_affinity`:
     cores of the machine; each replica takes as many of them for itself as it has threads, and all

@@ -108,7 +108,7 @@ def _install(sample: str, workshop: Workshop) -> bool:
 
 def _check_tools(missing: list[str], sources: Sources) -> None:
     needed: tuple[str, ...] = NEEDED_TO_EXPORT
-    if any(isinstance(sources.models[name].recipe, CausalLmRecipe) for name in missing):
+    if any(isinstance(sources.models[name].recipe, GgufRecipe) for name in missing):
         needed += NEEDED_FOR_GGUF
     absent = [tool for tool in needed if importlib.util.find_spec(tool) is None]
     if absent:

@@ -151,10 +151,10 @@ class SequenceArithmeticRecipe(Section):
 
 
 class CausalLmRecipe(Section):
-    """A language model's GGUF file -> a Hugging Face directory in bfloat16 with its tokenizer."""
+    """A fetched Hugging Face directory, served as a model that generates text."""
 
     kind: Literal["causal-lm"] = "causal-lm"
-    gguf: Member
+    source: str
 
 
 Recipe = Annotated[
@@ -252,8 +252,6 @@ def recipe_archives(recipe: Recipe) -> list[str]:
             return [recipe.weights.archive]
         case PackagedEncoderRecipe():
             return [recipe.onnx.archive, recipe.tokenizer.archive]
-        case CausalLmRecipe():
-            return [recipe.gguf.archive]
         case _:
             return []
 
@@ -261,7 +259,7 @@ def recipe_archives(recipe: Recipe) -> list[str]:
 def recipe_models(recipe: Recipe) -> list[str]:
     """The fetched models a recipe starts from."""
     match recipe:
-        case StaticInt8Recipe() | DynamicInt8Recipe():
+        case StaticInt8Recipe() | DynamicInt8Recipe() | CausalLmRecipe():
             return [recipe.source]
         case SentimentHeadRecipe():
             return [recipe.encoder]

@@ -12,14 +12,16 @@ from actors.sharding.shard_group import ShardGroup
 from actors.sharding.starters import ProcessStarter
 from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
+from cluster.config.variant import ProcessLimits
 from cluster.engines.sharded.layers import layered_model, stage_artefacts
 from cluster.placement.partition import Layout, lay_out
 
 
 @contextmanager
 def group(card: ModelCard, folder: Path, **placement: Any) -> Iterator[tuple[ShardGroup, Layout]]:
-    """`placement`: the section of that name; `on_lost` goes to the group."""
+    """`placement`: the section of that name; `on_lost` and `limits` go to the group."""
     on_lost = placement.pop("on_lost", lambda reason: None)
+    limits = placement.pop("limits", ProcessLimits())
     config = PlacementConfig.model_validate(placement)
     model = layered_model(card, folder)
     layout = lay_out(config, model)
@@ -32,6 +34,7 @@ def group(card: ModelCard, folder: Path, **placement: Any) -> Iterator[tuple[Sha
         artefacts=stage_artefacts(card, folder, layout),
         vocabulary_size=model.vocabulary_size,
         max_tokens=model.max_tokens,
+        limits=limits,
     )
     made = ShardGroup(setup, ProcessStarter(len(layout.shards)), on_lost=on_lost)
     try:

@@ -1,4 +1,4 @@
-"""Generating language models: a Hugging Face directory in the store, from one or from a GGUF file.
+"""Generating language models: a Hugging Face directory in the store, added or made by a recipe.
 
 Serving reads `model.safetensors`, `config.json`, `tokenizer.json` and the chat template; every
 engine opens the same folder.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 from cluster.config.model_card import ModelCard, Provenance, SignatureCard, TensorCard
+from cluster.config.store import CARD_FILE
 from cluster.errors import ConfigError
-from cluster.optimization.huggingface.gguf import convert
 from cluster.optimization.sources import CausalLmRecipe
 from cluster.optimization.workshop import Workshop
 
@@ -31,23 +30,25 @@ _PRECISIONS: dict[str, Literal["fp32", "fp16", "bf16"]] = {
 def build(
     name: str, version: str, recipe: CausalLmRecipe, workshop: Workshop, folder: Path
 ) -> ModelCard:
-    """Fill `folder` with a Hugging Face directory made of an archive's GGUF file."""
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(recipe.gguf.path).name
-        (Path(temporary) / file).write_bytes(workshop.read(recipe.gguf))
-        with workshop.progress.step(f"{name}: GGUF to safetensors (bfloat16)"):
-            convert(Path(temporary), file, folder)
-    return causal_lm_card(
-        folder,
-        name=name,
-        version=version,
-        provenance=workshop.provenance(
-            recipe.gguf.archive,
-            file=recipe.gguf.path,
-            recipe="weights widened from 4 bits (Q4_1) to bfloat16; tokenizer from the GGUF",
-            notes="not the original's weights: do not quote the original's scores",
-        ),
-    )
+    """Fill `folder` with a fetched model's directory, to be served as one that generates text.
+
+    Its files are the same ones, by another name: the weights are on the disk once.
+    """
+    source = workshop.store.card(recipe.source)
+    with workshop.progress.step(f"{name}: the files of {recipe.source}"):
+        _share(workshop.store.folder(recipe.source) / source.artefact, folder)
+    return causal_lm_card(folder, name=name, version=version, provenance=source.provenance)
+
+
+def _share(directory: Path, folder: Path) -> None:
+    for file in directory.iterdir():
+        if not file.is_file() or file.name == CARD_FILE:
+            continue
+        try:
+            (folder / file.name).hardlink_to(file)
+        except OSError:
+            # A file system without hard links.
+            shutil.copyfile(file, folder / file.name)
 
 
 def add_directory(source: Path, folder: Path, *, name: str, version: str) -> ModelCard:

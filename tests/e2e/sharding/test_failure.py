@@ -40,6 +40,11 @@ def sharded(
     file.write_text(yaml.safe_dump(content))
     (folder / "run").mkdir()
     with running(file, folder / "run", store=store.root) as started:
+        # Ready means that every model can answer: one replica of each is enough for that.
+        wait_until(
+            lambda: [len(pids) for pids in shards(started, "pair").values()] == [2, 2],
+            "no second replica",
+        )
         yield started
 
 

@@ -15,7 +15,8 @@ import pytest
 from actors.sharding.control import Ready
 from actors.sharding.shard_group import ShardGroup
 from cluster.config.model_card import ModelCard
-from cluster.errors import InvalidRequest, ShardLost
+from cluster.config.variant import ProcessLimits
+from cluster.errors import EngineFailed, InvalidRequest, ShardLost
 from tests.cluster.engines.sharded.directories import MODELS, expected, inputs_of, llama, saved
 from tests.e2e.sharding.groups import group
 
@@ -59,6 +60,22 @@ def test_no_shard_opens_a_tensor_that_is_not_its_own(tmp_path: Path) -> None:
         assert layers == {str(rank)}
         assert ("model.embed_tokens.weight" in found.opened) == (rank == 0)
         assert ("lm_head.weight" in found.opened) == (rank == 3)
+
+
+def test_limits_hold_for_every_shard(tmp_path: Path) -> None:
+    card = saved(llama(), tmp_path)
+    with group(card, tmp_path, strategy="layer", shards=2, limits=ProcessLimits(nice=7)) as shards:
+        assert [psutil.Process(pid).nice() for pid in shards.pids] == [7, 7]
+
+
+def test_a_shard_that_takes_more_memory_than_it_may_ends_its_group(tmp_path: Path) -> None:
+    card = saved(llama(), tmp_path)
+    limits = ProcessLimits(memory_limit_mb=64)  # less than torch alone
+    with (
+        pytest.raises(EngineFailed, match="ended with -9"),
+        group(card, tmp_path, strategy="layer", shards=2, limits=limits),
+    ):
+        pass
 
 
 def use_until_lost(shards: ShardGroup) -> None:
