@@ -21,6 +21,7 @@ from actors.repository.control import RepositorySetup
 from actors.serve_file import file_of, naming, read_config
 from actors.variant_facts import Origin, facts_of, origin_of
 from cluster.config.serve_file import IMPORT_PATH
+from cluster.config.server import ServerConfig
 from cluster.config.squadron import SquadronConfig
 from cluster.config.store import ModelStore
 from cluster.errors import ConfigError
@@ -59,7 +60,8 @@ def _bound(config: SquadronConfig) -> Application:
         if isinstance(origin, Origin) and not facts[name].unavailable:
             origins[name] = origin
     table = build_table(config, facts)
-    limits = config.server.limits
+    server = with_whole_paths(config.server)
+    limits = server.limits
     setups = {
         name: replica_setup(name, config.variants[name], origin) for name, origin in origins.items()
     }
@@ -88,7 +90,7 @@ def _bound(config: SquadronConfig) -> Application:
         gateway = gateway.options(max_replicas_per_node=2 * doors_per_node)
     generation = time.time_ns()
     setup = GatewaySetup(
-        server=config.server,
+        server=server,
         table=table,
         colocated=colocated,
         generation=generation,
@@ -107,6 +109,18 @@ def never_colocated(config: SquadronConfig) -> SquadronConfig:
         for name, variant in config.variants.items()
     }
     return config.model_copy(update={"variants": variants})
+
+
+def with_whole_paths(server: ServerConfig) -> ServerConfig:
+    """Doors run in folders of their own; paths start where Serve was started."""
+    changes: dict[str, object] = {}
+    if server.api_keys:
+        changes["api_keys"] = str(Path(server.api_keys).absolute())
+    if server.tls is not None:
+        files = {name: value for name, value in server.tls.model_dump().items() if value}
+        whole = {name: str(Path(value).absolute()) for name, value in files.items()}
+        changes["tls"] = server.tls.model_copy(update=whole)
+    return server.model_copy(update=changes)
 
 
 def store_path(config: SquadronConfig) -> Path:

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from actors.access.callers import Callers
 from actors.caching.route_cache import RouteCache
 from actors.delivery.calls import call_of
 from actors.delivery.dispatch import Ticket
@@ -61,7 +62,9 @@ class _Answer:
 
 
 class FrontDoor:
-    """One a door process, on one event loop."""
+    """One a door process, on one event loop. `callers`: who may come in, where there are keys."""
+
+    callers: Callers | None = None
 
     def __init__(
         self,

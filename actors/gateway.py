@@ -17,6 +17,8 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import Response
 
+from actors.access.callers import callers_of
+from actors.access.opened import opened_by
 from actors.autoscaling.door import report_load
 from actors.autoscaling.setup import AutoscalingSetup
 from actors.controller import get_or_start_controller
@@ -30,13 +32,11 @@ from actors.delivery.transport import (
 from actors.experiments.kept import StateSetup
 from actors.experiments.reporter import Reporter
 from actors.extensions.offered import make_offered
-from actors.front_door import FrontDoor
 from actors.garbage import collect_rarely
 from actors.language.streams import LanguageStreams
 from actors.listeners import asgi
 from actors.listeners.grpc import GrpcListener
 from actors.listeners.http import HttpListener
-from actors.listeners.http_routes import HttpRoutes
 from actors.listeners.metrics import MetricsListener
 from actors.listeners.port_claim import PortClaim, claim_port
 from actors.model_replica import ModelReplica, ReplicaSetup
@@ -90,7 +90,8 @@ class Gateway:
         self._door_id = serve.get_replica_context().replica_id.to_full_id_str()
         self._telling: asyncio.Task[None] | None = None
         self._own: dict[str, ModelReplica] = {}
-        self._door = FrontDoor(
+        make_door, make_routes = opened_by(callers_of(server, folder))
+        self._door = make_door(
             server,
             setup.table,
             self._transport,
@@ -108,7 +109,7 @@ class Gateway:
             # door that listens knows it too.
             await self._adopt_first_table()
         offered = make_offered(self._door, metrics_folder(), self._controller)
-        self._routes = HttpRoutes(self._door, offered, app=app)
+        self._routes = make_routes(self._door, offered, app=app)
         self._claims: list[PortClaim] = []
         self._http = HttpListener(self._routes, server.limits)
         self._grpc = GrpcListener(self._door, offered)

@@ -20,7 +20,7 @@ from cluster.engines.language.engine import LanguageEngine, Prompt
 from cluster.engines.language.grammar import compile_grammar
 from cluster.errors import InvalidRequest, SquadronError
 from cluster.generation import Delta, Sampling
-from cluster.protocols.openai.answers import Answer
+from cluster.protocols.openai.answers import Answer, Usage
 from cluster.protocols.openai.requests import (
     ChatRequest,
     CompletionRequest,
@@ -62,17 +62,17 @@ class OpenAiEndpoints:
         self._watch = watch
         self._adapter = adapter
 
-    async def chat(self, body: bytes, lora: str) -> AsyncGenerator[bytes, None]:
+    async def chat(self, body: bytes, lora: str, used: Usage) -> AsyncGenerator[bytes, None]:
         asked = decode(body, ChatRequest)
         ids = await self._maker.of_chat(asked)
-        async with aclosing(self._answer(asked, [ids], lora, "chatcmpl")) as parts:
+        async with aclosing(self._answer(asked, [ids], lora, "chatcmpl", used)) as parts:
             async for part in parts:
                 yield part
 
-    async def completions(self, body: bytes, lora: str) -> AsyncGenerator[bytes, None]:
+    async def completions(self, body: bytes, lora: str, used: Usage) -> AsyncGenerator[bytes, None]:
         asked = decode(body, CompletionRequest)
         ids = await self._maker.of_completion(asked)
-        async with aclosing(self._answer(asked, ids, lora, "cmpl")) as parts:
+        async with aclosing(self._answer(asked, ids, lora, "cmpl", used)) as parts:
             async for part in parts:
                 yield part
 
@@ -94,17 +94,24 @@ class OpenAiEndpoints:
         asked = decode(body, DetokenizeRequest)
         yield orjson.dumps({"prompt": self._maker.tokenizer.decode(asked.tokens)})
 
-    async def text(self, asked: CompletionRequest) -> AsyncGenerator[str, None]:
+    async def text(self, asked: CompletionRequest, used: Usage) -> AsyncGenerator[str, None]:
         """V2's way: pieces of text alone."""
         (ids,) = await self._maker.of_completion(asked)
+        used.prompt_tokens = len(ids)
         sampling, job = self._sampled(asked, ids), self._job(ids, 0, asked, "")
         async with aclosing(self._deltas([job], sampling)) as deltas:
             async for _, delta in deltas:
+                used.completion_tokens += len(delta.token_ids)
                 if delta.text or delta.finish_reason:
                     yield delta.text
 
     async def _answer(
-        self, asked: ChatRequest | CompletionRequest, ids: list[list[int]], lora: str, kind: str
+        self,
+        asked: ChatRequest | CompletionRequest,
+        ids: list[list[int]],
+        lora: str,
+        kind: str,
+        used: Usage,
     ) -> AsyncGenerator[bytes, None]:
         sampling = self._sampled(asked, max(ids, key=len))
         if sampling.grammar is not None:
@@ -123,6 +130,7 @@ class OpenAiEndpoints:
             token_text=self._maker.tokenizer.token_text,
             echoes=self._echoes(asked),
         )
+        answer.usage = used
         answer.usage.prompt_tokens = sum(len(each) for each in ids)
         parts = self._events if sampling.streams else self._whole
         async with aclosing(parts(answer, jobs, sampling)) as found:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
+import numpy as np
 import orjson
 from prometheus_client import CollectorRegistry
 
@@ -26,7 +27,14 @@ from cluster.errors import EngineFailed, InvalidRequest, ModelNotFound, Squadron
 from cluster.observability.language_metrics import declare_language_metrics
 from cluster.observability.metrics import make_metrics
 from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
-from cluster.protocols.openai.parameters import ENDPOINT, LORA, completion_of
+from cluster.protocols.openai.answers import Usage
+from cluster.protocols.openai.parameters import (
+    COUNT_TOKENS,
+    COUNTED,
+    ENDPOINT,
+    LORA,
+    completion_of,
+)
 from cluster.protocols.openai.requests import CompletionRequest, decode
 from cluster.tensors import Tensor, bytes_array
 
@@ -74,7 +82,7 @@ class LanguageReplica:
         )
         # The first request would otherwise pay for what is made at first use.
         warm = CompletionRequest(model=self._setup.variant, prompt="a", max_tokens=2)
-        async with aclosing(self._endpoints.text(warm)) as pieces:
+        async with aclosing(self._endpoints.text(warm, Usage())) as pieces:
             async for _ in pieces:
                 pass
         self._looking = asyncio.get_running_loop().create_task(self._look())
@@ -91,10 +99,11 @@ class LanguageReplica:
         Closing it, or cancelling who reads it, takes the request out of the engine.
         """
         (call,) = decode_calls(message)
+        used = Usage()
         try:
-            async with aclosing(self._parts(call)) as parts:
+            async with aclosing(self._parts(call, used)) as parts:
                 async for part in parts:
-                    yield encode_replies([_reply(call, part)])
+                    yield encode_replies([_reply(call, part, used)])
         except SquadronError as error:
             yield encode_replies([Reply(call_id=call.call_id, error=error)])
         except Exception as error:
@@ -111,32 +120,32 @@ class LanguageReplica:
         self._looking.cancel()
         await self._engine.close()
 
-    async def _parts(self, call: Call) -> AsyncGenerator[bytes, None]:
+    async def _parts(self, call: Call, used: Usage) -> AsyncGenerator[bytes, None]:
         body = bytes(call.inputs[0].array.item())
         endpoint = str(call.parameters.get(ENDPOINT, ""))
         lora = str(call.parameters.get(LORA, ""))
         match endpoint:
             case "chat":
-                found = self._endpoints.chat(body, lora)
+                found = self._endpoints.chat(body, lora, used)
             case "completions":
-                found = self._endpoints.completions(body, lora)
+                found = self._endpoints.completions(body, lora, used)
             case "tokenize":
                 found = self._endpoints.tokenize(body, lora)
             case "detokenize":
                 found = self._endpoints.detokenize(body, lora)
             case "":
-                found = self._texts(body, call)
+                found = self._texts(body, call, used)
             case _:
                 raise InvalidRequest(f"parameter '{ENDPOINT}': no endpoint {endpoint[:40]!r}")
         async with aclosing(found) as parts:
             async for part in parts:
                 yield part
 
-    async def _texts(self, body: bytes, call: Call) -> AsyncGenerator[bytes, None]:
+    async def _texts(self, body: bytes, call: Call, used: Usage) -> AsyncGenerator[bytes, None]:
         fields, streams = completion_of(body, call.parameters, model=self._setup.variant)
         asked = decode(orjson.dumps(fields), CompletionRequest)
         whole = []
-        async with aclosing(self._endpoints.text(asked)) as pieces:
+        async with aclosing(self._endpoints.text(asked, used)) as pieces:
             async for piece in pieces:
                 if streams:
                     yield piece.encode()
@@ -166,7 +175,10 @@ class LanguageReplica:
             await asyncio.sleep(LOOK_S)
 
 
-def _reply(call: Call, part: bytes) -> Reply:
+def _reply(call: Call, part: bytes, used: Usage) -> Reply:
     array = bytes_array([part], (1,))
-    tensor = Tensor(name="text_output", datatype="BYTES", array=array)
-    return Reply(call_id=call.call_id, outputs=(tensor,))
+    outputs = [Tensor(name="text_output", datatype="BYTES", array=array)]
+    if COUNT_TOKENS in call.parameters:
+        counts = np.array([used.prompt_tokens, used.completion_tokens], np.int64)
+        outputs.append(Tensor(name=COUNTED, datatype="INT64", array=counts))
+    return Reply(call_id=call.call_id, outputs=tuple(outputs))

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from actors.access.rpcs import KeyedRpcs
 from actors.experiments.desk import answer_headers, is_tracking_id
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
@@ -47,7 +48,8 @@ class GrpcListener:
         self._server: grpc.aio.Server | None = None
         self._management = GrpcManagement(door, offered)
         self._budget = ByteBudget(door.server.limits.max_buffered_bytes)
-        self._closed = Restrictions(door.server.restricted)
+        closed = Restrictions(door.server.restricted)
+        self._closed = closed if door.callers is None else KeyedRpcs(door.callers, closed)
         self._unary = {"ModelInfer": self._model_infer, **self._management.methods()}
 
     async def start(self, claim: PortClaim) -> None:
@@ -95,8 +97,10 @@ class GrpcListener:
         return grpc.method_handlers_generic_handler(HEALTH_SERVICE, handlers)
 
     def _reflection(self) -> list[grpc.GenericRpcHandler]:
-        answer = grpc.stream_stream_rpc_method_handler(self._streamed(self._management.reflect))
-        handlers = {"ServerReflectionInfo": answer}
+        name = "ServerReflectionInfo"
+        reflect = self._closed.streaming(name, self._management.reflect)
+        answer = grpc.stream_stream_rpc_method_handler(self._streamed(reflect))
+        handlers = {name: answer}
         return [
             grpc.method_handlers_generic_handler(service, handlers)
             for service in REFLECTION_SERVICES

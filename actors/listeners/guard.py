@@ -1,4 +1,5 @@
-"""Who may change a door at run time: callers on this machine, and no web page in their browser.
+"""Who may change a door at run time: callers with a key for it, where there are keys; else those
+on this machine, and no web page in their browser.
 
 A page of any site can make a browser send requests to loopback. Browsers name the page's site in
 `Origin` with every request that is not a plain read, and a name that was re-bound to loopback
@@ -10,10 +11,13 @@ from __future__ import annotations
 from functools import wraps
 from urllib.parse import unquote, urlsplit
 
+from actors.access.callers import has_key, is_admin
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, HttpStream, is_loopback
 from actors.listeners.routes.table import Handler, Place
 from cluster.errors import Forbidden, InvalidRequest
 
+_FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
+"""A proxy on this machine makes every caller look local."""
 _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
 
@@ -33,9 +37,14 @@ def guarded(answer: Handler, *, changes: bool = True) -> Handler:
 
 def check_caller(request: HttpRequest) -> None:
     """Raises: Forbidden."""
+    # The route has asked for the key that it needs; no page and no proxy can have added one.
+    if has_key():
+        return
     headers = request.headers
     if not request.is_local:
         raise Forbidden("this route answers on loopback only: call it on the server's own machine")
+    if not _FORWARDED.isdisjoint(headers):
+        raise Forbidden("this route does not answer what a proxy passes on")
     host = headers.get("host", "")
     if not _is_own_name(host):
         raise Forbidden(f"this route answers to a loopback name only, not to Host {host[:80]!r}")
@@ -73,6 +82,8 @@ def check_peer(peer: str) -> None:
 
     Raises: Forbidden.
     """
+    if is_admin():
+        return
     kind, _, address = unquote(peer).partition(":")
     host = address.rpartition(":")[0].strip("[]")
     if kind != "unix" and not is_loopback(host):

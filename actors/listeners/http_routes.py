@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import orjson
@@ -67,10 +67,12 @@ class HttpRoutes:
             *AboutRoutes(door).routes(),
             about,
         ]
-        self.table = RouteTable(
-            Restrictions(door.server.restricted).routes(routes), base_path=door.server.base_path
-        )
+        self.table = RouteTable(self._closed(routes), base_path=door.server.base_path)
         self._take_as_sent = self.table.as_sent()
+
+    def _closed(self, routes: Sequence[Route]) -> list[Route]:
+        """The routes, those that not everybody may use behind what asks for a key."""
+        return Restrictions(self._door.server.restricted).routes(routes)
 
     async def answer(self, request: HttpRequest) -> HttpReply | HttpStream:
         """Never raises: every error has the protocol's shape; a bug is a 500 without details."""
@@ -106,6 +108,11 @@ class HttpRoutes:
         place = self._known.get(request.path)
         if place is None or place.methods.get(request.method) is not self._infer_handler:
             return None
+        return self._begin(request, place, done)
+
+    def _begin(
+        self, request: HttpRequest, place: Place, done: Callable[[HttpReply], None]
+    ) -> Callable[[], None] | None:
         if "content-encoding" in request.headers or REQUEST_HEADER in request.headers:
             return None
         accepted = request.headers.get("accept-encoding")

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cluster.cli import admin, check, ensemble, kubernetes, models, serve
+from cluster.cli import admin, check, ensemble, keys, kubernetes, models, serve
 from cluster.cli.plan import command as planning
 from cluster.cli.toolchain import commands as toolchain
 from cluster.errors import ConfigError
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(kubernetes.app, name="k8s")
+app.add_typer(keys.app, name="keys")
 app.add_typer(admin.traffic_app, name="traffic")
 app.add_typer(admin.experiment_app, name="experiment")
 app.command(name="status")(admin.status)

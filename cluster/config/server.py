@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from cluster.config.cache import CacheConfig, RedisConfig, check_scheme
 from cluster.config.restricted import RestrictedApis
 from cluster.config.section import Mistake, Mistakes, Section
+from cluster.config.security.tls import TlsConfig
 
 
 class ListenerConfig(Section):
@@ -73,7 +74,8 @@ class ServerConfig(Section):
     `base_path` begins every HTTP path (`/triton` serves `/triton/v2/...`), except the probes under
     `/-/` and `/metrics`. `state_folder`: where what was set and counted at run time outlives the
     cluster; empty: `$SQUADRON_STATE`, else `~/.local/state/squadron`. With
-    `state_redis.url` it is in that Redis too.
+    `state_redis.url` it is in that Redis too. `api_keys`: the file that `squadron keys` writes;
+    with it every route and call needs a key, but for probes. Relative to where Serve was started.
     """
 
     name: str = Field(default="squadron", min_length=1)
@@ -88,6 +90,8 @@ class ServerConfig(Section):
     cache: CacheConfig = CacheConfig()
     repository_control: Literal["none", "explicit"] = "none"
     restricted: tuple[RestrictedApis, ...] = ()
+    api_keys: str = ""
+    tls: TlsConfig | None = None
     base_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     state_folder: str = ""
     state_redis: RedisConfig = RedisConfig()

@@ -33,7 +33,7 @@ Handler = Callable[[HttpRequest, Place], Awaitable[HttpReply | HttpStream]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """`answers_with`: the media type of a good answer. `takes`, `gives`: schema names. Without
-    `takes_compressed` the body is handed over as it was sent."""
+    `takes_compressed` the body is handed over as it was sent. `is_openai`: errors in its shape."""
 
     method: str
     path: str
@@ -43,6 +43,7 @@ class Route:
     gives: str = "Object"
     answers_with: str = "application/json"
     takes_compressed: bool = True
+    is_openai: bool = False
     is_of_model: bool = False
 
     def paths(self) -> tuple[str, ...]:

@@ -13,6 +13,9 @@ LORA = "squadron_lora"
 PREFIX = "squadron_prefix"
 SESSION = "squadron_session"
 WORK = "squadron_work"
+COUNT_TOKENS = "squadron_count_tokens"
+COUNTED = "squadron_tokens"
+"""The output that tells the tokens used so far, for a door that asked for it."""
 
 _SAMPLING = (
     "max_tokens",

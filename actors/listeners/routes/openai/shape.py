@@ -26,7 +26,7 @@ def check_json(request: HttpRequest) -> None:
 
 
 def described(path: str, answer: Handler, summary: str, *, method: str = "POST") -> Route:
-    return Route(method=method, path=path, answer=_shaped(answer), summary=summary)
+    return Route(method=method, path=path, answer=_shaped(answer), summary=summary, is_openai=True)
 
 
 def _shaped(answer: Handler) -> Handler:

@@ -1,0 +1,127 @@
+"""Who is asking: keys checked and quotas charged at a door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from actors.access.key_file import WatchedKeys
+from actors.access.ledger import Ledger, now_s
+from cluster.access.keys import Caller
+from cluster.access.quota import (
+    Bucket,
+    Quota,
+    filled,
+    give,
+    requests_quota,
+    take,
+    tokens_quota,
+)
+from cluster.config.server import ServerConfig
+from cluster.errors import RateLimited
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """The caller of the request under way. `pays_each`: its call holds many requests, each counted
+    on its own; any other call was counted when it came."""
+
+    caller: Caller
+    pays_each: bool = False
+
+
+ASKING: ContextVar[Asking | None] = ContextVar("ASKING", default=None)
+"""Set where keys are configured, for as long as a request is worked on."""
+
+
+def has_key() -> bool:
+    """Whether the caller has shown a key, which its route found good enough."""
+    return ASKING.get() is not None
+
+
+def is_admin() -> bool:
+    """Whether the caller has shown an admin key."""
+    asking = ASKING.get()
+    return asking is not None and asking.caller.is_admin
+
+
+class Callers:
+    """Of one door. The folder is shared by the doors of its node."""
+
+    def __init__(self, keys: WatchedKeys, folder: Path, *, num_nodes: int = 1) -> None:
+        self._keys = keys
+        self._ledger = Ledger(folder)
+        self._num_nodes = num_nodes
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Raises: Unauthorized."""
+        return self._keys.ring().caller(authorization, datetime.now(UTC))
+
+    def charge_request(self, caller: Caller) -> None:
+        """Raises: RateLimited."""
+        rate = caller.key.requests_per_s
+        if rate is None:
+            return
+        quota = requests_quota(rate, self._num_nodes)
+        entry = self._ledger.of(caller.key.id)
+        with entry.locked():
+            requests, tokens = entry.read()
+            bucket, wait_s = take(filled(requests, quota, now_s()), quota, 1.0)
+            entry.write(bucket, tokens)
+        if wait_s:
+            raise _limited(f"the API key is for {rate:g} requests a second", wait_s)
+
+    def forget_request(self, caller: Caller) -> None:
+        """It was charged and will be charged again."""
+        rate = caller.key.requests_per_s
+        if rate is None:
+            return
+        quota = requests_quota(rate, self._num_nodes)
+        entry = self._ledger.of(caller.key.id)
+        with entry.locked():
+            requests, tokens = entry.read()
+            entry.write(give(filled(requests, quota, now_s()), quota, 1.0), tokens)
+
+    def charge_tokens(self, caller: Caller, expected: float) -> Callable[[float], None] | None:
+        """Takes what a request is expected to use; what is returned is told what it did use. None
+        for a key without a limit. Raises: RateLimited."""
+        limit = caller.key.tokens_per_minute
+        if limit is None:
+            return None
+        quota = tokens_quota(limit, self._num_nodes)
+        key_id = caller.key.id
+        wait_s = self._change_tokens(key_id, quota, lambda bucket: take(bucket, quota, expected))
+        if wait_s:
+            raise _limited(f"the API key is for {limit:g} tokens a minute", wait_s)
+
+        def settle(used: float) -> None:
+            self._change_tokens(
+                key_id, quota, lambda bucket: (give(bucket, quota, expected - used), 0.0)
+            )
+
+        return settle
+
+    def _change_tokens(
+        self, key_id: str, quota: Quota, change: Callable[[Bucket], tuple[Bucket, float]]
+    ) -> float:
+        entry = self._ledger.of(key_id)
+        with entry.locked():
+            requests, tokens = entry.read()
+            bucket, wait_s = change(filled(tokens, quota, now_s()))
+            entry.write(requests, bucket)
+        return wait_s
+
+
+def callers_of(server: ServerConfig, folder: Path) -> Callers | None:
+    """None where no keys are configured. Raises: ConfigError."""
+    if not server.api_keys:
+        return None
+    keys = WatchedKeys(Path(server.api_keys))
+    return Callers(keys, folder / "quotas", num_nodes=server.nodes)
+
+
+def _limited(what: str, wait_s: float) -> RateLimited:
+    return RateLimited(f"{what}, which are used up", retry_after_s=wait_s)

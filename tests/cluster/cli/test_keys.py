@@ -1,0 +1,80 @@
+"""`squadron keys`: what it shows, what it keeps and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster.access.keys import KeyRing
+from cluster.cli.keys import app
+from cluster.config.security.api_keys import read_keys
+from cluster.errors import ConfigError, Unauthorized
+
+
+def run(file: Path, *words: str) -> Any:
+    result = CliRunner().invoke(app, [*words, "--file", str(file), "--json"])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return json.loads(result.stdout)
+
+
+def test_a_key_that_was_made_is_good_until_it_is_revoked(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    made = run(file, "create", "app", "--scope", "infer:resnet", "--requests-per-s", "5")
+    now = datetime.now(UTC)
+
+    caller = KeyRing(read_keys(file).keys).caller(f"Bearer {made['key']}", now)
+    run(file, "revoke", made["id"])
+
+    assert caller.may_infer("resnet")
+    assert not caller.may_infer("bert")
+    assert caller.key.requests_per_s == 5
+    with pytest.raises(Unauthorized):
+        KeyRing(read_keys(file).keys).caller(f"Bearer {made['key']}", now)
+
+
+def test_the_file_and_the_list_hold_no_key_and_the_file_is_its_owner_s(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    key = run(file, "create", "app", "--scope", "admin")["key"]
+
+    listed = CliRunner().invoke(app, ["list", "--file", str(file)]).stdout
+    found = run(file, "list")
+
+    secret = key.split("_", 2)[2]
+    assert secret not in file.read_text()
+    assert secret not in listed + json.dumps(found)
+    assert [each["name"] for each in found] == ["app"]
+    assert "sha256" not in found[0]
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_two_keys_are_never_alike(tmp_path: Path) -> None:
+    made = [run(tmp_path / "k", "create", "app", "--scope", "infer") for _ in range(2)]
+
+    assert made[0]["key"] != made[1]["key"]
+    assert len(read_keys(tmp_path / "k").keys) == 2
+
+
+@pytest.mark.parametrize("text", ["soon", "9", "90x", "2027-13-01", "999999999d"])
+def test_a_time_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="--expires"):
+        run(tmp_path / "k", "create", "app", "--scope", "infer", "--expires", text)
+    assert not (tmp_path / "k").exists()
+
+
+def test_a_date_is_meant_in_utc(tmp_path: Path) -> None:
+    run(tmp_path / "k", "create", "app", "--scope", "infer", "--expires", "2027-01-31")
+
+    assert read_keys(tmp_path / "k").keys[0].expires == datetime(2027, 1, 31, tzinfo=UTC)
+
+
+def test_revoking_what_is_not_there_names_what_is(tmp_path: Path) -> None:
+    made = run(tmp_path / "k", "create", "app", "--scope", "infer")
+
+    with pytest.raises(ConfigError, match=f"no key 'other'; allowed: {made['id']}"):
+        run(tmp_path / "k", "revoke", "other")
