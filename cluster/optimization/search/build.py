@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.config.model_card import ModelCard, Provenance
-from cluster.config.store import seal
+from cluster.config.store import seal, sha256_of
 from cluster.errors import SquadronError
 from cluster.optimization.cache.artefact_cache import ArtefactCache, cache_key
 from cluster.optimization.gate.gate import GateLimits, judge
@@ -45,6 +46,9 @@ def build(recipe: Recipe, material: Material, model_sha256: str, bench: Bench) -
         candidate.reason = reason
         return candidate
     parameters: dict[str, object] = {"name": recipe.name, **recipe.parameters}
+    beside = side_files(material.card, material.onnx.parent)
+    if beside:
+        parameters["files"] = {file.name: sha256_of(file) for file in beside}
     if recipe.wants_calibration:
         parameters["calibration"] = items_sha256(material.calibration)
     key = cache_key(
@@ -56,6 +60,8 @@ def build(recipe: Recipe, material: Material, model_sha256: str, bench: Bench) -
 
     def fill(folder: Path) -> None:
         recipe.build(material, folder)
+        for file in beside:
+            shutil.copyfile(file, folder / file.name)
         seal(folder, card_of(recipe, material.card, model_sha256))
 
     try:
@@ -78,6 +84,17 @@ def build(recipe: Recipe, material: Material, model_sha256: str, bench: Bench) -
     candidate.size_bytes = candidate.variant.num_bytes
     candidate.was_cached = not hit.was_built
     return candidate
+
+
+def side_files(card: ModelCard, folder: Path) -> tuple[Path, ...]:
+    """What the card's processing and classification read beside the artefact."""
+    names = [
+        getattr(card.preprocess, "tokenizer", None),
+        getattr(card.postprocess, "labels", None),
+        *(tensor.labels for tensor in card.signature.outputs),
+    ]
+    files = dict.fromkeys(folder / name for name in names if name and isinstance(name, str))
+    return tuple(file for file in files if file.is_file())
 
 
 def card_of(recipe: Recipe, source: ModelCard, model_sha256: str) -> ModelCard:

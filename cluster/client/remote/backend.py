@@ -1,0 +1,67 @@
+"""A model of a server, by Open Inference Protocol V2 over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from cluster.client.remote.coding import (
+    JSON_LENGTH,
+    Body,
+    decode_answer,
+    encode_call,
+    signature_of,
+)
+from cluster.client.remote.http import HttpServer
+from cluster.errors import EngineFailed
+from cluster.tensors import Array, Signature
+
+
+class HttpBackend:
+    """See `Backend`. `model` is NAME or NAME/VERSION as the server knows it.
+
+    Raises: ModelNotFound, and what `HttpServer` raises.
+    """
+
+    is_remote = True
+
+    def __init__(self, server: HttpServer, model: str) -> None:
+        name, _, version = model.partition("/")
+        self.server = server
+        self.path = f"/v2/models/{quote(name, safe='')}"
+        if version:
+            self.path += f"/versions/{quote(version, safe='')}"
+        self.metadata: dict[str, Any] = server.get(self.path).json()
+        self.config: dict[str, Any] = server.get(f"{self.path}/config").json()
+        told = self.config.get("parameters", {}).get("outputs_on_request", {})
+        self._signature = signature_of(self.metadata, str(told.get("string_value", "")))
+        self._is_closed = False
+
+    @property
+    def name(self) -> str:
+        return str(self.metadata["name"])
+
+    @property
+    def is_batched(self) -> bool:
+        return int(self.config.get("max_batch_size", 0)) >= 1
+
+    @property
+    def signature(self) -> Signature:
+        return self._signature
+
+    def infer(self, inputs: Mapping[str, Array], outputs: tuple[str, ...]) -> dict[str, Array]:
+        path, body = self.request(inputs, outputs)
+        response = self.server.send("POST", path, body)
+        return decode_answer(response.content, response.headers.get(JSON_LENGTH))
+
+    def request(self, inputs: Mapping[str, Array], outputs: tuple[str, ...]) -> tuple[str, Body]:
+        """Path and body of the call. Raises: EngineFailed after `close`."""
+        if self._is_closed:
+            raise EngineFailed(f"model {self.name!r} was unloaded")
+        body = encode_call(inputs, outputs, compression=self.server.settings.compression)
+        return f"{self.path}/infer", body
+
+    def close(self) -> None:
+        """The server goes on serving the model; only this handle ends."""
+        self._is_closed = True

@@ -1,0 +1,172 @@
+"""`Client.optimize`: the toolchain's search, asked in the SDK's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.client.search.options import Plan, plan
+from cluster.client.workplace import Workplace
+from cluster.errors import ConfigError
+from cluster.optimization.cache.artefact_cache import ArtefactCache
+from cluster.optimization.gate.gate import GateLimits
+from cluster.optimization.intake.data import Dataset
+from cluster.optimization.progress import Progress
+from cluster.optimization.search.choose import Constraints
+from cluster.optimization.search.optimize import Wish
+from cluster.optimization.search.optimize import optimize as search
+from cluster.optimization.search.recipe import level_named
+from cluster.optimization.search.report import OptimizeReport
+from cluster.tensors import Array
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NUM_ROUNDS = 10
+
+
+def run_search(
+    model: str | Path | nn.Module,
+    place: Workplace,
+    *,
+    target: str = "latency",
+    target_device: str = "cpu",
+    level: str = "balanced",
+    use_cache: bool = True,
+    custom_operators: Sequence[object] = (),
+    candidates: Sequence[str | Path] = (),
+    options: Mapping[str, Any] | None = None,
+    data: str | Path | Dataset | None = None,
+    example: Mapping[str, Array] | None = None,
+    limits: GateLimits | None = None,
+    progress: Progress | None = None,
+    num_rounds: int = NUM_ROUNDS,
+    name: str = "",
+) -> tuple[OptimizeReport, Plan]:
+    """The report says in `ignored` which options did nothing and why.
+
+    Raises: ConfigError for what cannot be used, as `cluster.optimization.search.optimize`.
+    """
+    wanted = plan(
+        target=target,
+        target_device=target_device,
+        level=level_named(level),
+        options=options or {},
+        threads=place.threads,
+    )
+    if custom_operators:
+        wanted.ignored["custom_operators"] = (
+            "operators of torch.library are exported as what they are made of; a graph that calls "
+            "one by its own name is served only where that library is registered"
+        )
+    shapes: dict[str, tuple[int, ...]] = {}
+    if wanted.sequence_length is not None:
+        shapes = _token_shapes(model, place, wanted.sequence_length, wanted)
+    wish = Wish(
+        level=level_named(level),
+        constraints=Constraints(
+            max_latency_ms=wanted.max_latency_ms, max_size_bytes=wanted.max_size_bytes
+        ),
+        limits=limits or GateLimits(),
+        data=Path(data) if isinstance(data, str) else data,
+        recipes=tuple(recipe.name for recipe in wanted.recipes),
+        candidates=tuple(candidates),
+        example=example,
+        shapes=shapes,
+        threads=wanted.threads,
+        batch_size=wanted.batch_size,
+        num_rounds=num_rounds,
+        measure_memory=wanted.measures_memory,
+    )
+    cache = place.cache if use_cache else ArtefactCache(place.new_folder())
+    with _mkldnn(wanted.uses_mkldnn):
+        report = search(model, wish, store=place.store, cache=cache, progress=progress, name=name)
+    if target == "size":
+        report = _smallest(report, wish.constraints)
+    return replace(report, ignored=dict(wanted.ignored)), wanted
+
+
+def write_ort(report: OptimizeReport, place: Workplace, plan: Plan) -> Path | None:
+    """The chosen variant in ONNX Runtime's format for phones; None when it is a torch module.
+
+    Raises: ConfigError when it is larger than `max_model_size_mb`.
+    """
+    from cluster.optimization.export.convert import convert
+
+    variant = report.chosen.variant
+    if variant is None:
+        return None
+    folder = place.new_folder()
+    return convert(
+        variant.folder / variant.card.artefact,
+        folder / f"{report.model}.ort",
+        store=place.store,
+        workspace=folder,
+        max_bytes=plan.max_size_bytes,
+    )
+
+
+def _smallest(report: OptimizeReport, constraints: Constraints) -> OptimizeReport:
+    """Target size: the smallest that passed the gate, of those that keep the constraints."""
+    measured = [each for each in report.candidates if each.status == "measured"]
+    measured = [each for each in measured if each.size_bytes]
+    allowed = [each for each in measured if not constraints.broken_by(each)]
+    if not measured:
+        return report
+    chosen = min(allowed or measured, key=lambda each: (each.size_bytes, each.cost_ms))
+    reason = (
+        f"{chosen.name} is the smallest of {len(allowed or measured)} that passed the gate: "
+        f"{chosen.size_bytes / 1e6:.1f} MB. {chosen.quality}."
+    )
+    return replace(report, chosen=chosen, reason=reason, constraints_met=bool(allowed))
+
+
+def _token_shapes(
+    model: str | Path | nn.Module, place: Workplace, tokens: int, wanted: Plan
+) -> dict[str, tuple[int, ...]]:
+    """One row of so many tokens for each integer input of free length."""
+    from cluster.optimization.intake.model import open_model
+
+    if not isinstance(model, str | Path):
+        _ignore_sequence(wanted, "a module's example says how long its inputs are")
+        return {}
+    given = open_model(model, store=place.store, workspace=place.new_folder())
+    specs = given.card.raw_signature().inputs
+    found = {
+        spec.name: (1, *(tokens if size == -1 else size for size in spec.shape[1:]))
+        for spec in specs
+        if spec.datatype.startswith("INT") and -1 in spec.shape[1:]
+    }
+    if not found:
+        _ignore_sequence(wanted, "the model has no integer input of free length")
+    return found
+
+
+def _ignore_sequence(wanted: Plan, reason: str) -> None:
+    wanted.acts.pop("sequence_length", None)
+    wanted.ignored["sequence_length"] = reason
+
+
+@contextmanager
+def _mkldnn(is_used: bool) -> Iterator[None]:
+    if is_used:
+        yield
+        return
+    import torch
+
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
+
+
+def check_same_task(model: object) -> None:
+    """Raises: ConfigError for a model of a server's, which has no artefact here."""
+    if getattr(model, "is_remote", False):
+        raise ConfigError(
+            "a model of a server cannot be optimised from here: the protocol gives no artefacts "
+            "away. Optimise its file or the name in the store (`squadron models list`), then add "
+            "the variant to the store that the server reads",
+            key="model",
+        )

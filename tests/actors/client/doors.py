@@ -1,0 +1,48 @@
+"""A door over real sockets for the SDK to talk to, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from actors.listeners.http import HttpListener
+from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream
+from actors.listeners.port_claim import claim_port
+from cluster.config.server import LimitsConfig
+from tests.actors.listeners.doors import Door, make_door
+
+
+@dataclass(slots=True)
+class Watching:
+    """The door's own routes; notes what comes, and refuses first what `refusals` holds."""
+
+    door: Door
+    refusals: list[HttpReply] = field(default_factory=list)
+    seen: list[HttpRequest] = field(default_factory=list)
+
+    def begin(
+        self, request: HttpRequest, done: Callable[[HttpReply], None]
+    ) -> Callable[[], None] | None:
+        return None
+
+    async def answer(self, request: HttpRequest) -> HttpReply | HttpStream:
+        self.seen.append(request)
+        if self.refusals and request.path.endswith("/infer"):
+            return self.refusals.pop(0)
+        return await self.door.routes.answer(request)
+
+
+@asynccontextmanager
+async def http_door(folder: Path, **server: Any) -> AsyncIterator[tuple[Watching, str]]:
+    """What answers, and its address."""
+    watching = Watching(make_door(folder, **server))
+    with claim_port("127.0.0.1", 0, key="k", folder=folder) as claim:
+        listener = HttpListener(watching, LimitsConfig())
+        await listener.start(claim, folder)
+        try:
+            yield watching, f"http://127.0.0.1:{claim.port}"
+        finally:
+            await listener.drain(1.0)
