@@ -17,6 +17,7 @@ from rich.table import Table
 
 from cluster.config.yaml_file import read_mapping
 from cluster.errors import ConfigError
+from cluster.kubernetes import core_schemas
 from cluster.kubernetes.checks import check_documents, with_file
 from cluster.kubernetes.crd import Crd
 from cluster.kubernetes.finding import Document, Finding, services_in
@@ -77,8 +78,15 @@ def check(
             "schema check skipped: name the folder of KubeRay's CRDs (--crds, KUBERAY_CRDS)"
         )
     schemas = read_crds(crds) if crds is not None else []
+    has_core = core_schemas.is_available()
+    if not has_core:
+        console.print(
+            "Kubernetes' own schemas skipped: they are not installed (pip install "
+            "kubernetes-validate)"
+        )
     found: list[Finding] = []
-    built = sorted(each.parent for each in folder.rglob("kustomization.yaml"))
+    unknown: set[str] = set()
+    built = kustomizations(folder)
     if not built:
         raise ConfigError(f"{folder}: no kustomization.yaml in or below it", key="folder")
     for each in built:
@@ -88,11 +96,16 @@ def check(
             found.append(Finding(rule="build", path="", message=error.message, file=str(each)))
             continue
         found += with_file(check_documents(documents, schemas), str(each))
+        if has_core:
+            of_core, without_schema = core_schemas.check_core(documents)
+            found += with_file(of_core, str(each))
+            unknown.update(without_schema)
     if as_json:
         told = [
             {"rule": f.rule, "file": f.file, "path": f.path, "message": f.message} for f in found
         ]
-        print(json.dumps({"checked": [str(each) for each in built], "findings": told}))
+        paths = [str(each) for each in built]
+        print(json.dumps({"checked": paths, "findings": told, "no_schema": sorted(unknown)}))
     else:
         table = Table("rule", "file", "path", "message")
         for f in found:
@@ -100,6 +113,8 @@ def check(
         out = Console(highlight=False)
         if found:
             out.print(table)
+        if unknown:
+            out.print(f"no schema here for: {', '.join(sorted(unknown))}", style="dim")
         out.print(f"{len(built)} kustomizations, {len(found)} findings")
     if found:
         raise typer.Exit(1)
@@ -137,6 +152,15 @@ def diff(
         )
     for reason in prediction.reasons:
         out.print(f"  {reason}")
+
+
+def kustomizations(folder: Path) -> list[Path]:
+    """Folders below `folder` that build by themselves: components are parts of those."""
+    return sorted(
+        file.parent
+        for file in folder.rglob("kustomization.yaml")
+        if read_mapping(file).get("kind") != "Component"
+    )
 
 
 def build(folder: Path) -> list[Document]:

@@ -6,14 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cluster.kubernetes.crd import Crd
-from cluster.kubernetes.finding import Document, Finding, groups_of, services_in
+from cluster.kubernetes.finding import Document, Finding, services_in
 from cluster.kubernetes.fit import check_fit
 from cluster.kubernetes.operator_rules import check_operator_rules
+from cluster.kubernetes.pod_rules import check_pods
+from cluster.kubernetes.pods import pods_of
 from cluster.kubernetes.policy_rules import check_policies
+from cluster.kubernetes.route_rules import check_routes
 
 
 def check_documents(documents: Sequence[Document], crds: Iterable[Crd]) -> list[Finding]:
-    """Schema, the operator's rules, policies, fit, and selectors that select nothing."""
+    """KubeRay's schema, pods, the operator's rules, policies, fit, routes, and selectors that
+    select nothing. Kubernetes' own schemas: `cluster.kubernetes.core_schemas`."""
     known = {(crd.api_version, crd.kind): crd for crd in crds}
     found: list[Finding] = []
     for document in documents:
@@ -24,7 +28,7 @@ def check_documents(documents: Sequence[Document], crds: Iterable[Crd]) -> list[
         found += check_operator_rules(service)
         found += check_policies(service)
         found += check_fit(service)
-    return found + _selectors(documents)
+    return [*found, *check_pods(documents), *check_routes(documents), *_selectors(documents)]
 
 
 def with_file(findings: Iterable[Finding], file: str) -> list[Finding]:
@@ -33,11 +37,7 @@ def with_file(findings: Iterable[Finding], file: str) -> list[Finding]:
 
 def _selectors(documents: Sequence[Document]) -> list[Finding]:
     """Budgets and policies select pods by label: one that meets no pod protects nothing."""
-    labels = [
-        ((group.spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-        for service in services_in(list(documents))
-        for group in groups_of(service)
-    ]
+    labels = [pod.labels for pod in pods_of(documents)]
     found = []
     for document in documents:
         spec = document.get("spec") or {}

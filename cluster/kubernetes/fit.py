@@ -11,6 +11,7 @@ from cluster.config.squadron import SquadronConfig
 from cluster.config.yaml_file import check_section
 from cluster.errors import ConfigError
 from cluster.kubernetes.finding import Document, Finding, Group, groups_of
+from cluster.kubernetes.quantity import quantity
 
 DOOR_CPUS = 0.1
 PATH = "/spec/serveConfigV2"
@@ -90,17 +91,11 @@ def _offer(group: Group) -> tuple[float, float]:
     given = group.spec.get("rayStartParams") or {}
     resources = group.container.get("resources") or {}
     limits = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
-    cpus = float(given["num-cpus"]) if "num-cpus" in given else cpu_quantity(limits.get("cpu", 0))
+    cpus = float(given["num-cpus"]) if "num-cpus" in given else quantity(limits.get("cpu", 0))
     gpus = (
         float(given["num-gpus"]) if "num-gpus" in given else float(limits.get("nvidia.com/gpu", 0))
     )
     return cpus, gpus
-
-
-def cpu_quantity(text: object) -> float:
-    """Kubernetes' CPU quantity: `4`, `"0.5"` or `500m`."""
-    found = str(text)
-    return float(found[:-1]) / 1000 if found.endswith("m") else float(found)
 
 
 def _place(need: Need, free: list[list[float]]) -> bool:

@@ -88,6 +88,14 @@ def make_metrics(folder: Path) -> Metrics:
     return _declared(CollectorRegistry())
 
 
+def declared_names() -> frozenset[str]:
+    """Every name that a door or replica exports, as Prometheus sees it."""
+    registry = CollectorRegistry()
+    _declared(registry)
+    ends = ("", "_total", "_bucket", "_count", "_sum")
+    return frozenset(f"{family.name}{end}" for family in registry.collect() for end in ends)
+
+
 def _declared(registry: CollectorRegistry) -> Metrics:
     by_version = ("model", "version")
 

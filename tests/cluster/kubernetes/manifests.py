@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cli.kubernetes import build
+from cluster.cli.kubernetes import build, kustomizations
 from cluster.errors import ConfigError
 from cluster.kubernetes.finding import Document, services_in
 
 ROOT = Path(__file__).parents[3]
-KUSTOMIZATIONS = sorted(each.parent for each in (ROOT / "k8s").rglob("kustomization.yaml"))
+KUSTOMIZATIONS = kustomizations(ROOT / "k8s")
+COMPONENTS = sorted(each.parent for each in (ROOT / "k8s/components").glob("*/kustomization.yaml"))
 
 
 @cache

@@ -96,6 +96,11 @@ BROKEN: dict[str, Callable[[Document], object]] = {
         serveConfigV2=m["spec"]["serveConfigV2"].replace("EveryNode", "HeadOnly")
     ),
     "serve-yaml": lambda m: m["spec"].update(serveConfigV2="proxy_location: EveryNode\n"),
+    "pod-request-above-limit": lambda m: ray(m)["resources"]["requests"].update(cpu="8"),
+    "pod-unknown-volume": lambda m: ray(m)["volumeMounts"].append(
+        {"name": "modles", "mountPath": "/m"}
+    ),
+    "pod-port": lambda m: ray(m)["ports"].append({"containerPort": 80000}),
     "serve-config": misspell,
     "resource-fit": lambda m: need(m, num_gpus=1),
 }
@@ -152,3 +157,23 @@ def test_a_policy_that_selects_no_pod_is_found() -> None:
             document["spec"]["selector"]["matchLabels"]["squadron.dev/role"] = "wroker"
 
     assert [each.rule for each in check_documents(documents, [])] == ["selector"]
+
+
+@pytest.mark.parametrize("kind", ["Gateway", "HTTPRoute", "Ingress"])
+def test_a_way_in_that_an_incremental_upgrade_would_cut_is_found(kind: str) -> None:
+    manifest = service()
+    cluster(manifest).update(enableInTreeAutoscaling=True, autoscalerOptions={"version": "v2"})
+    incremental(manifest, gatewayClassName="any")
+    route = {"kind": kind, "metadata": {"name": "way"}}
+
+    assert [each.rule for each in check_documents([manifest, route], [])] == ["route-incremental"]
+
+
+def test_an_autoscaler_on_rays_own_pods_is_found() -> None:
+    scaler = {
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "more"},
+        "spec": {"scaleTargetRef": {"kind": "RayCluster", "name": "squadron"}},
+    }
+
+    assert [each.rule for each in check_documents([scaler], [])] == ["autoscaler-on-ray"]

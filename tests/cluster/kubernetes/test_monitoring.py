@@ -1,0 +1,108 @@
+"""Alerts are tested by promtool, and name no metric that nobody exports."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from cluster.observability.language_metrics import declare_language_metrics
+from cluster.observability.metrics import declared_names
+from tests.cluster.kubernetes.manifests import ROOT
+
+MONITORING = ROOT / "k8s/components/monitoring"
+DASHBOARDS = sorted((MONITORING / "dashboards").glob("*.json"))
+NOT_OURS = {
+    "ray_node_mem_used",  # Ray's own, port 8080 of every node
+    "ray_node_mem_total",
+    "kuberay_service_condition_ready",  # KubeRay 1.7's operator
+}
+_METRIC = re.compile(r"\b(?:squadron|nv|ray|kuberay)_[a-z_]+\b")
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None,
+    reason="promtool is not here: Debian's package `prometheus` has it",
+)
+
+
+def rules() -> list[dict[str, object]]:
+    manifest = yaml.safe_load((MONITORING / "rules.yaml").read_text())
+    return [rule for group in manifest["spec"]["groups"] for rule in group["rules"]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The rules as promtool reads them; what people read is compared elsewhere."""
+    plain = [{k: v for k, v in rule.items() if k != "annotations"} for rule in rules()]
+    groups = {"groups": [{"name": "squadron", "rules": plain}]}
+    (tmp_path / "rules.groups.yaml").write_text(yaml.safe_dump(groups))
+    shutil.copy(MONITORING / "rules.test.yaml", tmp_path)
+    return tmp_path
+
+
+@needs_promtool
+@pytest.mark.parametrize("command", [("check", "rules.groups.yaml"), ("test", "rules.test.yaml")])
+def test_promtool_finds_the_rules_right(folder: Path, command: tuple[str, str]) -> None:
+    what, file = command
+    done = subprocess.run(
+        ["promtool", what, "rules", file], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_seen_firing_and_quiet_and_has_a_runbook_line() -> None:
+    tests = yaml.safe_load((MONITORING / "rules.test.yaml").read_text())["tests"]
+    seen = {
+        (test["alert_rule_test"][0]["alertname"], bool(test["alert_rule_test"][0]["exp_alerts"]))
+        for test in tests
+    }
+
+    assert seen == {(rule["alert"], fires) for rule in rules() for fires in (True, False)}
+    for rule in rules():
+        said = rule["annotations"]
+        assert isinstance(said, dict)
+        assert said["summary"]
+        assert len(said["runbook"]) > 40
+
+
+def expressions() -> list[str]:
+    found = [str(rule["expr"]) for rule in rules()]
+    for file in DASHBOARDS:
+        for panel in json.loads(file.read_text())["panels"]:
+            found += [target["expr"] for target in panel["targets"]]
+    return found
+
+
+def test_every_metric_of_alerts_and_dashboards_is_exported() -> None:
+    exported = declared_names() | {
+        name
+        for family in _language_registry().collect()
+        for name in (family.name, f"{family.name}_total", f"{family.name}_bucket")
+    }
+    used = {name for each in expressions() for name in _METRIC.findall(each)}
+
+    assert used - exported - NOT_OURS == set()
+
+
+def _language_registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    declare_language_metrics(registry)
+    return registry
+
+
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda each: each.stem)
+def test_a_dashboard_has_panels_with_units_and_one_id(file: Path) -> None:
+    dashboard = json.loads(file.read_text())
+
+    assert dashboard["uid"] == f"squadron-{file.stem}"
+    assert len(dashboard["panels"]) >= 5
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    for panel in dashboard["panels"]:
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["targets"]
