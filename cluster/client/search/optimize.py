@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.client.custom_operator import CustomOperator
 from cluster.client.search.options import Plan, plan
 from cluster.client.workplace import Workplace
 from cluster.errors import ConfigError
@@ -57,11 +58,7 @@ def run_search(
         options=options or {},
         threads=place.threads,
     )
-    if custom_operators:
-        wanted.ignored["custom_operators"] = (
-            "operators of torch.library are exported as what they are made of; a graph that calls "
-            "one by its own name is served only where that library is registered"
-        )
+    _custom(custom_operators, wanted)
     shapes: dict[str, tuple[int, ...]] = {}
     if wanted.sequence_length is not None:
         shapes = _token_shapes(model, place, wanted.sequence_length, wanted)
@@ -107,6 +104,23 @@ def write_ort(report: OptimizeReport, place: Workplace, plan: Plan) -> Path | No
         workspace=folder,
         max_bytes=plan.max_size_bytes,
     )
+
+
+def _custom(operators: Sequence[object], wanted: Plan) -> None:
+    for operator in operators:
+        if not isinstance(operator, CustomOperator):
+            raise ConfigError(
+                f"custom_operators holds a {type(operator).__name__}; make each with "
+                "custom_operator(...)",
+                key="custom_operators",
+            )
+        if operator.is_opaque:
+            wanted.ignored[f"custom_operators.{operator.name}"] = (
+                "it was given with `fake`, so that nothing sees what it is made of: no runtime but "
+                "torch itself can run it, and a module that calls it cannot be exported"
+            )
+        else:
+            wanted.acts[f"custom_operators.{operator.name}"] = "exported as what it is made of"
 
 
 def _smallest(report: OptimizeReport, constraints: Constraints) -> OptimizeReport:
