@@ -164,7 +164,8 @@ class Client:
         and why. `keep` and `add_to_store` make it an arm of an experiment.
 
         `target`: latency, throughput (8 rows a call) or size. `level`: basic, balanced or max.
-        `data`: a folder (see `squadron optimize --help`); without it nothing is validated, and the
+        `data`: arrays by input name whose first axis counts the rows, `labels` among them if known,
+        or a folder (see `squadron optimize --help`); without it nothing is validated, and the
         report says so. `example`: one row of inputs of a torch module. `candidates`: other
         architectures for the same task. The search runs here, also with a server's client.
         `num_rounds`: in which the variants take turns when timed.
