@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cluster.client.remote.coding import (
@@ -13,9 +13,12 @@ from cluster.client.remote.coding import (
     encode_call,
     signature_of,
 )
-from cluster.client.remote.http import HttpServer
+from cluster.client.remote.shared_inputs import SharedInputs
 from cluster.errors import EngineFailed
 from cluster.tensors import Array, Signature
+
+if TYPE_CHECKING:
+    from cluster.client.remote.http import HttpServer
 
 
 class HttpBackend:
@@ -26,9 +29,10 @@ class HttpBackend:
 
     is_remote = True
 
-    def __init__(self, server: HttpServer, model: str) -> None:
+    def __init__(self, server: HttpServer, model: str, shared: SharedInputs | None = None) -> None:
         name, _, version = model.partition("/")
         self.server = server
+        self._shared = shared
         self.path = f"/v2/models/{quote(name, safe='')}"
         if version:
             self.path += f"/versions/{quote(version, safe='')}"
@@ -51,15 +55,32 @@ class HttpBackend:
         return self._signature
 
     def infer(self, inputs: Mapping[str, Array], outputs: tuple[str, ...]) -> dict[str, Array]:
-        path, body = self.request(inputs, outputs)
+        if self._shared is None:
+            return self._ask(inputs, outputs, {})
+        with self._shared.placed(inputs) as places:
+            return self._ask(inputs, outputs, places)
+
+    def _ask(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: tuple[str, ...],
+        places: Mapping[str, Mapping[str, Any]],
+    ) -> dict[str, Array]:
+        path, body = self.request(inputs, outputs, places)
         response = self.server.send("POST", path, body)
         return decode_answer(response.content, response.headers.get(JSON_LENGTH))
 
-    def request(self, inputs: Mapping[str, Array], outputs: tuple[str, ...]) -> tuple[str, Body]:
+    def request(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: tuple[str, ...],
+        places: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> tuple[str, Body]:
         """Path and body of the call. Raises: EngineFailed after `close`."""
         if self._is_closed:
             raise EngineFailed(f"model {self.name!r} was unloaded")
-        body = encode_call(inputs, outputs, compression=self.server.settings.compression)
+        compression = self.server.settings.compression
+        body = encode_call(inputs, outputs, places=places, compression=compression)
         return f"{self.path}/infer", body
 
     def close(self) -> None:
