@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+import orjson
 
 from cluster.client.remote.coding import (
     JSON_LENGTH,
     Body,
     decode_answer,
     encode_call,
+    pieces,
     signature_of,
 )
 from cluster.client.remote.shared_inputs import SharedInputs
-from cluster.errors import EngineFailed
+from cluster.errors import EngineFailed, InvalidRequest, Unsupported
+from cluster.requests import Parameter
 from cluster.tensors import Array, Signature
 
 if TYPE_CHECKING:
@@ -82,6 +86,29 @@ class HttpBackend:
         compression = self.server.settings.compression
         body = encode_call(inputs, outputs, places=places, compression=compression)
         return f"{self.path}/infer", body
+
+    def generate(
+        self, prompt: str | Array, parameters: Mapping[str, Parameter], *, use_cache: bool
+    ) -> Iterator[str | int]:
+        """See `Generates`; by the server's `generate_stream`.
+
+        Raises: Unsupported for a model that gives neither text nor tokens, and without `use_cache`.
+        """
+        if not use_cache:
+            raise Unsupported(
+                "use_cache=False works embedded only: a server's language models always keep keys "
+                "and values"
+            )
+        inputs = self.signature.inputs
+        if len(inputs) != 1 or (inputs[0].datatype == "BYTES") != isinstance(prompt, str):
+            takes = ", ".join(f"{spec.name} ({spec.datatype})" for spec in inputs)
+            raise InvalidRequest(f"{self.name} takes {takes}, which is no such prompt")
+        given = prompt if isinstance(prompt, str) else prompt.ravel().tolist()
+        content = orjson.dumps({inputs[0].name: given, "parameters": dict(parameters)})
+        headers = {"Content-Type": "application/json"}
+        body = Body(content=content, headers=headers)
+        response = self.server.send("POST", f"{self.path}/generate_stream", body)
+        yield from pieces(response.content, self.name)
 
     def close(self) -> None:
         """The server goes on serving the model; only this handle ends."""
