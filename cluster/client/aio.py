@@ -117,12 +117,14 @@ class AsyncModel:
 
 
 class AsyncClient:
-    """See `Client`, which takes the same arguments. For one event loop."""
+    """See `Client`, which takes the same arguments. For one event loop; over gRPC, and with inputs
+    in shared memory, calls wait in threads."""
 
     def __init__(self, url: str | None = None, **settings: Any) -> None:
         self.sync = Client(url, **settings)
         told = self.sync.settings
-        self._server = AsyncHttpServer(told) if told is not None else None
+        is_direct = told is not None and told.is_http and not told.uses_shared_memory
+        self._server = AsyncHttpServer(told) if told is not None and is_direct else None
 
     async def __aenter__(self) -> Self:
         return self

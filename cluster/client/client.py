@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cluster.client.measure.validation import validate_accuracy
 from cluster.client.model import DEFAULT_BATCH_SIZE, Model
-from cluster.client.remote.backend import HttpBackend
-from cluster.client.remote.coding import Body, Compression
-from cluster.client.remote.http import HttpServer, HttpSettings
+from cluster.client.remote.coding import Compression
+from cluster.client.remote.http import HttpServer
 from cluster.client.remote.retry import Retry
+from cluster.client.remote.server import Server
+from cluster.client.remote.settings import ServerSettings
 from cluster.client.search.optimize import NUM_ROUNDS, check_same_task, run_search, write_ort
 from cluster.client.staged.placement import placement_of, yaml_of
 from cluster.client.values import BatchFigure
 from cluster.client.workplace import Workplace, cache_in, make_workplace, open_backend, open_staged
 from cluster.config.model_card import ModelCard
-from cluster.errors import ConfigError, SquadronError, Unsupported
+from cluster.errors import ConfigError, Unsupported
 from cluster.optimization.gate.gate import GateLimits, Verdict
 from cluster.optimization.progress import Progress
 from cluster.tensors import Array
@@ -30,12 +31,14 @@ Given = Any
 
 
 class Client:
-    """Without `url` everything runs in this process, without a server; with `http://HOST:PORT` the
-    models are that server's. Safe to use from several threads.
+    """Without `url` everything runs in this process, without a server; with `http://HOST:PORT` or
+    `grpc://HOST:PORT` the models are that server's. Safe to use from several threads.
 
     `api_key` is sent as `Authorization: Bearer`, `headers` with every request. `retries`: of calls
     whose connection broke and of answers 429, 502 and 503, with growing waits. `compression`: gzip
-    or deflate, both ways. `store`, `device` and `threads` are of models in this process.
+    or deflate, both ways. `shared_memory`: large inputs go to a server on this machine by shared
+    memory, where its configuration allows that (HTTP only). `store`, `device` and `threads` are of
+    models in this process.
     """
 
     def __init__(
@@ -49,15 +52,16 @@ class Client:
         max_connections: int = 100,
         headers: Mapping[str, str] | None = None,
         verify: bool | str = True,
+        shared_memory: bool = False,
         store: str | Path | None = None,
         device: str = "auto",
         threads: int = 1,
     ) -> None:
         """Raises: ConfigError for an address or a setting that cannot be. Opens no connection."""
-        self.settings: HttpSettings | None = None
-        self._server: HttpServer | None = None
+        self.settings: ServerSettings | None = None
+        self._server: Server | None = None
         if url is not None:
-            self.settings = HttpSettings(
+            self.settings = ServerSettings(
                 url=url,
                 api_key=api_key or "",
                 timeout_s=timeout_s,
@@ -66,8 +70,9 @@ class Client:
                 max_connections=max_connections,
                 headers=dict(headers or {}),
                 verify=verify,
+                uses_shared_memory=shared_memory,
             )
-            self._server = HttpServer(self.settings)
+            self._server = _server(self.settings)
         elif api_key is not None:
             raise ConfigError(
                 "api_key is for a server: give its url, or leave out the key", key="api_key"
@@ -90,18 +95,13 @@ class Client:
         """Whether the server can serve all its models; in this process always."""
         if self._server is None:
             return not self._is_closed
-        try:
-            self._server.get("/v2/health/ready")
-        except SquadronError:
-            return False
-        return True
+        return self._server.is_ready()
 
     def list_models(self) -> list[str]:
         """Names that `load_model` takes: the server's, or the store's."""
         if self._server is None:
             return sorted({card.name for card in self._place.store.list()})
-        answer = self._server.send("POST", "/v2/repository/index", Body(content=b"{}"))
-        return sorted({str(entry["name"]) for entry in answer.json()})
+        return self._server.model_names()
 
     def load_model(
         self,
@@ -128,8 +128,9 @@ class Client:
                     "a server's models are called by name; for a file of your own use Client() "
                     "without a url, or add it to the server's store: squadron models add PATH"
                 )
-            backend = HttpBackend(self._server, path)
-            largest = int(backend.config.get("max_batch_size", 0)) or DEFAULT_BATCH_SIZE
+            backend = self._server.open(path)
+            config: Mapping[str, Any] = getattr(backend, "config", {})
+            largest = int(config.get("max_batch_size", 0)) or DEFAULT_BATCH_SIZE
             return self._kept(Model(backend, source=path, batch_size=largest))
         made = open_backend(
             path,
@@ -164,7 +165,8 @@ class Client:
         and why. `keep` and `add_to_store` make it an arm of an experiment.
 
         `target`: latency, throughput (8 rows a call) or size. `level`: basic, balanced or max.
-        `data`: a folder (see `squadron optimize --help`); without it nothing is validated, and the
+        `data`: arrays by input name whose first axis counts the rows, `labels` among them if known,
+        or a folder (see `squadron optimize --help`); without it nothing is validated, and the
         report says so. `example`: one row of inputs of a torch module. `candidates`: other
         architectures for the same task. The search runs here, also with a server's client.
         `num_rounds`: in which the variants take turns when timed.
@@ -288,6 +290,15 @@ class Client:
     def _check_open(self) -> None:
         if self._is_closed:
             raise ConfigError("the client was closed", key="client")
+
+
+def _server(settings: ServerSettings) -> Server:
+    if settings.is_http:
+        return HttpServer(settings)
+    # grpc takes a third of a second to import.
+    from cluster.client.remote.grpc import GrpcServer
+
+    return GrpcServer(settings)
 
 
 def _source_of(model: Model) -> Any:

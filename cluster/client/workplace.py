@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,21 +36,22 @@ class Workplace:
     cache: ArtefactCache
     device: str
     threads: int
-    _temporary: tempfile.TemporaryDirectory[str] = field(
-        default_factory=lambda: tempfile.TemporaryDirectory(
-            prefix="squadron-client-", ignore_cleanup_errors=True
-        )
-    )
+    _temporary: tempfile.TemporaryDirectory[str] | None = None
     _num_folders: int = 0
 
     def new_folder(self) -> Path:
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(
+                prefix="squadron-client-", ignore_cleanup_errors=True
+            )
         self._num_folders += 1
         folder = Path(self._temporary.name) / str(self._num_folders)
         folder.mkdir()
         return folder
 
     def close(self) -> None:
-        self._temporary.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
 
 def make_workplace(store: str | Path | None, device: str, threads: int) -> Workplace:
@@ -210,10 +212,14 @@ def _module(
 
 
 def _of_directory(directory: Path, place: Workplace, *, use_cache: bool) -> Backend:
-    from cluster.optimization.language.causal_lm import is_causal_lm
+    name = directory.resolve().name
+    kind = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if kind in ("llama", "gpt2"):
+        return _language(directory, name, place)
+    if kind == "vit":
+        from cluster.optimization.huggingface.directory import card_of
 
-    if is_causal_lm(directory):
-        return _language(directory, directory.resolve().name, place)
+        return _of_card(card_of(directory, name=name), directory, place)
     card, folder = _exported(directory, place, use_cache=use_cache)
     return _of_card(card, folder, place)
 

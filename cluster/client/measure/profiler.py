@@ -48,7 +48,7 @@ class InferenceProfiler:
     def __init__(self, model: Model, *, num_calls: int = 20) -> None:
         self._model = model
         self._num_calls = num_calls
-        self._seen: dict[str, Array] | None = None
+        self.seen: dict[str, Array] | None = None
         self._profile: Profile | None = None
 
     def __enter__(self) -> InferenceProfiler:
@@ -68,13 +68,13 @@ class InferenceProfiler:
                 "InferenceProfiler works embedded only: a server does not tell the times of its "
                 "operators; run `squadron profile MODEL` on its machine"
             )
-        self._seen = None
+        self.seen = None
         self._model.watch(self)
 
     def stop(self) -> Profile:
         """Raises: as `cluster.optimization.profile.collect.profile`."""
         self._model.unwatch(self)
-        self._profile = _measured(self._model, self._seen, self._num_calls)
+        self._profile = _measured(self._model, self.seen, self._num_calls)
         return self._profile
 
     def save_html(self, path: str | Path) -> Path:
@@ -93,7 +93,7 @@ class InferenceProfiler:
     ) -> None:
         """Told by the model after each of its calls."""
         if not is_error:
-            self._seen = dict(inputs)
+            self.seen = dict(inputs)
 
 
 def _measured(model: Model, seen: dict[str, Array] | None, num_calls: int) -> Profile:

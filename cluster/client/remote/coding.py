@@ -6,7 +6,7 @@ Tensors travel in binary both ways (Open Inference Protocol V2, binary data exte
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -117,6 +117,23 @@ def decode_answer(content: bytes, json_length: str | None) -> dict[str, Array]:
     except (KeyError, TypeError, ValueError, InvalidRequest) as error:
         raise EngineFailed(f"the server's answer cannot be read: {error}") from None
     return found
+
+
+def pieces(events: bytes, model: str) -> Iterator[str | int]:
+    """Text or token ids out of a stream of events.
+
+    Raises: EngineFailed as the stream says; Unsupported for a model that gives neither.
+    """
+    for line in events.splitlines():
+        if not line.startswith(b"data: "):
+            continue
+        told = orjson.loads(line[6:])
+        if "error" in told:
+            raise EngineFailed(str(told["error"]))
+        found = told.get("text_output", told.get("token"))
+        if found is None:
+            raise Unsupported(f"{model} gives neither text_output nor token: it generates nothing")
+        yield found
 
 
 def error_of(status: int, content: bytes, retry_after: str | None) -> SquadronError:

@@ -5,77 +5,45 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from cluster.client.remote.coding import Body, Compression, error_of, seconds_of
+from cluster.client.backend import Backend
+from cluster.client.remote.backend import HttpBackend
+from cluster.client.remote.coding import Body, error_of, seconds_of
 from cluster.client.remote.retry import Retry
-from cluster.errors import ConfigError, DeadlineExceeded, NoReadyReplica, SquadronError
+from cluster.client.remote.settings import ServerSettings
+from cluster.client.remote.shared_inputs import SharedInputs
+from cluster.errors import DeadlineExceeded, NoReadyReplica, SquadronError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpSettings:
-    """How a server is talked to. `timeout_s` holds for each attempt by itself."""
-
-    url: str
-    api_key: str = field(default="", repr=False)
-    timeout_s: float = 30.0
-    retry: Retry = field(default_factory=Retry)
-    compression: Compression | None = None
-    max_connections: int = 100
-    headers: Mapping[str, str] = field(default_factory=dict)
-    verify: bool | str = True
-
-    def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"{self.url!r} is no address of a server; allowed: http://HOST:PORT, "
-                "https://HOST:PORT, grpc://HOST:PORT",
-                key="url",
-                value=self.url,
-            )
-        if self.compression not in (None, "gzip", "deflate"):
-            raise ConfigError(
-                f"compression is {self.compression!r}; allowed: gzip, deflate, None",
-                key="compression",
-                value=str(self.compression),
-                allowed="gzip, deflate",
-            )
-        if not self.timeout_s > 0:
-            raise ConfigError(
-                f"timeout_s is {self.timeout_s}; allowed: above 0", key="timeout_s",
-                value=self.timeout_s,
-            )  # fmt: skip
-
-    def options(self) -> dict[str, Any]:
-        """Of httpx's clients, sync and async alike."""
-        headers = {"Accept-Encoding": "identity", "User-Agent": "squadron-client", **self.headers}
-        if self.api_key:
-            headers["Authorization"] = f"Bearer {self.api_key}"
-        return {
-            "base_url": self.url.rstrip("/"),
-            "headers": headers,
-            "timeout": self.timeout_s,
-            "limits": httpx.Limits(
-                max_connections=self.max_connections,
-                max_keepalive_connections=self.max_connections,
-            ),
-            "verify": self.verify,
-            # A proxy of the environment is not meant for a server that was named by address.
-            "trust_env": False,
-        }
+def client_options(settings: ServerSettings) -> dict[str, Any]:
+    """Of httpx's clients, sync and async alike."""
+    headers = {"Accept-Encoding": "identity", "User-Agent": "squadron-client", **settings.headers}
+    if settings.api_key:
+        headers["Authorization"] = f"Bearer {settings.api_key}"
+    return {
+        "base_url": settings.url.rstrip("/"),
+        "headers": headers,
+        "timeout": settings.timeout_s,
+        "limits": httpx.Limits(
+            max_connections=settings.max_connections,
+            max_keepalive_connections=settings.max_connections,
+        ),
+        "verify": settings.verify,
+        # A proxy of the environment is not meant for a server that was named by address.
+        "trust_env": False,
+    }
 
 
 class HttpServer:
-    """Safe to use from several threads. Raises from every call: SquadronError with the server's
-    words; NoReadyReplica when it cannot be reached, DeadlineExceeded when it takes too long."""
+    """See `Server`."""
 
-    def __init__(self, settings: HttpSettings) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
-        self._client = httpx.Client(**settings.options())
+        self.shared = SharedInputs(self) if settings.uses_shared_memory else None
+        self._client = httpx.Client(**client_options(settings))
 
     def get(self, path: str) -> httpx.Response:
         return self.send("GET", path, Body(content=b""))
@@ -97,16 +65,32 @@ class HttpServer:
             time.sleep(wait_s)
             attempt += 1
 
+    def open(self, model: str) -> Backend:
+        return HttpBackend(self, model, self.shared)
+
+    def is_ready(self) -> bool:
+        try:
+            self.get("/v2/health/ready")
+        except SquadronError:
+            return False
+        return True
+
+    def model_names(self) -> list[str]:
+        answer = self.send("POST", "/v2/repository/index", Body(content=b"{}"))
+        return sorted({str(entry["name"]) for entry in answer.json()})
+
     def close(self) -> None:
+        if self.shared is not None:
+            self.shared.close()
         self._client.close()
 
 
 class AsyncHttpServer:
     """See `HttpServer`; for one event loop."""
 
-    def __init__(self, settings: HttpSettings) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
-        self._client = httpx.AsyncClient(**settings.options())
+        self._client = httpx.AsyncClient(**client_options(settings))
 
     async def send(self, method: str, path: str, body: Body) -> httpx.Response:
         attempt = 0
@@ -146,7 +130,7 @@ def _wait_s(
 
 
 def _settled(
-    settings: HttpSettings, response: httpx.Response | None, failure: httpx.TransportError | None
+    settings: ServerSettings, response: httpx.Response | None, failure: httpx.TransportError | None
 ) -> httpx.Response:
     if response is None:
         raise _unreached(settings, failure) from None
@@ -156,7 +140,7 @@ def _settled(
     return response
 
 
-def _unreached(settings: HttpSettings, failure: httpx.TransportError | None) -> SquadronError:
+def _unreached(settings: ServerSettings, failure: httpx.TransportError | None) -> SquadronError:
     said = str(failure) or type(failure).__name__
     if isinstance(failure, httpx.TimeoutException):
         return DeadlineExceeded(

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.client.custom_operator import CustomOperator
+from cluster.client.inputs import as_array
 from cluster.client.search.options import Plan, plan
 from cluster.client.workplace import Workplace
 from cluster.errors import ConfigError
 from cluster.optimization.cache.artefact_cache import ArtefactCache
 from cluster.optimization.gate.gate import GateLimits
-from cluster.optimization.intake.data import Dataset
+from cluster.optimization.intake.data import LABELS_KEY, Dataset
 from cluster.optimization.progress import Progress
 from cluster.optimization.search.choose import Constraints
 from cluster.optimization.search.optimize import Wish
@@ -39,7 +41,7 @@ def run_search(
     custom_operators: Sequence[object] = (),
     candidates: Sequence[str | Path] = (),
     options: Mapping[str, Any] | None = None,
-    data: str | Path | Dataset | None = None,
+    data: str | Path | Dataset | Mapping[str, Any] | None = None,
     example: Mapping[str, Array] | None = None,
     limits: GateLimits | None = None,
     progress: Progress | None = None,
@@ -57,11 +59,7 @@ def run_search(
         options=options or {},
         threads=place.threads,
     )
-    if custom_operators:
-        wanted.ignored["custom_operators"] = (
-            "operators of torch.library are exported as what they are made of; a graph that calls "
-            "one by its own name is served only where that library is registered"
-        )
+    _custom(custom_operators, wanted)
     shapes: dict[str, tuple[int, ...]] = {}
     if wanted.sequence_length is not None:
         shapes = _token_shapes(model, place, wanted.sequence_length, wanted)
@@ -71,7 +69,7 @@ def run_search(
             max_latency_ms=wanted.max_latency_ms, max_size_bytes=wanted.max_size_bytes
         ),
         limits=limits or GateLimits(),
-        data=Path(data) if isinstance(data, str) else data,
+        data=_data(data),
         recipes=tuple(recipe.name for recipe in wanted.recipes),
         candidates=tuple(candidates),
         example=example,
@@ -87,6 +85,30 @@ def run_search(
     if target == "size":
         report = _smallest(report, wish.constraints)
     return replace(report, ignored=dict(wanted.ignored)), wanted
+
+
+def _data(data: str | Path | Dataset | Mapping[str, Any] | None) -> Path | Dataset | None:
+    """Arrays by input name, first axis the items, `labels` among them if known, as items.
+
+    Raises: ConfigError for arrays of different lengths.
+    """
+    if isinstance(data, str):
+        return Path(data)
+    if not isinstance(data, Mapping):
+        return data
+    arrays = {str(name): as_array(value, None) for name, value in data.items()}
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or not next(iter(lengths.values()), 0):
+        said = ", ".join(f"{name} {length}" for name, length in lengths.items()) or "none"
+        raise ConfigError(f"data: arrays of one length are needed, got {said}", key="data")
+    labels = arrays.pop(LABELS_KEY, None)
+    count = next(iter(lengths.values()))
+    return Dataset(
+        origin=f"{count} rows given",
+        is_real=True,
+        items=tuple({n: a[i : i + 1] for n, a in arrays.items()} for i in range(count)),
+        labels=None if labels is None else tuple(int(label) for label in labels),
+    )
 
 
 def write_ort(report: OptimizeReport, place: Workplace, plan: Plan) -> Path | None:
@@ -107,6 +129,23 @@ def write_ort(report: OptimizeReport, place: Workplace, plan: Plan) -> Path | No
         workspace=folder,
         max_bytes=plan.max_size_bytes,
     )
+
+
+def _custom(operators: Sequence[object], wanted: Plan) -> None:
+    for operator in operators:
+        if not isinstance(operator, CustomOperator):
+            raise ConfigError(
+                f"custom_operators holds a {type(operator).__name__}; make each with "
+                "custom_operator(...)",
+                key="custom_operators",
+            )
+        if operator.is_opaque:
+            wanted.ignored[f"custom_operators.{operator.name}"] = (
+                "it was given with `fake`, so that nothing sees what it is made of: no runtime but "
+                "torch itself can run it, and a module that calls it cannot be exported"
+            )
+        else:
+            wanted.acts[f"custom_operators.{operator.name}"] = "exported as what it is made of"
 
 
 def _smallest(report: OptimizeReport, constraints: Constraints) -> OptimizeReport:

@@ -66,6 +66,25 @@ async def test_texts_travel_both_ways_with_their_zeros(tmp_path: Path) -> None:
         await apart(work)
 
 
+async def test_text_is_generated_by_the_servers_generate_stream(tmp_path: Path) -> None:
+    async with http_door(tmp_path) as (door, url):
+
+        def work() -> None:
+            with Client(url) as client:
+                shout = client.load_model("shout")
+                assert shout.generate("hello", max_length=7, temperature=0.5) == "HELLO"
+                with pytest.raises(Unsupported, match="embedded only"):
+                    shout.generate("hello", use_cache=False)
+                with pytest.raises(InvalidRequest, match="text_input"):
+                    shout.generate([1, 2])
+                with pytest.raises(Unsupported, match="generates nothing"):
+                    client.load_model("simple_identity").generate("hello")
+
+        await apart(work)
+        (asked,) = (each for each in door.seen if b"hello" in each.body and b"0.5" in each.body)
+        assert b'"max_tokens":7' in asked.body
+
+
 async def test_many_inputs_travel_in_batches(tmp_path: Path) -> None:
     async with http_door(tmp_path) as (door, url):
 

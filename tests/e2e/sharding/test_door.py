@@ -16,6 +16,7 @@ import tritonclient.http as over_http
 import yaml
 from tokenizers import Tokenizer
 
+from cluster.client import Client
 from cluster.config.store import ModelStore
 from tests.e2e.running import Running, running
 
@@ -81,6 +82,20 @@ def test_a_cut_graph_answers_as_the_whole_one_does(sharded: Running) -> None:
     found = infer(sharded, "lite0-pipeline2", "image", images)
 
     assert np.abs(found - infer(sharded, "lite0-single", "image", images)).max() < 1e-4
+
+
+def test_the_sdk_generates_the_same_here_and_there(
+    sharded: Running, store: ModelStore, prompt: Any
+) -> None:
+    with Client(store=store.root, device="cpu") as here, Client(sharded.http) as there:
+        ids = prompt[0].tolist()
+
+        embedded = here.load_model("smollm2-135m").generate(ids, max_length=5)
+        cut = here.shard_model("smollm2-135m", 2).generate(ids, max_length=5)
+        served = there.load_model("smollm2-writer2").generate(ids, max_length=5)
+
+    assert len(served) == 5
+    assert embedded == cut == served
 
 
 def test_a_sharded_model_streams_its_tokens(sharded: Running, prompt: Any) -> None:

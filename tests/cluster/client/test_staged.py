@@ -1,0 +1,121 @@
+"""A model cut into stages in one process answers as the whole model does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.client import Client
+from cluster.client.staged.placement import placement_of, yaml_of
+from cluster.errors import ConfigError, InvalidRequest, Unsupported
+from tests.cluster.client.places import Place
+from tests.cluster.engines.sharded.directories import expected, gpt2, llama, saved
+
+IDS = np.array([[5, 7, 11, 2], [9, 1, 3, 4], [8, 8, 8, 1]], np.int64)
+
+
+@pytest.mark.parametrize("strategy", ["layer", "pipeline"])
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_the_logits_of_a_language_model_are_transformers_own(
+    tmp_path: Path, strategy: str, shards: int
+) -> None:
+    model = llama()
+    saved(model, tmp_path)
+    with Client(device="cpu") as client:
+        cut = client.shard_model(tmp_path, shards, strategy)
+
+        found = cut.predict(input_ids=IDS)["logits"]
+
+        assert len(cut.backend.stage_bytes) == shards  # type: ignore[attr-defined]
+        assert np.allclose(
+            found, expected(model, {"input_ids": torch.from_numpy(IDS)}).numpy(), atol=1e-4
+        )
+
+
+def test_each_stage_holds_its_own_layers_only(place: Place) -> None:
+    with place.client() as client:
+        whole: Any = client.load_model(place.llama).backend
+        cut: Any = client.shard_model(place.llama, 4).backend
+
+        assert max(cut.stage_bytes) < whole.stage_bytes[0]
+        assert sum(cut.stage_bytes) == whole.stage_bytes[0]
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_generation_is_greedy_transformers_with_and_without_a_cache_and_cut(
+    tmp_path: Path, make: Any
+) -> None:
+    model = make()
+    saved(model, tmp_path)
+    with torch.no_grad():
+        whole = model.generate(
+            torch.from_numpy(IDS[:1]), max_new_tokens=8, do_sample=False, eos_token_id=None,
+            pad_token_id=0,
+        )  # fmt: skip
+    right = whole[0, IDS.shape[1] :].tolist()
+    with Client(device="cpu") as client:
+        loaded, cut = client.load_model(tmp_path), client.shard_model(tmp_path, 2)
+
+        for each in (loaded, cut):
+            assert each.generate(IDS[0].tolist(), max_length=8) == right
+            assert each.generate(IDS[0].tolist(), max_length=8, use_cache=False) == right
+            each.enable_kv_cache(32, "static")
+            assert each.generate(IDS[0].tolist(), max_length=8) == right
+
+
+def test_a_module_of_transformers_is_loaded_as_its_directory(place: Place) -> None:
+    torch.manual_seed(0)
+    module = llama().eval()
+    with torch.no_grad():
+        right = module(torch.from_numpy(IDS)).logits.numpy()
+    with Client(device="cpu") as client:
+        model = client.load_model(module)
+
+        assert np.allclose(model.predict(input_ids=IDS)["logits"], right, atol=1e-4)
+        assert len(model.generate([1, 2], max_length=3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"num_shards": 9}, "9 stages"),
+        ({"strategy": "tensor", "num_shards": 2}, "against a cluster only"),
+        ({"strategy": "sideways", "num_shards": 2}, "sideways"),
+        ({"num_shards": 0}, "shards"),
+        ({"shard_config": {"shard_map": {"layers.0-1": "cpu"}}}, "layer"),
+        ({"shard_config": {"colour": "red"}}, "colour"),
+    ],
+)
+def test_a_cut_that_cannot_be_is_told(place: Place, asked: dict[str, Any], said: str) -> None:
+    with place.client() as client, pytest.raises(ConfigError, match=said):
+        client.shard_model(place.llama, **asked)
+
+
+def test_a_cut_by_hand_has_the_layers_it_names(place: Place) -> None:
+    with place.client() as client:
+        cut: Any = client.shard_model(
+            place.llama, shard_config={"shard_map": {"layers.0-2": "cpu", "layer_3": "cpu"}}
+        ).backend
+
+        assert [shard.layers for shard in cut.layout.shards] == [range(3), range(3, 4)]
+
+
+def test_what_does_not_generate_says_so(place: Place) -> None:
+    with place.client() as client:
+        with pytest.raises(Unsupported, match="generates nothing"):
+            client.load_model("echo").generate("once")
+        model = client.load_model(place.llama)
+        with pytest.raises(InvalidRequest, match="no parameter 'mood'"):
+            model.generate([1], max_length=2, mood=1)
+        with pytest.raises(ConfigError, match="tokenizer"):
+            model.generate("once", max_length=2)
+
+
+def test_the_section_of_the_yaml_says_the_same() -> None:
+    assert (
+        yaml_of(placement_of(2, "pipeline", None)) == "placement: {strategy: pipeline, shards: 2}"
+    )
