@@ -323,6 +323,18 @@ async def test_no_key_is_found_in_logs_metrics_or_answers(
     assert "squadron_" in said
 
 
+async def test_names_that_nobody_configured_become_no_label(tmp_path: Path) -> None:
+    door = keyed_door(tmp_path)
+
+    for number in range(20):
+        path = f"/v2/models/made-up-{number}/infer"
+        assert (await door.ask("POST", path, simple_body(), **bearer("every"))).status == 404
+    metrics = body_of(await door.ask("GET", "/metrics", **bearer("scraper")))
+
+    assert b"squadron_" in metrics
+    assert b"made-up" not in metrics
+
+
 def test_a_caller_says_nothing_of_its_secret() -> None:
     shown = repr(Asking(caller=Caller(key=entry("own", "infer"))))
 
