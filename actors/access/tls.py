@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import grpc
 
+from cluster.config.security.files import check_readable
 from cluster.config.security.tls import TlsConfig
 from cluster.errors import ConfigError
 
@@ -87,7 +88,7 @@ def make_context(config: TlsConfig) -> ssl.SSLContext:
     for name in ("cert", "key", "client_ca"):
         file = getattr(config, name)
         if file:
-            _check_readable(f"server.tls.{name}", Path(file))
+            check_readable(f"server.tls.{name}", Path(file))
     try:
         context.load_cert_chain(config.cert, config.key, password=_refuse_password)
     except ssl.SSLError as error:
@@ -111,13 +112,6 @@ def make_context(config: TlsConfig) -> ssl.SSLContext:
         context.num_tickets = 0
         context.options |= ssl.OP_NO_TICKET
     return context
-
-
-def _check_readable(key: str, file: Path) -> None:
-    try:
-        file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{key}: {file}: {error.strerror}", key=key, value=str(file)) from None
 
 
 def _refuse_password() -> NoReturn:

@@ -25,6 +25,7 @@ from cluster.cli.own_door import KEY_VARIABLE, OwnDoor
 from cluster.config.device import parse_device
 from cluster.config.model_card import ModelCard
 from cluster.config.security.exposure import open_doors
+from cluster.config.security.files import check_files
 from cluster.config.serve_file import IMPORT_PATH, ServeFile, read_serve_file
 from cluster.config.squadron import SquadronConfig
 from cluster.config.store import ModelStore
@@ -99,6 +100,7 @@ def serve(
             file = _one_model_file(target, name, inputs, outputs, ports, Path(scratch))
         serve_file, config = read_serve_file(file)
         _check_models(config, file)
+        check_files(config.server)
         _check_ports(serve_file, config)
         log = Path(scratch) / "serve.log"
         with log.open("w") as sink:

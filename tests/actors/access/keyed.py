@@ -134,7 +134,7 @@ def keyed_door(folder: Path, entries: Sequence[ApiKey] = ENTRIES, **server: Any)
         write_keys(folder / "keys.json", *entries)
         server["api_keys"] = str(folder / "keys.json")
     config = ServerConfig.model_validate(server)
-    make_door, make_routes = opened_by(callers_of(config, folder))
+    make_door, make_routes = opened_by(callers_of(config, folder, look_every_s=0))
     routes = {name: _route(name) for name in MODELS}
     routes["lm"] = _text_route("lm", is_language=True)
     routes["embedder"] = _text_route("embedder", is_language=False)

@@ -98,7 +98,7 @@ def test_a_file_that_breaks_leaves_the_last_good_keys(
 ) -> None:
     file = tmp_path / "keys.json"
     write_keys(file, entry("own", "infer"))
-    keys = Callers(WatchedKeys(file), tmp_path)
+    keys = Callers(WatchedKeys(file, look_every_s=0), tmp_path)
     file.write_text('{"keys": [')
 
     assert keys.caller(bearer("own")["authorization"]).key.name == "own"
