@@ -29,7 +29,7 @@ RUNTIME := cpu
 endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup setup-llm setup-dev models serve test check bench conformance clean
+.PHONY: help setup setup-llm setup-dev models serve test check bench conformance audit clean
 
 help:
 	@sed -n '2,8p' Makefile | sed 's/^# \?//'
@@ -94,6 +94,14 @@ bench: setup-dev models
 
 conformance: setup-dev
 	@$(BIN)/python -m tests.conformance $(CONFORMANCE)
+
+# In an environment of its own, so that it changes nothing that it looks at. `--strict`: what cannot
+# be looked up fails.
+audit: setup
+	@$(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip --disable-pip-version-check install -q 'pip-audit>=2.9'
+	@$(PIP) freeze --exclude-editable > $(VENV)/audit/installed.txt
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r $(VENV)/audit/installed.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from actors.access.callers import callers_of
 from actors.access.opened import opened_by
+from actors.access.tls import ServerTls
 from actors.autoscaling.door import report_load
 from actors.autoscaling.setup import AutoscalingSetup
 from actors.controller import get_or_start_controller
@@ -44,6 +45,7 @@ from actors.node_folder import metrics_folder, node_folder
 from actors.repository.control import RepositorySetup
 from actors.sequences.affinity import NodeFirstReplicas, Replicas
 from actors.streams.transport import HandleStreams, NodeFirstStreams, StreamTransport
+from cluster.config.security.exposure import open_doors
 from cluster.config.server import ServerConfig
 from cluster.errors import EngineFailed
 from cluster.observability.metrics import make_metrics
@@ -108,12 +110,18 @@ class Gateway:
             # What is served, and how the traffic splits by now, is known to the controller only: a
             # door that listens knows it too.
             await self._adopt_first_table()
+        for warning in open_doors(server):
+            logger.warning(warning)
         offered = make_offered(self._door, metrics_folder(), self._controller)
         self._routes = make_routes(self._door, offered, app=app)
         self._claims: list[PortClaim] = []
-        self._http = HttpListener(self._routes, server.limits)
+        self._tls = ServerTls(server.tls) if server.tls is not None else None
+        context = self._tls.context if self._tls is not None else None
+        self._http = HttpListener(self._routes, server.limits, context)
         self._grpc = GrpcListener(self._door, offered)
-        self._metrics = MetricsListener(self._routes, server.metrics, server.limits, folder)
+        self._metrics = MetricsListener(
+            self._routes, server.metrics, server.limits, folder, context
+        )
         try:
             await self._listen(server, folder)
         except BaseException:
@@ -140,7 +148,8 @@ class Gateway:
             )
             self._claims.append(claim)
         await self._http.start(self._claims[0], folder)
-        await self._grpc.start(self._claims[1])
+        credentials = self._tls.credentials() if self._tls is not None else None
+        await self._grpc.start(self._claims[1], credentials)
         await self._metrics.start()
 
     def _release_claims(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from actors.access.key_file import WatchedKeys
+from actors.access.key_file import LOOK_S, WatchedKeys
 from actors.access.ledger import Ledger, now_s
 from cluster.access.keys import Caller
 from cluster.access.quota import (
@@ -115,11 +115,13 @@ class Callers:
         return wait_s
 
 
-def callers_of(server: ServerConfig, folder: Path) -> Callers | None:
+def callers_of(
+    server: ServerConfig, folder: Path, *, look_every_s: float = LOOK_S
+) -> Callers | None:
     """None where no keys are configured. Raises: ConfigError."""
     if not server.api_keys:
         return None
-    keys = WatchedKeys(Path(server.api_keys))
+    keys = WatchedKeys(Path(server.api_keys), look_every_s=look_every_s)
     return Callers(keys, folder / "quotas", num_nodes=server.nodes)
 
 

@@ -52,7 +52,9 @@ class GrpcListener:
         self._closed = closed if door.callers is None else KeyedRpcs(door.callers, closed)
         self._unary = {"ModelInfer": self._model_infer, **self._management.methods()}
 
-    async def start(self, claim: PortClaim) -> None:
+    async def start(
+        self, claim: PortClaim, credentials: grpc.ServerCredentials | None = None
+    ) -> None:
         limit = self._door.server.limits.max_body_bytes
         self._server = grpc.aio.server(
             options=[
@@ -67,7 +69,11 @@ class GrpcListener:
         self._server.add_generic_rpc_handlers(
             (self._inference(), self._health(), *self._reflection())
         )
-        self._server.add_insecure_port(f"{claim.host}:{claim.port}")
+        address = f"{claim.host}:{claim.port}"
+        if credentials is None:
+            self._server.add_insecure_port(address)
+        else:
+            self._server.add_secure_port(address, credentials)
         await self._server.start()
 
     async def drain(self, patience_s: float) -> None:

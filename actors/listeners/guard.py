@@ -42,7 +42,10 @@ def check_caller(request: HttpRequest) -> None:
         return
     headers = request.headers
     if not request.is_local:
-        raise Forbidden("this route answers on loopback only: call it on the server's own machine")
+        raise Forbidden(
+            "this route answers on loopback only: call it on the server's own machine, or "
+            "configure server.api_keys and send an admin key"
+        )
     if not _FORWARDED.isdisjoint(headers):
         raise Forbidden("this route does not answer what a proxy passes on")
     host = headers.get("host", "")
@@ -87,4 +90,7 @@ def check_peer(peer: str) -> None:
     kind, _, address = unquote(peer).partition(":")
     host = address.rpartition(":")[0].strip("[]")
     if kind != "unix" and not is_loopback(host):
-        raise Forbidden("this call is answered on loopback only: make it on the server's machine")
+        raise Forbidden(
+            "this call is answered on loopback only: make it on the server's machine, or "
+            "configure server.api_keys and send an admin key"
+        )

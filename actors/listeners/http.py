@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from pathlib import Path
 
 from actors.listeners.http1.connection import HttpConnection
@@ -17,7 +18,10 @@ from cluster.config.server import LimitsConfig
 class HttpListener:
     """Accepts on one claimed port until it is closed."""
 
-    def __init__(self, routes: Answers, limits: LimitsConfig) -> None:
+    def __init__(
+        self, routes: Answers, limits: LimitsConfig, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._tls = tls
         self._routes = routes
         self._limits = limits
         self.budget = ByteBudget(limits.max_buffered_bytes)
@@ -37,6 +41,7 @@ class HttpListener:
             lambda: HttpConnection(self._routes, self._limits, self),
             sock=self._shared.socket.dup(),
             backlog=2048,
+            ssl=self._tls,
         )
 
     @property

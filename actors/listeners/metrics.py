@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +17,16 @@ class MetricsListener:
     """Answers only what a scraper and a probe need; the numbers are the whole node's."""
 
     def __init__(
-        self, routes: Answers, config: ListenerConfig, limits: LimitsConfig, folder: Path
+        self,
+        routes: Answers,
+        config: ListenerConfig,
+        limits: LimitsConfig,
+        folder: Path,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._config = config
         self._folder = folder
-        self._listener = HttpListener(_OnlyMetrics(routes), limits)
+        self._listener = HttpListener(_OnlyMetrics(routes), limits, tls)
         self._claim: PortClaim | None = None
 
     async def start(self) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
+from cluster.cli.own_door import key_headers
 from cluster.errors import ConfigError
 
 Url = Annotated[
@@ -39,6 +40,7 @@ def ask(url: str, method: str, path: str, content: object = None) -> Any:
             method,
             f"{url.rstrip('/')}/admin/v1/{path}",
             json=content,
+            headers=key_headers(),
             timeout=PATIENCE_S,
         )
         found = answer.json()

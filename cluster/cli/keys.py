@@ -53,8 +53,8 @@ def create(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. It is shown this once: the file keeps its digest only. Doors that run take it at
-    once.
+    """Make a key. It is shown this once: the file keeps its digest only. Doors that run take it
+    a tenth of a second later.
 
     Examples:
 
@@ -120,7 +120,7 @@ def revoke(
     file: File = DEFAULT_FILE,
     as_json: AsJson = False,
 ) -> None:
-    """Take a key out of the file. Doors that run refuse it from their next request on.
+    """Take a key out of the file. Doors that run refuse it a tenth of a second later.
 
     Example: squadron keys revoke 3f2a9c0d1b7e
     """

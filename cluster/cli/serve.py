@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -22,8 +21,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cluster.cli.own_door import KEY_VARIABLE, OwnDoor
 from cluster.config.device import parse_device
 from cluster.config.model_card import ModelCard
+from cluster.config.security.exposure import open_doors
+from cluster.config.security.files import check_files
 from cluster.config.serve_file import IMPORT_PATH, ServeFile, read_serve_file
 from cluster.config.squadron import SquadronConfig
 from cluster.config.store import ModelStore
@@ -47,13 +49,6 @@ SERVE_ENVIRONMENT = {
     "TRANSFORMERS_OFFLINE": "1",
 }
 STOP_PATIENCE_S = 90.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Doors:
-    http: str
-    grpc: str
-    metrics: str
 
 
 def serve(
@@ -105,15 +100,18 @@ def serve(
             file = _one_model_file(target, name, inputs, outputs, ports, Path(scratch))
         serve_file, config = read_serve_file(file)
         _check_models(config, file)
+        check_files(config.server)
         _check_ports(serve_file, config)
         log = Path(scratch) / "serve.log"
         with log.open("w") as sink:
             child = _start(file, None if verbose else sink)
             try:
                 started_s = time.monotonic()
-                doors = _wait_until_ready(child, config, console, log, started_s + timeout_s)
+                door = OwnDoor(serve_file, config)
+                _wait_until_ready(child, door, config, console, log, started_s + timeout_s)
                 took_s = time.monotonic() - started_s
-                _report(doors, config, took_s, console, as_json=as_json)
+                _report(door, config, took_s, console, as_json=as_json)
+                door.close()
                 code = child.wait()
                 raise SystemExit(code)
             except KeyboardInterrupt:
@@ -218,35 +216,30 @@ def _start(file: Path, sink: IO[str] | None) -> subprocess.Popen[bytes]:
 
 def _wait_until_ready(
     child: subprocess.Popen[bytes],
+    door: OwnDoor,
     config: SquadronConfig,
     console: Console,
     log: Path,
     until_s: float,
-) -> _Doors:
-    server = config.server
-    doors = _Doors(
-        http=f"http://{_reachable(server.http.host)}:{server.http.port}",
-        grpc=f"{_reachable(server.grpc.host)}:{server.grpc.port}",
-        metrics=f"http://{_reachable(server.metrics.host)}:{server.metrics.port}/metrics",
-    )
+) -> None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f} models ready"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as progress, httpx.Client(timeout=2) as client:
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting Ray", total=len(config.model_names()))
         while time.monotonic() < until_s:
             if child.poll() is not None:
                 raise ConfigError(f"`serve run` ended with code {child.returncode}:\n{_tail(log)}")
             try:
-                index = client.post(f"{doors.http}/v2/repository/index").json()
+                index = door.index()
                 _check_none_failed(index, config)
                 num_ready = sum(model["state"] == "READY" for model in index)
                 progress.update(task, completed=num_ready, description="loading models")
-                if client.get(f"{doors.http}/v2/health/ready").status_code == 200:
-                    return doors
+                if door.is_ready():
+                    return
             except (httpx.HTTPError, ValueError):
                 pass  # not listening yet
             time.sleep(0.2)
@@ -264,17 +257,17 @@ def _check_none_failed(index: list[dict[str, str]], config: SquadronConfig) -> N
 
 
 def _report(
-    doors: _Doors, config: SquadronConfig, took_s: float, console: Console, *, as_json: bool
+    door: OwnDoor, config: SquadronConfig, took_s: float, console: Console, *, as_json: bool
 ) -> None:
-    index = httpx.post(f"{doors.http}/v2/repository/index").json()
-    example = _example(doors, config)
+    index = door.index()
+    example = _example(door, config)
     if as_json:
         content = {
             "ready": True,
             "seconds": round(took_s, 1),
-            "http": doors.http,
-            "grpc": doors.grpc,
-            "metrics": doors.metrics,
+            "http": door.http,
+            "grpc": door.grpc,
+            "metrics": door.metrics,
             "models": index,
             "try": example,
         }
@@ -286,26 +279,29 @@ def _report(
     for model in index:
         table.add_row(model["name"], model["state"], model["reason"])
     console.print(table)
-    console.print(
-        f"HTTP {doors.http}   gRPC {doors.grpc}   metrics {doors.metrics}", soft_wrap=True
-    )
+    console.print(f"HTTP {door.http}   gRPC {door.grpc}   metrics {door.metrics}", soft_wrap=True)
+    for warning in open_doors(config.server):
+        console.print(f"[bold]note:[/bold] {warning}", soft_wrap=True)
     console.print(f"\nTry it:\n  {example}\n", soft_wrap=True)
     console.print("Ctrl-C stops it.")
 
 
-def _example(doors: _Doors, config: SquadronConfig) -> str:
+def _example(door: OwnDoor, config: SquadronConfig) -> str:
     """One line that works as it stands."""
     photo = Path(config.store.path) / ".samples" / "scikit-image" / "chelsea.png"
-    base = f"{doors.http}/v2/models"
+    base = f"{door.http}{config.server.base_path}/v2/models"
+    if door.needs_key:
+        model = config.model_names()[0]
+        return f'curl -H "authorization: Bearer ${KEY_VARIABLE}" {base}/{model}'
     if "photo-classifier" in config.experiments and photo.exists():
         return f"curl --data-binary @{photo} {base}/photo-classifier/infer"
-    return _zeros_example(base, config.model_names()[0])
+    return _zeros_example(door, base, config.model_names()[0])
 
 
-def _zeros_example(base: str, model: str) -> str:
+def _zeros_example(door: OwnDoor, base: str, model: str) -> str:
     """An `infer` call with zeros, or the model's metadata when its inputs are too large to type."""
     inputs = []
-    for tensor in httpx.get(f"{base}/{model}").json()["inputs"]:
+    for tensor in door.inputs(model):
         shape = [1 if size < 0 else size for size in tensor["shape"]]
         zero: str | int = "hello" if tensor["datatype"] == "BYTES" else 0
         values = [zero] * math.prod(shape)
@@ -328,10 +324,6 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             continue
     child.kill()
-
-
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host
 
 
 def _free_port() -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from cluster.config.section import Section
+from cluster.config.security.exposure import check_second_door
 from cluster.config.squadron import SquadronConfig
 from cluster.config.yaml_file import check_section, read_mapping
 from cluster.errors import ConfigError
@@ -71,4 +72,7 @@ def read_serve_file(path: Path) -> tuple[ServeFile, SquadronConfig]:
         )
     index, app = ours[0]
     source = f"{path}: applications.{index}.args"
-    return serve_file, check_section(app.args, SquadronConfig, source=source)
+    config = check_section(app.args, SquadronConfig, source=source)
+    if serve_file.proxy_location != "Disabled":
+        check_second_door(serve_file.http_options.host, config.server, source=str(path))
+    return serve_file, config

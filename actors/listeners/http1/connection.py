@@ -243,7 +243,8 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         """A caller that still sends must get to read the answer: closed with bytes unread, the
         kernel would take it back."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write_eof()
+            if self._transport.can_write_eof():  # TLS has no half-closed connections
+                self._transport.write_eof()
             self._loop.call_later(LINGER_S, self._close)
 
     def _close(self) -> None:

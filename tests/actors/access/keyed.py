@@ -16,6 +16,7 @@ import orjson
 
 from actors.access.callers import callers_of
 from actors.access.opened import opened_by
+from actors.access.tls import ServerTls
 from actors.extensions.offered import make_offered
 from actors.listeners.grpc import GrpcListener
 from actors.listeners.http import HttpListener
@@ -133,7 +134,7 @@ def keyed_door(folder: Path, entries: Sequence[ApiKey] = ENTRIES, **server: Any)
         write_keys(folder / "keys.json", *entries)
         server["api_keys"] = str(folder / "keys.json")
     config = ServerConfig.model_validate(server)
-    make_door, make_routes = opened_by(callers_of(config, folder))
+    make_door, make_routes = opened_by(callers_of(config, folder, look_every_s=0))
     routes = {name: _route(name) for name in MODELS}
     routes["lm"] = _text_route("lm", is_language=True)
     routes["embedder"] = _text_route("embedder", is_language=False)
@@ -167,18 +168,23 @@ async def listening(
     with ExitStack() as claims:
         http, rpc, free = (claims.enter_context(_claim(folder / name)) for name in PORTS)
         free.release()
-        http_listener = HttpListener(door.routes, limits)
+        config = door.front.server.tls
+        tls = ServerTls(config) if config is not None else None
+        context = tls.context if tls is not None else None
+        http_listener = HttpListener(door.routes, limits, context)
         grpc_listener = GrpcListener(door.front, door.offered)
-        metrics = MetricsListener(door.routes, ListenerConfig(port=free.port), limits, folder)
+        port = ListenerConfig(port=free.port)
+        metrics = MetricsListener(door.routes, port, limits, folder, context)
         await http_listener.start(http, folder)
-        await grpc_listener.start(rpc)
+        await grpc_listener.start(rpc, tls.credentials() if tls is not None else None)
         await metrics.start()
+        scheme = "http" if tls is None else "https"
         try:
             yield Listening(
                 door=door,
-                http=f"http://127.0.0.1:{http.port}",
+                http=f"{scheme}://127.0.0.1:{http.port}",
                 grpc=f"127.0.0.1:{rpc.port}",
-                metrics=f"http://127.0.0.1:{free.port}/metrics",
+                metrics=f"{scheme}://127.0.0.1:{free.port}/metrics",
             )
         finally:
             await http_listener.drain(0.1)

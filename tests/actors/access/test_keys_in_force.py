@@ -98,7 +98,7 @@ def test_a_file_that_breaks_leaves_the_last_good_keys(
 ) -> None:
     file = tmp_path / "keys.json"
     write_keys(file, entry("own", "infer"))
-    keys = Callers(WatchedKeys(file), tmp_path)
+    keys = Callers(WatchedKeys(file, look_every_s=0), tmp_path)
     file.write_text('{"keys": [')
 
     assert keys.caller(bearer("own")["authorization"]).key.name == "own"
@@ -321,6 +321,18 @@ async def test_no_key_is_found_in_logs_metrics_or_answers(
         assert key(name) not in said + logged
         assert f"secret-of-{name}" not in said + logged
     assert "squadron_" in said
+
+
+async def test_names_that_nobody_configured_become_no_label(tmp_path: Path) -> None:
+    door = keyed_door(tmp_path)
+
+    for number in range(20):
+        path = f"/v2/models/made-up-{number}/infer"
+        assert (await door.ask("POST", path, simple_body(), **bearer("every"))).status == 404
+    metrics = body_of(await door.ask("GET", "/metrics", **bearer("scraper")))
+
+    assert b"squadron_" in metrics
+    assert b"made-up" not in metrics
 
 
 def test_a_caller_says_nothing_of_its_secret() -> None:

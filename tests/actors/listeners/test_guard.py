@@ -54,6 +54,21 @@ async def test_a_web_page_of_another_site_is_refused(
     assert status == 403
 
 
+@pytest.mark.parametrize(
+    "header", ["forwarded", "x_forwarded_for", "x_forwarded_host", "x_real_ip"]
+)
+async def test_what_a_proxy_on_this_machine_passes_on_is_not_local(
+    tmp_path: Path, header: str
+) -> None:
+    named = {header: "203.0.113.7"}
+
+    status, text = await make_door(tmp_path).refusal(
+        "POST", LOGGING, CHANGE, content_type=JSON, **named
+    )
+
+    assert (status, "proxy" in text) == (403, True)
+
+
 @pytest.mark.parametrize("sent", ["text/plain", "application/x-www-form-urlencoded"])
 async def test_what_a_form_can_send_is_refused(tmp_path: Path, sent: str) -> None:
     status, text = await make_door(tmp_path).refusal("POST", LOGGING, CHANGE, content_type=sent)
