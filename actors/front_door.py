@@ -62,7 +62,11 @@ class _Answer:
 
 
 class FrontDoor:
-    """One a door process, on one event loop. `callers`: who may come in, where there are keys."""
+    """One a door process, on one event loop. `callers`: who may come in, where there are keys.
+
+    `check_health` raises EngineFailed when a part of the process has stopped; who knows its parts
+    sets it.
+    """
 
     callers: Callers | None = None
 
@@ -80,6 +84,7 @@ class FrontDoor:
         self.server = server
         self.table = table
         self.is_draining = False
+        self.check_health: Callable[[], None] = _healthy
         self._metrics = metrics
         self._draw = draw
         self._dispatchers = Dispatchers(make_transport, metrics)
@@ -371,6 +376,10 @@ class FrontDoor:
             self._tally.add(request.model, self.version_of(known), variant, outcome, seconds)
         if request.assignment is not None:
             self.experiments.ended(request, outcome, seconds)
+
+
+def _healthy() -> None:
+    """Of a door that stands alone: while it answers, it is well."""
 
 
 def _parameters(answer: _Answer) -> dict[str, Parameter]:

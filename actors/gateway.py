@@ -129,6 +129,7 @@ class Gateway:
             raise
         collect_rarely()
         self._following = asyncio.get_running_loop().create_task(self._follow())
+        self._door.check_health = self.check_health
         self._reporter = Reporter(
             self._door.experiments, self._door_id, self._controller, offered.statistics.costs
         )

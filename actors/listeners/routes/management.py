@@ -11,7 +11,7 @@ from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, json_reply
 from actors.listeners.routes.table import Handler, Place, Route
-from cluster.errors import InvalidRequest, NoReadyReplica
+from cluster.errors import InvalidRequest, NoReadyReplica, SquadronError
 from cluster.observability import metrics as metrics_text
 from cluster.protocols import v2_model
 from cluster.protocols.extensions.statistics import statistics_json
@@ -113,9 +113,14 @@ class ManagementRoutes:
         return HttpReply(status=200, chunks=(text,), content_type=metrics_text.CONTENT_TYPE)
 
     async def _healthz(self, request: HttpRequest, place: Place) -> HttpReply:
-        """As Serve's proxies answer, so that KubeRay's probes hold."""
+        """As Serve's proxies answer, so that KubeRay's probes hold; true of the whole replica."""
         if self._door.is_draining:
             return HttpReply(status=503, chunks=(b"draining",), content_type="text/plain")
+        try:
+            self._door.check_health()
+        except SquadronError:
+            # What stopped stands in Serve's log: the probe is open to everybody.
+            return HttpReply(status=503, chunks=(b"unhealthy",), content_type="text/plain")
         return HttpReply(status=200, chunks=(b"success",), content_type="text/plain")
 
     async def _routes(self, request: HttpRequest, place: Place) -> HttpReply:

@@ -8,7 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.actors.listeners.doors import SUM, make_door, simple_body
+from cluster.errors import EngineFailed
+from tests.actors.listeners.doors import SUM, body_of, make_door, simple_body
 
 
 async def test_statistics_count_requests_rows_and_nanoseconds(tmp_path: Path) -> None:
@@ -68,6 +69,25 @@ async def test_the_servers_name_and_version_are_the_configurations(tmp_path: Pat
     found = await door.json("GET", "/v2")
 
     assert (found["name"], found["version"]) == ("triton", "2.73.0")
+
+
+async def test_the_probe_is_true_of_the_whole_process(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+    found = [await door.ask("GET", "/-/healthz")]
+
+    def stopped() -> None:
+        raise EngineFailed("echo: the batching loop has ended")
+
+    door.front.check_health = stopped
+    found.append(await door.ask("GET", "/-/healthz"))
+    door.front.is_draining = True
+    found.append(await door.ask("GET", "/-/healthz"))
+
+    assert [(reply.status, body_of(reply)) for reply in found] == [
+        (200, b"success"),
+        (503, b"unhealthy"),
+        (503, b"draining"),
+    ]
 
 
 async def test_every_route_is_in_the_openapi_document(tmp_path: Path) -> None:
