@@ -15,6 +15,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from cluster.cli.doctor import doctor
 from cluster.config.yaml_file import read_mapping
 from cluster.errors import ConfigError
 from cluster.kubernetes import core_schemas
@@ -35,8 +36,11 @@ app = typer.Typer(
       squadron k8s check k8s --crds ../shared/crds           every overlay below a folder
 
       squadron k8s diff old.yaml new.yaml                    in place, or a second cluster?
+
+      squadron k8s doctor                                    why is it not Ready?
     """,
 )
+app.command()(doctor)
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 

@@ -1,0 +1,164 @@
+"""The doctor names the cause that the status, pods or events hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster.cli.kubernetes import app
+from cluster.kubernetes.doctor import Seen, diagnose
+from cluster.kubernetes.finding import Document
+
+
+def service(*conditions: Document, generation: int = 2, **status: Any) -> Document:
+    return {
+        "kind": "RayService",
+        "metadata": {"name": "squadron", "generation": generation},
+        "status": {"observedGeneration": 2, "conditions": list(conditions), **status},
+    }
+
+
+def pod(**status: Any) -> Document:
+    return {"kind": "Pod", "metadata": {"name": "squadron-head"}, "status": status}
+
+
+READY = {"type": "Ready", "status": "True"}
+NOT_READY = {"type": "Ready", "status": "False"}
+
+
+def test_a_ready_service_has_no_cause() -> None:
+    assert diagnose(Seen(service=service(READY))) == []
+
+
+def test_ready_of_an_older_generation_is_not_ready() -> None:
+    (cause,) = diagnose(Seen(service=service(READY, generation=3)))
+
+    assert "generation 2" in cause.message
+
+
+@pytest.mark.parametrize(
+    ("seen", "said", "advice"),
+    [
+        (
+            Seen(
+                service=service(
+                    {**NOT_READY, "reason": "ValidationFailed", "message": "bad upgradeStrategy"}
+                )
+            ),
+            "bad upgradeStrategy",
+            "squadron k8s check",
+        ),
+        (
+            Seen(
+                service=service(NOT_READY),
+                pods=[
+                    pod(
+                        conditions=[
+                            {
+                                "type": "PodScheduled",
+                                "status": "False",
+                                "message": "0/3 nodes: 3 Insufficient nvidia.com/gpu",
+                            }
+                        ]
+                    )
+                ],
+            ),
+            "Insufficient nvidia.com/gpu",
+            "add nodes",
+        ),
+        (
+            Seen(
+                service=service(NOT_READY),
+                pods=[
+                    pod(
+                        containerStatuses=[
+                            {
+                                "name": "ray",
+                                "restartCount": 4,
+                                "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                                "lastState": {"terminated": {"reason": "OOMKilled"}},
+                            }
+                        ]
+                    )
+                ],
+            ),
+            "want of memory, 4 restarts",
+            "memory limit",
+        ),
+        (
+            Seen(
+                service=service(NOT_READY),
+                pods=[
+                    pod(
+                        initContainerStatuses=[
+                            {
+                                "name": "wait-gcs-ready",
+                                "state": {
+                                    "waiting": {"reason": "ErrImagePull", "message": "not found"}
+                                },
+                            }
+                        ]
+                    )
+                ],
+            ),
+            "ErrImagePull: not found",
+            "pull secret",
+        ),
+        (
+            Seen(
+                service=service(
+                    NOT_READY,
+                    pendingServiceStatus={
+                        "applicationStatuses": {
+                            "squadron": {
+                                "status": "DEPLOY_FAILED",
+                                "message": "",
+                                "serveDeploymentStatuses": {
+                                    "gateway": {"status": "UNHEALTHY", "message": "no model m"},
+                                    "variant-a": {"status": "HEALTHY"},
+                                },
+                            }
+                        }
+                    },
+                )
+            ),
+            "DEPLOY_FAILED; gateway: no model m",
+            "/v2/health/ready",
+        ),
+    ],
+)
+def test_the_cause_is_named_with_what_to_do(seen: Seen, said: str, advice: str) -> None:
+    (cause,) = diagnose(seen)
+
+    assert said in cause.message
+    assert advice in cause.advice
+
+
+def test_events_are_asked_when_nothing_else_says_why() -> None:
+    event = {
+        "kind": "Event",
+        "type": "Warning",
+        "reason": "FailedMount",
+        "message": "claim squadron-models not found",
+        "involvedObject": {"kind": "Pod", "name": "squadron-worker"},
+    }
+    (cause,) = diagnose(Seen(service=service(NOT_READY), events=[event]))
+
+    assert cause.object == "Pod/squadron-worker"
+    assert cause.message == "FailedMount: claim squadron-models not found"
+
+
+def test_the_command_reads_a_dump_and_fails_when_it_is_not_ready(tmp_path: Path) -> None:
+    file = tmp_path / "dump.json"
+    file.write_text(json.dumps({"items": [service(NOT_READY, generation=5)]}))
+
+    done = CliRunner().invoke(app, ["doctor", "--dump", str(file), "--json"])
+
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["ready"] is False
+    file.write_text(json.dumps({"items": [service(READY)]}))
+    assert CliRunner().invoke(app, ["doctor", "--dump", str(file)]).exit_code == 0
