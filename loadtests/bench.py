@@ -93,7 +93,7 @@ def _own_figures(
 
 
 def _identity_figures(suite: Suite, running: Running, found: dict[str, Any]) -> None:
-    """What is measured with the identity model only: L4, gRPC, memory, wrk's opinion."""
+    """What is measured with the identity model only: L4, another process, gRPC, memory, wrk."""
     work = WORKS["identity"]
     figures = found["works"]["identity"]
     for name in ENSEMBLES:
@@ -104,6 +104,8 @@ def _identity_figures(suite: Suite, running: Running, found: dict[str, Any]) -> 
                 point(suite.closed(running, target, num, suite.plan.block_s), connections=num)
                 for num in (1, 64)
             ]
+    with suite.step("identity: in another process against in the door's"):
+        figures["apart"] = suite.apart(running)
     with suite.step("identity: gRPC beside a bare grpc.aio server"):
         figures["grpc"] = suite.grpc(running)
     with suite.step("identity: wrk's opinion"):

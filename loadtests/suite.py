@@ -227,6 +227,13 @@ class Suite:
         text = squadron_target(running, work, "json")
         return compared(self.against((running, binary), (running, text)))
 
+    def apart(self, running: Running) -> Point:
+        """A: identity in a process of its own, B: in the door's, of one Squadron."""
+        work = WORKS["identity"]
+        other = squadron_target(running, work, model="identity-apart")
+        self.warm(running, other)
+        return compared(self.against((running, other), (running, squadron_target(running, work))))
+
     def grpc(self, running: Running) -> Point:
         """A: our gRPC, B: a bare grpc.aio server with the same model, 64 calls on one channel."""
         request = grpc_request(WORKS["identity"])

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
+from cluster.config.serve_file import read_serve_file
 from loadtests.goals import Goal, goals_of
 from loadtests.levels import parse_batches
 from loadtests.report import warnings_of
@@ -61,6 +62,24 @@ def test_the_bare_loop_is_a_reference_and_never_the_best_peer() -> None:
     assert goals["identity.rate_vs_mosec"].verdict == "open"
     assert goals["identity.rate_vs_bare_loop"].verdict == "met"
     assert goals["identity.rate_vs_slow"].verdict == ""
+
+
+def test_another_process_is_held_against_the_doors_own_not_against_a_door_without_ray() -> None:
+    levels = {"L3_against_L2": {"rate_ratio": ratio(0.9)}}
+    goals = {goal.name: goal for goal in goals_of(figures(levels=levels))}
+    assert goals["identity.serve_vs_without_ray"].bound is None
+    assert "identity.other_process_vs_same" not in goals
+
+    goals = {goal.name: goal for goal in goals_of(figures(apart={"rate_ratio": ratio(0.4)}))}
+    assert goals["identity.other_process_vs_same"].bound == 0.5
+
+
+def test_the_two_identities_of_the_bench_differ_in_where_they_run(root: Path) -> None:
+    _, config = read_serve_file(root / "serve_configs/bench.yaml")
+    here, apart = config.variants["identity"], config.variants["identity-apart"]
+
+    assert (here.colocate, apart.colocate) == ("auto", "never")
+    assert apart.model_copy(update={"colocate": "auto"}) == here
 
 
 def test_goodput_is_held_against_its_peak() -> None:
