@@ -45,6 +45,44 @@ class Goal:
         return {**asdict(self), "verdict": self.verdict}
 
 
+ISSUED = {
+    "identity.rate_vs_mosec": ("requests/s at 64 connections, Squadron / mosec", "at least 3"),
+    "identity.rate_vs_bare_loop": (
+        "requests/s at 64 connections, Squadron / bare_loop",
+        "at least 0.5",
+    ),
+    "identity.p50_c1_ms": ("p50 at one connection, milliseconds", "at most 0.25"),
+    "identity.binary_vs_json": ("requests/s with binary tensors / with JSON", "at least 1"),
+    "identity.other_process_vs_same": (
+        "requests/s at 64 connections, model in another process / in the door",
+        "at least 0.5",
+    ),
+    "identity.grpc_bare_vs_ours": ("gRPC calls/s, a bare grpc.aio server / Squadron", "at most 1.3"),
+    "identity.memory_growth": (
+        f"resident memory after {SOAK_REQUESTS:,} requests / after 50,000",
+        "at most 1.05",
+    ),
+    "minilm-int8.rate_vs_best_peer": ("requests/s, Squadron / best peer", "at least 1.1"),
+    "efficientnet-lite0.rate_vs_best_peer": ("requests/s, Squadron / best peer", "at least 1.1"),
+    "efficientnet-lite0.serving_vs_engine": ("L3 requests/s / L0 rows/s", "at least 0.95"),
+    **{
+        f"{work}.p99_at_70_percent": ("p99 at 70 % load / unloaded p50", "at most 3")
+        for work in ("identity", "identity-1mb", "minilm-int8", "efficientnet-lite0")
+    },
+    **{
+        f"{work}.goodput_at_3x": ("goodput at 3x the capacity / its peak", "at least 0.95")
+        for work in ("identity", "identity-1mb", "minilm-int8", "efficientnet-lite0")
+    },
+}
+"""Everything that has a goal: by name, what it is and the goal. A run that leaves one out says so."""
+
+
+def not_measured(goals: list[Goal]) -> list[str]:
+    """Names of `ISSUED` that the run gives no verdict on."""
+    judged = {goal.name for goal in goals if goal.bound is not None}
+    return [name for name in ISSUED if name not in judged]
+
+
 def goals_of(found: dict[str, Any]) -> list[Goal]:
     """Every ratio that the run's figures allow; what was not measured is absent."""
     goals: list[Goal] = []

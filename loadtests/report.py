@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from loadtests.goals import Goal, goals_of
+from loadtests.goals import ISSUED, Goal, goals_of, not_measured
 from loadtests.intervals import MAX_AA_DEVIATION
 
 
@@ -20,6 +20,7 @@ def write_report(found: dict[str, Any], folder: Path) -> dict[str, Any]:
         "machine": found["machine"],
         "warnings": warnings_of(found, goals),
         "failures": found["failures"],
+        "not_measured": not_measured(goals),
         "ratios": {goal.name: goal.as_json() for goal in goals},
     }
     (folder / "run.json").write_text(json.dumps(found) + "\n")
@@ -82,6 +83,7 @@ def _text(
         "| what | goal | measured | 95 % interval | verdict |",
         "|---|---|---|---|---|",
         *(_goal_row(goal) for goal in goals if goal.bound is not None),
+        *(_missing_row(name) for name in not_measured(goals)),
         "",
         "Intervals: bootstrap of the median log ratio over interleaved A/B/B/A pairs; of a p99, "
         "from order statistics. Met or missed: the whole interval says so; else open, as one pair "
@@ -198,6 +200,11 @@ def _goal_row(goal: Goal) -> str:
         f"| {goal.what} | {goal.kind} {goal.bound:g} | {goal.value:.3g} | {_interval(goal)} "
         f"| {goal.verdict} |"
     )
+
+
+def _missing_row(name: str) -> str:
+    what, goal = ISSUED[name]
+    return f"| {name.partition('.')[0]}: {what} | {goal} | – | | not measured |"
 
 
 def _shown_row(goal: Goal) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from cluster.config.serve_file import read_serve_file
-from loadtests.goals import Goal, goals_of
+from loadtests.goals import ISSUED, Goal, goals_of, not_measured
 from loadtests.levels import parse_batches
 from loadtests.report import warnings_of
 
@@ -51,6 +51,22 @@ def test_batches_are_read_from_the_metrics_of_one_variant() -> None:
 
 def test_what_was_not_measured_has_no_ratio() -> None:
     assert goals_of(figures()) == []
+
+
+def test_a_goal_that_a_run_leaves_out_is_named() -> None:
+    assert set(not_measured(goals_of(figures()))) == set(ISSUED)
+
+    found = goals_of(figures(p50_c1_ms=0.1, soak=soak(requests=1_000_000)))
+    assert set(ISSUED) - set(not_measured(found)) == {
+        "identity.p50_c1_ms",
+        "identity.memory_growth",
+    }
+    few = goals_of(figures(soak=soak(requests=75_000)))
+    assert "identity.memory_growth" in not_measured(few)
+
+
+def soak(*, requests: int) -> dict[str, Any]:
+    return {"requests": requests, "settled_after": 50_000, "largest_growth": 1.01}
 
 
 def test_the_bare_loop_is_a_reference_and_never_the_best_peer() -> None:
