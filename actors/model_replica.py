@@ -77,7 +77,12 @@ class ModelReplica:
         self._metrics = metrics or make_metrics(metrics_at or metrics_folder())
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._pipeline = Pipeline(setup.card, setup.folder, raw=not setup.is_processed)
+        self._pipeline = Pipeline(
+            setup.card,
+            setup.folder,
+            raw=not setup.is_processed,
+            pad_values=setup.batching.padding,
+        )
         self._scheduler: Scheduler[Work] = Scheduler(setup.batching, is_batched=setup.card.batched)
         # In the engine's own thread from the start: some runtimes bind a device to a thread.
         make = make_ready or loaded_engine

@@ -14,6 +14,7 @@ from cluster.engines.sharded.generate import generating
 from cluster.engines.table import check_installed
 from cluster.errors import ConfigError
 from cluster.models import EngineName
+from cluster.processing.padding import Padding
 from cluster.routing.cache_key import digest_of
 from cluster.routing.colocation import Colocation, colocate
 from cluster.routing.table import VariantFacts
@@ -70,6 +71,7 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
             f"variants.{name}.llm: {card.name} is {card.format}; only causal_lm models generate",
             key=f"variants.{name}.llm",
         )
+    _check_lengths(name, variant, card)
     return VariantFacts(
         version=card.version,
         platform=_platform(origin.engine, card.format),
@@ -92,6 +94,20 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
             else ""
         ),
     )
+
+
+def _check_lengths(name: str, variant: VariantConfig, card: ModelCard) -> None:
+    """Raises: ConfigError for bounds of lengths that nothing has."""
+    is_text = variant.processed and isinstance(card.preprocess, TextPreprocess)
+    if variant.batching.buckets and not is_text and not variant.batching.padding:
+        raise ConfigError(
+            f"variants.{name}.batching.buckets: {card.name} takes no text; with `padding` they "
+            "bound the lengths of its inputs",
+            key=f"variants.{name}.batching.buckets",
+        )
+    if variant.batching.padding:
+        # Built and thrown away: what does not fit is told before a replica starts.
+        Padding(variant.batching.padding, card.raw_signature())
 
 
 def _adapters(variant: VariantConfig) -> tuple[str, ...]:

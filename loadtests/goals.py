@@ -57,7 +57,10 @@ ISSUED = {
         "requests/s at 64 connections, model in another process / in the door",
         "at least 0.5",
     ),
-    "identity.grpc_bare_vs_ours": ("gRPC calls/s, a bare grpc.aio server / Squadron", "at most 1.3"),
+    "identity.grpc_bare_vs_ours": (
+        "gRPC calls/s, a bare grpc.aio server / Squadron",
+        "at most 1.3",
+    ),
     "identity.memory_growth": (
         f"resident memory after {SOAK_REQUESTS:,} requests / after 50,000",
         "at most 1.05",
@@ -74,7 +77,7 @@ ISSUED = {
         for work in ("identity", "identity-1mb", "minilm-int8", "efficientnet-lite0")
     },
 }
-"""Everything that has a goal: by name, what it is and the goal. A run that leaves one out says so."""
+"""Everything that has a goal: by name, what it is and the goal."""
 
 
 def not_measured(goals: list[Goal]) -> list[str]:

@@ -74,7 +74,8 @@ def _text(
         f"{found['squadron']}, plan `{found['plan']}`, {machine['at']}: {machine['processor']}, "
         f"{machine['cores']} cores that server, peers and generator share, Python "
         f"{machine['python']}, load {machine['load'][0]:.1f} at the start. Ratios hold for this "
-        "run; figures do not carry to other machines. Made by `make bench`.",
+        "run; figures do not carry to other machines. Made by `make bench`. "
+        "[What was tried where a goal is missed](../TRIED.md).",
         "",
         *(f"- **{note}**" for note in warnings),
         "",

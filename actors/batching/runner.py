@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.batching.engine_run import EngineRun
 from actors.batching.tally import BatchTally
 from cluster.errors import EngineFailed, SquadronError
+from cluster.processing.padding import Padding
 from cluster.processing.pipeline import Pipeline, Prepared
 from cluster.protocols.envelope import Call, Reply
 from cluster.tensors import Array, Datatype, Tensor, datatype_of
@@ -58,7 +59,10 @@ class BatchRunner:
                 return [reply for work in batch for reply in self.run((work,))]
             return [Reply(call_id=calls[0].call_id, error=_as_error(error))]
         queued_s = [started_s - work.arrived_s for work in batch]
-        return self._replies(calls, outputs, queued_s, time.monotonic() - started_s)
+        replies = self._replies(calls, outputs, queued_s, time.monotonic() - started_s)
+        if self._pipeline.padding is not None:
+            _cut(self._pipeline.padding, replies, [part.length for part in prepared])
+        return replies
 
     def run_here(self, calls: Sequence[Call]) -> list[Reply] | None:
         """In the loop, for a plain model. None for calls that cannot be one batch as they are."""
@@ -134,6 +138,15 @@ class BatchRunner:
         if known is None or known[0] != array.dtype:
             known = self._datatypes[name] = array.dtype, datatype_of(array)
         return known[1]
+
+
+def _cut(padding: Padding, replies: Sequence[Reply], lengths: Sequence[int]) -> None:
+    longest = max(lengths)
+    for reply, length in zip(replies, lengths, strict=True):
+        reply.outputs = tuple(
+            replace(each, array=padding.cut(each.name, each.array, length=length, longest=longest))
+            for each in reply.outputs
+        )
 
 
 def _as_error(error: Exception) -> SquadronError:

@@ -41,7 +41,9 @@ class BatchingConfig(Section):
 
     `mode`: `fixed` takes the sizes as they stand; `adaptive` finds the largest batch that pays and
     that keeps `latency_target_ms` from what batches are seen to cost; `off` runs each request by
-    itself. `buckets`: bounds of text lengths in tokens; texts of one bucket batch together.
+    itself. `buckets`: bounds of lengths in tokens; texts of one bucket batch together, and so do
+    requests whose inputs are padded. `padding`: input -> what fills its free axis up to the longest
+    of its batch (outputs are cut back).
     `separate_shapes`: each input shape queues for itself (buckets imply it); without it a request
     of another shape closes the batch before it. `fair_tenants`: within a priority level, tenants
     are served in turn by tokens or rows (`preserve_ordering` has only one turn: arrival).
@@ -59,6 +61,7 @@ class BatchingConfig(Section):
     queue_policy: QueuePolicyConfig = QueuePolicyConfig()
     priority_queue_policy: dict[int, QueuePolicyConfig] = Field(default_factory=dict)
     buckets: tuple[int, ...] = ()
+    padding: dict[str, float] = Field(default_factory=dict)
     separate_shapes: bool = False
     fair_tenants: bool = True
 
@@ -72,6 +75,8 @@ class BatchingConfig(Section):
                 )
         if any(b < 1 for b in self.buckets) or list(self.buckets) != sorted(set(self.buckets)):
             raise ValueError(f"buckets must be positive and rise, got {list(self.buckets)}")
+        if self.padding and self.separate_shapes:
+            raise ValueError("padding and separate_shapes exclude each other")
         if self.latency_target_ms is not None and self.mode != "adaptive":
             raise ValueError(f"latency_target_ms needs mode: adaptive, not {self.mode}")
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from cluster.errors import ConfigError
 from cluster.processing.binary import decide
 from cluster.processing.classify import Classifier
 from cluster.processing.image import ImageReader
+from cluster.processing.padding import Padding
 from cluster.processing.pool import mean_pool
 from cluster.processing.signature_check import check_inputs
 from cluster.processing.text import IDS, MASK, TextReader, pad_together
@@ -30,8 +31,8 @@ from cluster.tensors import Array, Signature, TensorSpec
 class Prepared:
     """One request's rows as the artefact takes them; those of equal `shape_key` share a batch.
 
-    `length`: tokens of the longest row of a text (0: not a text), which padding can bring to that
-    of others.
+    `length`: tokens of the longest row of a text, or of the axis that is padded (0: neither), which
+    padding can bring to that of others.
     """
 
     arrays: dict[str, Array]
@@ -44,12 +45,18 @@ class Pipeline:
     """The processing of one model: `prepare` a request, `merge` requests, `finish` the batch.
 
     `prepare` may run in any number of threads while another computes. With `raw` the artefact's
-    own tensors are served and the card's processing is left out.
+    own tensors are served and the card's processing is left out. `pad_values`: see `Padding`.
 
     Raises: ConfigError for processing that does not fit the artefact, or whose files are missing.
     """
 
-    def __init__(self, card: ModelCard, folder: Path, raw: bool = False) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        folder: Path,
+        raw: bool = False,
+        pad_values: Mapping[str, float] | None = None,
+    ) -> None:
         self._is_batched = card.batched
         self._artefact = card.raw_signature()
         self.signature: Signature = self._artefact if raw else card.public_signature()
@@ -66,6 +73,7 @@ class Pipeline:
             )
         self._set_up_preprocess(folder)
         self._set_up_postprocess(folder)
+        self.padding = self._padding(pad_values) if pad_values else None
 
     def prepare(self, inputs: dict[str, Array]) -> Prepared:
         """One request, of one or many rows.
@@ -79,14 +87,16 @@ class Pipeline:
         if self._text is not None:
             tokens = self._text.read(inputs["text"].tolist())
             return Prepared(arrays=tokens, rows=rows, length=tokens[IDS].shape[1])
+        if self.padding is not None:
+            return Prepared(arrays=inputs, rows=rows, length=self.padding.length(inputs))
         free = 1 if self._is_batched else 0
         shapes = tuple(inputs[spec.name].shape[free:] for spec in self.signature.inputs)
         return Prepared(arrays=inputs, rows=rows, shape_key=shapes)
 
     @property
     def is_plain(self) -> bool:
-        """Whether inputs go to the engine as they come: nothing is decoded or tokenised."""
-        return self._image is None and self._text is None
+        """Whether inputs go to the engine as they come: nothing is decoded, tokenised or padded."""
+        return self._image is None and self._text is None and self.padding is None
 
     def merge(self, batch: Sequence[Prepared]) -> dict[str, Array]:
         """The requests' rows under each other, in order; texts padded to the longest.
@@ -102,6 +112,8 @@ class Pipeline:
             arrays = [prepared.arrays[name] for prepared in batch]
             if self._text is not None:
                 merged[name] = pad_together(arrays, self._text.pad_values[name])
+            elif self.padding is not None:
+                merged[name] = self.padding.merge(name, arrays)
             else:
                 merged[name] = np.concatenate(arrays)
         return merged
@@ -125,6 +137,15 @@ class Pipeline:
             case None:
                 found = outputs
         return {name: array for name, array in found.items() if name in wanted}
+
+    def _padding(self, values: Mapping[str, float]) -> Padding:
+        if self._pre is not None or self._post is not None or not self._is_batched:
+            raise ConfigError(
+                "batching.padding is for batched models that take their own tensors: texts are "
+                "padded by themselves, and postprocess would see the filling",
+                key="batching.padding",
+            )
+        return Padding(values, self.signature)
 
     def _set_up_preprocess(self, folder: Path) -> None:
         takes = self._artefact.inputs
