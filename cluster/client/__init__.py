@@ -5,6 +5,7 @@ from cluster.client.aio import AsyncClient, AsyncModel
 from cluster.client.client import Client
 from cluster.client.custom_operator import CustomOperator, custom_operator
 from cluster.client.ensemble import ModelEnsemble
+from cluster.client.measure.benchmark import benchmark
 from cluster.client.measure.monitor import InferenceMonitor, Metrics
 from cluster.client.measure.profiler import InferenceProfiler, Profile
 from cluster.client.measure.validation import validate_accuracy
@@ -27,6 +28,7 @@ __all__ = [
     "ModelEnsemble",
     "Profile",
     "Setting",
+    "benchmark",
     "custom_operator",
     "validate_accuracy",
 ]

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from cluster.client.client import Client
 from cluster.client.inputs import apart, groups, named_inputs, num_rows, together
-from cluster.client.model import Model
+from cluster.client.model import Model, checked_size
 from cluster.client.remote.backend import HttpBackend
 from cluster.client.remote.coding import JSON_LENGTH, decode_answer
 from cluster.client.remote.http import AsyncHttpServer
@@ -56,7 +56,7 @@ class AsyncModel:
             return await asyncio.to_thread(
                 self.sync.batch_predict, items, batch_size=batch_size, outputs=outputs
             )
-        size = self.sync.batch_size if batch_size is None else batch_size
+        size = self.sync.batch_size if batch_size is None else checked_size(batch_size)
         calls = [named_inputs(item, {}, self.signature) for item in items]
         is_batched = self.sync.backend.is_batched
         chosen = groups(calls, size, is_batched=is_batched)

@@ -112,7 +112,7 @@ class Model:
         Rows of equal shapes are computed together, at most `batch_size` (see `set_batch_size`) at
         once.
         """
-        size = self._batch_size if batch_size is None else _checked_size(batch_size)
+        size = self._batch_size if batch_size is None else checked_size(batch_size)
         calls = [named_inputs(item, {}, self.signature) for item in items]
         found: list[dict[str, Array]] = [{} for _ in calls]
         is_batched = self.backend.is_batched
@@ -226,7 +226,7 @@ class Model:
 
     def set_batch_size(self, batch_size: int) -> None:
         """Rows that `batch_predict` computes at once from now on."""
-        self._batch_size = _checked_size(batch_size)
+        self._batch_size = checked_size(batch_size)
 
     def is_optimized(self) -> bool:
         """Whether a recipe of the toolchain made what runs here.
@@ -328,7 +328,7 @@ class Model:
             raise EngineFailed(f"model {self.name!r} was unloaded")
 
 
-def _checked_size(size: int) -> int:
+def checked_size(size: int) -> int:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise InvalidRequest(f"batch_size is {size!r}; allowed: whole numbers from 1 on")
     return size

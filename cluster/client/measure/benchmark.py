@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.client.backend import Backend
 from cluster.client.measure.samples import sample_row
@@ -12,8 +12,18 @@ from cluster.errors import ConfigError
 from cluster.optimization.measure.benchmark import batch_of
 from cluster.optimization.measure.timing import interleave
 
+if TYPE_CHECKING:
+    from cluster.client.model import Model
+
 GAIN = 1.05
 """A larger batch must give at least so much more throughput; an A/A pair differs by 3 %."""
+
+
+def benchmark(
+    model: Model, batch_sizes: Sequence[int] = (1,), *, data: Any = None, num_rounds: int = 10
+) -> tuple[BatchFigure, ...]:
+    """As `Model.benchmark`."""
+    return model.benchmark(batch_sizes, data=data, num_rounds=num_rounds)
 
 
 def run_benchmark(
