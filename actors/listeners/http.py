@@ -42,6 +42,7 @@ class HttpListener:
             sock=self._shared.socket.dup(),
             backlog=2048,
             ssl=self._tls,
+            ssl_handshake_timeout=self._limits.header_timeout_s if self._tls else None,
         )
 
     @property

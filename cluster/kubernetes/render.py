@@ -36,7 +36,13 @@ def serve_config(content: Document, *, store: str, source: str) -> str:
             key="applications",
         )
     args = ours[0].setdefault("args", {})
-    check_section(args, SquadronConfig, source=source)
+    config = check_section(args, SquadronConfig, source=source)
+    if config.server.tls is not None:
+        raise ConfigError(
+            f"{source}: server.tls: KubeRay's readiness probe and Serve's ingress speak plain HTTP "
+            "in the pod; allowed: no server.tls, and TLS at the gateway",
+            key="server.tls",
+        )
     server = args.setdefault("server", {})
     for door, port in zip(DOORS, (8000, 8001, 8002), strict=True):
         server[door] = {"port": port, **server.get(door, {}), "host": EVERYWHERE}

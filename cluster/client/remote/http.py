@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from typing import Any
 
@@ -15,7 +16,7 @@ from cluster.client.remote.coding import Body, error_of, seconds_of
 from cluster.client.remote.retry import Retry
 from cluster.client.remote.settings import ServerSettings
 from cluster.client.remote.shared_inputs import SharedInputs
-from cluster.errors import DeadlineExceeded, NoReadyReplica, SquadronError
+from cluster.errors import ConfigError, DeadlineExceeded, NoReadyReplica, SquadronError
 
 
 def client_options(settings: ServerSettings) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def client_options(settings: ServerSettings) -> dict[str, Any]:
             max_connections=settings.max_connections,
             max_keepalive_connections=settings.max_connections,
         ),
-        "verify": settings.verify,
+        "verify": _trusted(settings.verify),
         # A proxy of the environment is not meant for a server that was named by address.
         "trust_env": False,
     }
@@ -147,3 +148,18 @@ def _unreached(settings: ServerSettings, failure: httpx.TransportError | None) -
             f"{settings.url}: no answer within {settings.timeout_s:g} s ({type(failure).__name__})"
         )
     return NoReadyReplica(f"{settings.url}: cannot be reached: {said}", url=settings.url)
+
+
+def _trusted(verify: bool | str) -> bool | ssl.SSLContext:
+    """Raises: ConfigError for a file that holds no authority's certificates."""
+    if isinstance(verify, bool):
+        return verify
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError as error:  # ssl's own errors are among them
+        raise ConfigError(
+            f"verify is {verify!r}: {error.strerror or error}; allowed: True, False, a PEM file of "
+            "authorities",
+            key="verify",
+            value=verify,
+        ) from None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from pathlib import Path
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 
 from actors.access.tls import ServerTls
+from cluster.client import Client
 from cluster.config.security.tls import TlsConfig
-from cluster.errors import ConfigError
+from cluster.errors import ConfigError, Forbidden, SquadronError, Unauthorized
 from cluster.protocols.grpc_schema import SERVICE
 from tests.actors.access.authority import Authority, serial_of
-from tests.actors.access.keyed import ENTRIES, Listening, bearer, listening
+from tests.actors.access.keyed import ENTRIES, Listening, bearer, key, listening
 from tests.actors.listeners.doors import SUM, simple_body
 
 INFER = "/v2/models/simple/infer"
@@ -165,6 +168,47 @@ async def test_an_authority_that_was_taken_away_lets_nobody_in(tmp_path: Path) -
         assert (await allowed(before), await allowed(after)) == (bad, good)
 
 
+async def test_a_handshake_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    tls = section(Authority(tmp_path / "ca").sign("server"))
+    limits = {"header_timeout_s": 0.2}
+    async with listening(tmp_path / "door", (), tls=tls, limits=limits) as door:
+        host, _, port = door.http.removeprefix("https://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"\x16\x03\x01")  # the first bytes of a TLS record, and no more
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_the_sdk_s_key_and_authority_are_heeded(tmp_path: Path) -> None:
+    ca = Authority(tmp_path / "ca")
+    tls = section(ca.sign("server"))
+    rows = {name: np.arange(16, dtype=np.int32)[None] for name in ("INPUT0", "INPUT1")}
+    async with listening(tmp_path / "door", ENTRIES, tls=tls) as door:
+
+        def asked(name: str, verify: bool | str, url: str = door.http) -> list[int]:
+            with Client(url, api_key=key(name), verify=verify, retries=0) as client:
+                answer = client.load_model("simple").predict(rows)
+                found: list[int] = answer["OUTPUT0"].ravel().tolist()
+                return found
+
+        answers = [
+            await asyncio.to_thread(asked, "own", str(ca.file), url)
+            for url in (door.http, f"grpcs://{door.grpc}")
+        ]
+        for name, verify, error in (
+            ("expired", str(ca.file), Unauthorized),
+            ("other", str(ca.file), Forbidden),
+            ("own", True, SquadronError),
+            ("own", str(tmp_path / "none.pem"), ConfigError),
+            ("own", tls["key"], ConfigError),
+        ):
+            with pytest.raises(error):
+                await asyncio.to_thread(asked, name, verify)
+
+    assert answers == [[2 * number for number in range(16)]] * 2
+
+
 async def test_old_protocol_versions_are_refused(tmp_path: Path) -> None:
     ca = Authority(tmp_path / "ca")
     found = ServerTls(TlsConfig.model_validate(section(ca.sign("server"))))
@@ -193,6 +237,4 @@ async def test_mistakes_name_the_key_and_the_file(tmp_path: Path) -> None:
 
 
 async def _serial(door: Listening) -> int:
-    import asyncio
-
     return await asyncio.to_thread(serial_at, door)

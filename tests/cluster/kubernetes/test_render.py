@@ -34,6 +34,15 @@ def test_a_wrong_config_is_not_rendered() -> None:
         serve_config({"applications": []}, store="/models", source="empty.yaml")
 
 
+def test_tls_in_the_pod_is_not_rendered_for_the_probes_speak_none() -> None:
+    content = read_mapping(PROD)
+    args = content["applications"][0]["args"]  # type: ignore[index]
+    args["server"]["tls"] = {"cert": "server.pem", "key": "server.key"}
+
+    with pytest.raises(ConfigError, match=r"server\.tls: .*TLS at the gateway"):
+        serve_config(content, store="/models", source="prod")
+
+
 def test_a_manifest_takes_a_new_config_and_keeps_everything_else() -> None:
     manifest = "spec:\n  serveConfigV2: |\n    old: 1\n    two: 2\n  rayClusterConfig: {}\n"
 
