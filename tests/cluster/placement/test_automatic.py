@@ -81,7 +81,7 @@ def test_slices_that_were_asked_for_are_in_the_plan() -> None:
 
 
 def test_what_no_shape_holds_is_refused_saying_what_is_short() -> None:
-    with pytest.raises(ConfigError, match="needs 2 more devices of 150.0 MiB"):
+    with pytest.raises(ConfigError, match=r"needs 2 more devices of 150\.0 MiB"):
         chosen(ground(devices=6, memory_mb=150), facts())
 
 

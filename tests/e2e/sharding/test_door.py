@@ -117,9 +117,10 @@ def test_an_open_placement_is_decided_by_the_planner_which_says_why(sharded: Run
 
 def test_the_running_cluster_is_a_topology_to_plan_for(sharded: Running) -> None:
     program = Path(sys.executable).with_name("squadron")
+    cluster = ["--topology", "ray", "--address", gcs_address(sharded)]
+    options = ["--config", "serve_configs/sharded.yaml", "--calls", "200", "--json"]
     done = subprocess.run(
-        [program, "plan", "--topology", "ray", "--address", gcs_address(sharded), "--json"]
-        + ["--config", "serve_configs/sharded.yaml", "--calls", "200"],
+        [program, "plan", *cluster, *options],
         capture_output=True,
         text=True,
         timeout=200,
