@@ -19,6 +19,7 @@ from cluster.engines.sharded.options import dtype_option
 from cluster.errors import ConfigError
 from cluster.placement.automatic import choose, is_open
 from cluster.placement.estimates.described import described
+from cluster.placement.estimates.layers import of_layers
 from cluster.placement.partition import LayeredModel, Layout, lay_out
 from cluster.placement.search.facts import Demand
 from cluster.simulation.cluster.fast import FastSimulator
@@ -84,8 +85,11 @@ def _planned(
     if not demand.bits and origin.card.format == "huggingface":
         # Of the data type that is computed in, not of the one in the files.
         demand = demand.model_copy(update={"bits": 32 if dtype == "float32" else 16})
-    told = described(name, demand)
-    facts = told or facts_of_artefact(name, origin.card, origin.folder, demand)
+    facts = described(name, demand)
+    if facts is None and origin.card.format == "torch_export":
+        facts = of_layers(name, layered_model(origin.card, origin.folder))
+    if facts is None:
+        facts = facts_of_artefact(name, origin.card, origin.folder, demand)
     topology = observed(measure=False).to_topology()
 
     def evaluate_for(demands: tuple[Demand, ...]) -> FastSimulator:
@@ -153,8 +157,8 @@ def _end_process(reason: str) -> None:
 
 
 def _check_card(card: ModelCard, variant: VariantConfig) -> None:
-    if card.format == "onnx" and variant.options:
+    if card.format in ("onnx", "torch_export") and variant.options:
         name = next(iter(variant.options))
         raise ConfigError(
-            f"a cut ONNX graph takes no options, got {name!r}", key=f"options.{name}", value=name
+            f"a cut graph takes no options, got {name!r}", key=f"options.{name}", value=name
         )

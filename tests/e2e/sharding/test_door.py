@@ -37,7 +37,10 @@ def sharded(
     told = variants["smollm2-pipeline2"]
     variants["smollm2-writer2"] = {**told, "options": {"task": "generate"}}
     whole = variants["lite0-single"]
-    variants["lite0-auto"] = {**whole, "placement": {"strategy": "auto", "max_memory_mb": 16}}
+    # Ray reserves little for it: the others take nearly all of two cores.
+    left_open = {"strategy": "auto", "max_memory_mb": 16, "num_cpus": 0.01}
+    resources = {"num_cpus": 0.01}
+    variants["lite0-auto"] = {**whole, "placement": left_open, "resources": resources}
     folder = tmp_path_factory.mktemp("doors")
     (folder / "run").mkdir()
     file = folder / "sharded.yaml"
