@@ -120,7 +120,7 @@ class PlacementConfig(Section):
             )
         if self.shards and self.strategy != "tensor" and self.shards % self.tensor:
             raise ValueError(f"shards ({self.shards}) is no multiple of tensor ({self.tensor})")
-        if self.strategy != "auto" and "demand" in self.model_fields_set:
+        if self.strategy != "auto" and self.demand != PlannedModelConfig():
             raise ValueError(f"demand is what auto plans for; strategy is {self.strategy}")
         if self.devices and self.shard_map:
             raise ValueError("devices and shard_map both say where shards go: give one of them")
