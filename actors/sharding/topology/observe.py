@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import socket
+import sys
 from itertools import combinations
 from typing import Any
 
@@ -116,11 +118,23 @@ def _name(node: dict[str, Any]) -> str:
     return f"{node['NodeManagerHostname']}-{node['NodeID'][:6]}"
 
 
+def _check_address(address: str) -> None:
+    """Ray itself tries for minutes where nothing listens."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        sys.exit(f"nothing answers at {address}: {error}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", default="auto")
     parser.add_argument("--no-measure", action="store_true")
     given = parser.parse_args()
+    _check_address(given.address)
     ray.init(address=given.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         found = observed(measure=not given.no_measure)
