@@ -9,6 +9,7 @@ import actors.own_package  # isort: skip  (before the first import of `cluster`)
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -59,12 +60,14 @@ def _bound(config: SquadronConfig) -> Application:
         facts[name] = facts_of(name, variant, origin)
         if isinstance(origin, Origin) and not facts[name].unavailable:
             origins[name] = origin
-    table = build_table(config, facts)
     server = with_whole_paths(config.server)
     limits = server.limits
     setups = {
         name: replica_setup(name, config.variants[name], origin) for name, origin in origins.items()
     }
+    for name, replica in setups.items():
+        facts[name] = replace(facts[name], placement=replica.placement_reason)
+    table = build_table(config, facts)
     replicas = [
         bind_replica(setup, config.variants[name], limits.default_timeout_s)
         for name, setup in setups.items()

@@ -25,6 +25,7 @@ CONSISTENT_HASHING = "ray.serve.experimental.consistent_hash_router:ConsistentHa
 
 
 def replica_setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaSetup:
+    sharding, reason = sharding_of(name, variant, origin)
     return ReplicaSetup(
         variant=name,
         card=origin.card,
@@ -37,7 +38,8 @@ def replica_setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaS
         limits=variant.limits,
         sequences=variant.sequences,
         llm=variant.llm,
-        sharding=sharding_of(name, variant, origin),
+        sharding=sharding,
+        placement_reason=reason,
         options=dict(variant.options),
     )
 

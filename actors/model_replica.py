@@ -54,6 +54,7 @@ class ReplicaSetup:
     sequences: SequencesConfig | None = None
     llm: LanguageConfig | None = None
     sharding: Sharding | None = None
+    placement_reason: str = ""
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
 
 

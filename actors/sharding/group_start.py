@@ -23,6 +23,7 @@ from actors.sharding.control import (
     Refused,
     Setup,
 )
+from actors.sharding.devices import backend_of
 from actors.sharding.links import Hello, Listener, dial
 from actors.sharding.starters import WorkerStarter
 from cluster.config.model_card import ModelCard
@@ -105,7 +106,10 @@ def _join(
     for shard, control in zip(shards, controls, strict=True):
         control.send(_told(setup, shard, needs_group=needs_group, host=starter.host))
     listening: list[Listening] = [control.receive(Listening) for control in controls]
-    on_cuda = all(shard.device.startswith("cuda") for shard in shards)
+    firsts = [
+        next(other.rank for other in shards if starter.is_same_node(shard.rank, other.rank))
+        for shard in shards
+    ]
     store_host = "127.0.0.1" if starter.host is None else _host_of(listening[0].address)
     peers = Peers(
         addresses=(*[found.address for found in listening], listener.address),
@@ -113,7 +117,7 @@ def _join(
         world_size=len(shards),
         store_host=store_host,
         store_port=listening[0].store_port,
-        backend="nccl" if on_cuda else "gloo",
+        backend=backend_of([shard.device for shard in shards], firsts),
     )
     for control in controls:
         control.send(peers)

@@ -9,13 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
 from cluster.engines.engine import Engine
 from cluster.engines.sharded.layers import layered_model, stage_artefacts
 from cluster.engines.sharded.options import dtype_option
 from cluster.errors import ConfigError
+from cluster.placement.automatic import choose, is_open
+from cluster.placement.estimates.described import described
+from cluster.placement.estimates.layers import of_layers
 from cluster.placement.partition import LayeredModel, Layout, lay_out
+from cluster.placement.search.facts import Demand
+from cluster.simulation.cluster.fast import FastSimulator
+from cluster.simulation.cluster.trace import draw_trace
 
 if TYPE_CHECKING:
     from actors.model_replica import ReplicaSetup
@@ -24,10 +32,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("squadron.shard")
 
+CALLS = 10_000
+"""Of the simulated trace that shapes are compared on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sharding:
-    """A placement that was checked against its model."""
+    """A placement that was checked against its model, and why it is this one."""
 
     placement: PlacementConfig
     layout: Layout
@@ -35,21 +46,61 @@ class Sharding:
     dtype: str
 
 
-def sharding_of(name: str, variant: VariantConfig, origin: Origin) -> Sharding | None:
-    """None for a variant whose replica is one process.
+def sharding_of(name: str, variant: VariantConfig, origin: Origin) -> tuple[Sharding | None, str]:
+    """None for a variant whose replica is one process; and the reason of what was decided.
 
     Raises: ConfigError naming variant, layer and device.
     """
-    if not variant.placement.is_sharded:
-        return None
+    placement = variant.placement
+    if not placement.is_sharded:
+        return None, ""
     try:
         _check_card(origin.card, variant)
         dtype = dtype_option(dict(variant.options))
+        reason = ""
+        if is_open(placement):
+            placement, reason = _planned(name, variant, origin, dtype)
+            logger.info("variants.%s: %s", name, reason)
+            if not placement.is_sharded:
+                return None, reason
         model = layered_model(origin.card, origin.folder, dtype)
-        layout = lay_out(variant.placement, model)
+        layout = lay_out(placement, model)
     except ConfigError as error:
         raise ConfigError(f"variants.{name}: {error.message}", **error.details) from None
-    return Sharding(placement=variant.placement, layout=layout, model=model, dtype=dtype)
+    if not reason:
+        reason = layout.reason
+    elif placement.strategy == "auto":
+        reason = f"{reason}; {layout.reason}"
+    return Sharding(placement=placement, layout=layout, model=model, dtype=dtype), reason
+
+
+def _planned(
+    name: str, variant: VariantConfig, origin: Origin, dtype: str
+) -> tuple[PlacementConfig, str]:
+    """What the planner makes of `auto` on the nodes that are there now."""
+    from actors.sharding.topology.observe import observed
+    from cluster.optimization.facts.variant import facts_of_artefact
+
+    demand = variant.placement.demand
+    if not demand.bits and origin.card.format == "huggingface":
+        # Of the data type that is computed in, not of the one in the files.
+        demand = demand.model_copy(update={"bits": 32 if dtype == "float32" else 16})
+    facts = described(name, demand)
+    if facts is None and origin.card.format == "torch_export":
+        facts = of_layers(name, layered_model(origin.card, origin.folder))
+    if facts is None:
+        facts = facts_of_artefact(name, origin.card, origin.folder, demand)
+    topology = observed(measure=False).to_topology()
+
+    def evaluate_for(demands: tuple[Demand, ...]) -> FastSimulator:
+        seconds = CALLS / max(demand.rate_per_s, 1e-6)
+        trace = draw_trace(demands, seconds=seconds, random=np.random.default_rng(0))
+        return FastSimulator(trace, request_s=topology.request_s)
+
+    # Where replicas come and go, each is planned for itself.
+    replicas = 1 if variant.autoscaling else max(1, variant.replicas)
+    chosen = choose(name, variant.placement, facts, topology, evaluate_for, replicas=replicas)
+    return chosen.config, chosen.reason
 
 
 def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
@@ -106,8 +157,8 @@ def _end_process(reason: str) -> None:
 
 
 def _check_card(card: ModelCard, variant: VariantConfig) -> None:
-    if card.format == "onnx" and variant.options:
+    if card.format in ("onnx", "torch_export") and variant.options:
         name = next(iter(variant.options))
         raise ConfigError(
-            f"a cut ONNX graph takes no options, got {name!r}", key=f"options.{name}", value=name
+            f"a cut graph takes no options, got {name!r}", key=f"options.{name}", value=name
         )

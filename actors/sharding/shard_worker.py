@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import setproctitle
 
 from actors.process_limits import ProcessGuard
@@ -38,6 +39,7 @@ from actors.sharding.control import (
     Setup,
     resident_bytes,
 )
+from actors.sharding.devices import own_device
 from actors.sharding.links import Hello, Listener, dial
 from cluster.config.model_card import ModelCard
 from cluster.config.variant import ProcessLimits
@@ -64,6 +66,7 @@ def serve_shard(
     """Returns, or ends the process, when the group is over."""
     control = Control(dial(address, Hello(token=token, rank=rank, what="control")))
     setup: Setup = control.receive(Setup)
+    setup = msgspec.structs.replace(setup, device=own_device(setup.device, os.environ))
     set_title(setup.title)
     listener = Listener(token, setup.host)
     try:
@@ -199,6 +202,10 @@ class _Groups:
 
         if setup.host is None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        if setup.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.set_device(setup.device)
         if store is None:
             store = TCPStore(peers.store_host, peers.store_port, is_master=False)
         dist.init_process_group(

@@ -164,7 +164,7 @@ def explain(
     as_json: AsJson = False,
     watch: Watch = False,
 ) -> None:
-    """What was decided and why: traffic, verdicts, scaling.
+    """What was decided and why: placements, traffic, verdicts, scaling.
 
     Example: squadron explain photo-classifier
     """
@@ -172,13 +172,21 @@ def explain(
     def found() -> Any:
         events = ask(url, "GET", "events")
         decisions = ask(url, "GET", "autoscaling")
+        placed = [each for each in ask(url, "GET", "variants") if each.get("placement")]
         return {
+            "placements": [
+                {"variant": each["name"], "reason": each["placement"]}
+                for each in placed
+                if name in ("", each["name"])
+            ],
             "events": [each for each in events if name in ("", each["subject"])],
             "autoscaling": [each for each in decisions if name in ("", each.get("variant"))],
         }
 
     def drawn(value: Any) -> RenderableType:
         table = _table("when", "what", "of", "why")
+        for each in value["placements"]:
+            table.add_row("at start", "placement", each["variant"], each["reason"])
         for event in value["events"]:
             table.add_row(_clock(event), event["kind"], event["subject"], event["reason"])
         for decision in value["autoscaling"]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from cluster.config.device import parse_device
+from cluster.config.planning.demand import PlannedModelConfig
 from cluster.config.section import Section
 from cluster.errors import ConfigError
 
@@ -35,8 +36,8 @@ class PlacementConfig(Section):
     """`strategy`: `single` (one process, the default), `data` (whole copies: `replicas`), `layer`
     (runs of layers in several processes, one request at a time; `model` is another name of it),
     `pipeline` (the same cut with `micro_batches` in flight), `tensor` (every layer cut by columns
-    and rows), `auto` (the fewest shards that fit in `max_memory_mb` each). `parallelism` is another
-    name of `strategy`.
+    and rows), `auto` (what the planner finds on the nodes there are for `demand`, each device
+    holding at most `max_memory_mb`). `parallelism` is another name of `strategy`.
 
     `shards` counts the processes of a replica; `tensor` of them share each stage of a `pipeline`
     or `layer` placement. `shard_map` writes the cut by hand: `layers.0-5` or `layer_0_to_5` ->
@@ -63,6 +64,7 @@ class PlacementConfig(Section):
     step_timeout_s: float = Field(default=60.0, gt=0)
     start_timeout_s: float = Field(default=300.0, gt=0)
     num_cpus: float = Field(default=0.1, ge=0)
+    demand: PlannedModelConfig = PlannedModelConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -118,6 +120,8 @@ class PlacementConfig(Section):
             )
         if self.shards and self.strategy != "tensor" and self.shards % self.tensor:
             raise ValueError(f"shards ({self.shards}) is no multiple of tensor ({self.tensor})")
+        if self.strategy != "auto" and self.demand != PlannedModelConfig():
+            raise ValueError(f"demand is what auto plans for; strategy is {self.strategy}")
         if self.devices and self.shard_map:
             raise ValueError("devices and shard_map both say where shards go: give one of them")
         if self.devices and self.shards and len(self.devices) != self.shards:

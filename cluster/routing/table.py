@@ -37,7 +37,7 @@ class VariantFacts:
     `is_colocated`: the doors hold it themselves. `is_decoupled`: a request has any number of
     responses. `fingerprint`: equal ones compute the same.
     `is_language`: it generates text, with `adapters` and (0: unknown) a bound of its length.
-    `tokenizer`: the file of a text model's tokenizer.
+    `tokenizer`: the file of a text model's tokenizer. `placement`: why its replicas are cut so.
     """
 
     version: str
@@ -55,6 +55,7 @@ class VariantFacts:
     adapters: tuple[str, ...] = ()
     max_model_len: int = 0
     tokenizer: str = ""
+    placement: str = ""
 
     @property
     def class_names(self) -> tuple[bytes, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -14,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
+from cluster.config.model_card import ModelCard
 from cluster.config.store import ModelStore, default_root
 from cluster.engines.engine import EngineSetup
 from cluster.engines.table import make_engine
@@ -56,11 +59,12 @@ def _rows(count: int, tokens: int) -> Array:
     return np.random.default_rng(0).integers(0, 8000, (count, tokens))
 
 
-def pipeline_over_layer(store: ModelStore, pairs: int, rows: int, tokens: int) -> None:
-    """The same cut: rows one after the other, and with 8 of them in flight."""
-    card, folder = store.card("smollm2-135m"), store.folder("smollm2-135m")
+def pipeline_over_layer(
+    card: ModelCard, folder: Path, cut: dict[str, str], pairs: int, rows: int, tokens: int
+) -> None:
+    """The same cut: rows one after the other, and with 8 of them in flight. The seconds of the
+    processor say what the ratio would be with nobody else on the cores."""
     ids = _rows(rows, tokens)
-    cut = {"layers.0-18": "cpu", "layers.19-29": "cpu"}
     with (
         group(card, folder, strategy="layer", shard_map=cut) as (layer, _),
         group(card, folder, strategy="pipeline", shard_map=cut, micro_batches=rows) as (pipe, _),
@@ -74,7 +78,25 @@ def pipeline_over_layer(store: ModelStore, pairs: int, rows: int, tokens: int) -
             pipe.infer({"input_ids": ids})
 
         found = compare(one_at_a_time, in_flight, pairs)
-    print(json.dumps({"what": "layer / pipeline, 8 in flight (goal 1.7)", **found}), flush=True)
+        alone = _processor_s(layer.pids, one_at_a_time)
+        abreast = _processor_s(pipe.pids, in_flight)
+    told = {
+        "what": f"layer / pipeline, 8 in flight, {card.name} (goal 1.7)",
+        **found,
+        "processor_s": {"layer": alone, "pipeline": abreast},
+        "bound": round(sum(alone) / max(*abreast[1:], sum(abreast) / 2), 3),
+        "load": round(os.getloadavg()[0], 1),
+    }
+    print(json.dumps(told), flush=True)
+
+
+def _processor_s(pids: tuple[int, ...], run: Callable[[], None]) -> list[float]:
+    """Of this process and of each shard's, for one run."""
+    processes = [psutil.Process(pid) for pid in (os.getpid(), *pids)]
+    before = [sum(process.cpu_times()[:2]) for process in processes]
+    run()
+    after = [sum(process.cpu_times()[:2]) for process in processes]
+    return [round(end - begin, 2) for begin, end in zip(before, after, strict=True)]
 
 
 def one_shard_over_plain(store: ModelStore, pairs: int, tokens: int) -> None:
@@ -104,7 +126,7 @@ def _drop(_: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=["pipeline", "plain", "tensor"])
+    parser.add_argument("what", nargs="*", default=["pipeline", "llama", "plain", "tensor"])
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--rows", type=int, default=4 * IN_FLIGHT)
     parser.add_argument("--tokens", type=int, default=64)
@@ -113,7 +135,17 @@ def main() -> None:
     torch.set_num_threads(1)
     store = ModelStore(default_root().resolve())
     if "pipeline" in given.what:
-        pipeline_over_layer(store, given.pairs, given.rows, given.tokens)
+        name = "smollm2-135m"
+        cut = {"layers.0-18": "cpu", "layers.19-29": "cpu"}
+        pipeline_over_layer(
+            store.card(name), store.folder(name), cut, given.pairs, given.rows, given.tokens
+        )
+    if "llama" in given.what:
+        # Its vocabulary is small: the answers of 12 MB a row are out of the picture.
+        with tempfile.TemporaryDirectory() as folder:
+            card = write(Path(folder), hidden=1024, inner=4096, num_layers=12)
+            cut = {"layers.0-5": "cpu", "layers.6-11": "cpu"}
+            pipeline_over_layer(card, Path(folder), cut, given.pairs, given.rows, given.tokens)
     if "plain" in given.what:
         one_shard_over_plain(store, given.pairs, given.tokens)
     if "tensor" in given.what:

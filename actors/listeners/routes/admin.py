@@ -122,6 +122,7 @@ class AdminRoutes:
                     "backend": route.facts.backend,
                     "replicas": route.num_replicas,
                     "is_colocated": route.facts.is_colocated,
+                    "placement": route.facts.placement,
                 }
             case ExperimentRoute() as route:
                 return {**found, "kind": "experiment", "weights": route.weights}

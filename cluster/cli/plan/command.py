@@ -15,8 +15,8 @@ from rich.progress import Progress, TaskID
 
 from cluster.cli.plan.machine import as_json, shortage_as_json
 from cluster.cli.plan.picture import show
+from cluster.cli.plan.running import RUNNING, running_topology
 from cluster.cli.plan.svg import svg
-from cluster.config.planning.demand import PlannedModelConfig
 from cluster.config.planning.topology import TopologyFile
 from cluster.config.serve_file import read_serve_file
 from cluster.config.store import ModelStore
@@ -36,7 +36,11 @@ QUIET_S = 2.0
 
 def plan(
     topology: Annotated[
-        Path, typer.Option(help="Nodes, devices, links, and what models are asked for.")
+        Path,
+        typer.Option(
+            help="Nodes, devices, links, and what models are asked for; `ray` measures those of "
+            "the running Ray cluster."
+        ),
     ],
     config: Annotated[
         Path | None, typer.Option(help="A Serve config file: its variants are planned.")
@@ -48,14 +52,18 @@ def plan(
     measure: Annotated[
         bool, typer.Option("--measure", help="Time each variant on this machine's CPU first.")
     ] = False,
+    address: Annotated[str, typer.Option(help="Of the Ray cluster (--topology ray).")] = "auto",
 ) -> None:
     """Plan placements: which devices share a model or a copy of it, what each holds, and why.
 
     Attainments are simulated. Exit code 2 says that not every model has a place, and what is short.
 
     Example: squadron plan --topology serve_configs/topologies/eight_gpus.yaml
+
+    Example: squadron plan --topology ray --config serve_configs/sharded.yaml
     """
-    told = read_section(topology, TopologyFile)
+    is_running = str(topology) == RUNNING
+    told = running_topology(address) if is_running else read_section(topology, TopologyFile)
     demands = _demands(told, config, topology, measure=measure)
     ground = told.to_topology()
     rate = sum(demand.rate_per_s for demand in demands)
@@ -117,7 +125,7 @@ def _demands(
     store = ModelStore(Path(ours.store.path))
     demands: list[Demand] = []
     for name, variant in ours.variants.items():
-        planned = told.models.get(name, PlannedModelConfig())
+        planned = told.models.get(name, variant.placement.demand)
         facts = facts_of(name, variant, planned, store)
         if measure and variant.source is not None and not planned.measured_ms:
             facts = measured(facts, name, variant, store)

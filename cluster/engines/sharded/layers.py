@@ -25,18 +25,28 @@ def layered_model(card: ModelCard, folder: Path, dtype: str = "float32") -> Laye
             from cluster.engines.sharded.onnx_cut import segments
 
             return segments(folder / card.artefact)[0]
+        case "torch_export":
+            from cluster.engines.sharded.exported.cut import segments as exported_segments
+
+            return exported_segments(folder / card.artefact)
         case other:
             raise refuse_format(other)
 
 
 def stage_artefacts(card: ModelCard, folder: Path, layout: Layout) -> tuple[str, ...]:
     """The file of each stage, for a model that is cut into files; else nothing."""
-    if card.format != "onnx":
-        return ()
-    from cluster.engines.sharded.onnx_cut import stage_files
-
     runs = [layout.stage(index)[0].layers for index in range(layout.num_stages)]
-    return stage_files(folder / card.artefact, runs)
+    match card.format:
+        case "onnx":
+            from cluster.engines.sharded.onnx_cut import stage_files
+
+            return stage_files(folder / card.artefact, runs)
+        case "torch_export":
+            from cluster.engines.sharded.exported.cut import stage_files as exported_stage_files
+
+            return exported_stage_files(folder / card.artefact, runs)
+        case _:
+            return ()
 
 
 def check_onnx() -> None:

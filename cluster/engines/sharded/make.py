@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster.engines.sharded.part import Part, PartSetup
 from cluster.errors import ConfigError
 
-SHARDED_FORMATS = ("huggingface", "onnx")
+SHARDED_FORMATS = ("huggingface", "onnx", "torch_export")
 
 
 def make_part(setup: PartSetup) -> Part:
@@ -19,6 +19,10 @@ def make_part(setup: PartSetup) -> Part:
             from cluster.engines.sharded.onnx_part import OnnxPart
 
             return OnnxPart(setup)
+        case "torch_export":
+            from cluster.engines.sharded.exported.part import ExportedPart
+
+            return ExportedPart(setup)
         case other:
             raise refuse_format(other)
 

@@ -48,8 +48,8 @@ class _Stream:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._coming: dict[int, Future[Loaded]] = {}
         # On a GPU the weights wait in host memory; on a CPU in the files' page cache.
-        is_cuda = next(iter(read(first)))[2].device.type == "cuda"
-        self._read = _from_host(read) if is_cuda else read
+        device = next(iter(read(first)))[2].device
+        self._read = _from_host(read, device) if device.type == "cuda" else read
         for index in range(first, len(layers)):
             layers[index].register_forward_pre_hook(self._bring_in(index))
             layers[index].register_forward_hook(self._let_go(index))
@@ -81,10 +81,10 @@ def _put(loaded: Loaded) -> None:
         module._parameters[name] = value
 
 
-def _from_host(read: ReadLayer) -> ReadLayer:
+def _from_host(read: ReadLayer, device: torch.device) -> ReadLayer:
     """Reads each layer's file once; afterwards its pinned copy is sent to the GPU."""
     kept: dict[int, Loaded] = {}
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def read_again(index: int) -> Loaded:
         if index not in kept:
@@ -94,10 +94,13 @@ def _from_host(read: ReadLayer) -> ReadLayer:
             ]
         with torch.cuda.stream(stream):
             sent: Loaded = [
-                (m, n, nn.Parameter(v.to("cuda", non_blocking=True), requires_grad=False))
+                (m, n, nn.Parameter(v.to(device, non_blocking=True), requires_grad=False))
                 for m, n, v in kept[index]
             ]
         stream.synchronize()
+        for _, _, value in sent:
+            # Let go while kernels that read it are under way, its memory must wait for them.
+            value.record_stream(torch.cuda.default_stream(device))
         return sent
 
     return read_again

@@ -1,15 +1,12 @@
 """An ONNX graph cut where one tensor is all that goes on: each stage a model of its own.
 
-Run as a program it writes the stages' files: the whole graph with its weights is then held by a
-process that ends before any shard starts.
+Run as a program it writes the stages' files.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,10 +18,8 @@ import onnx
 import onnxruntime as ort
 from onnx.utils import Extractor
 
-from cluster.errors import ConfigError
+from cluster.engines.sharded.stages import cut_into_files
 from cluster.placement.partition import LayeredModel
-
-CUT_TIMEOUT_S = 240.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,26 +87,7 @@ def segments(file: Path) -> tuple[LayeredModel, tuple[Cut, ...]]:
 
 
 def stage_files(file: Path, runs: Sequence[range]) -> tuple[str, ...]:
-    """The files of the stages, cut by a process of its own unless they are there already.
-
-    They lie beside the artefact, or in a private folder where that cannot be written.
-    """
-    folder = _folder(file, runs)
-    paths = tuple(folder / f"stage-{index}.onnx" for index in range(len(runs)))
-    if not all(path.is_file() for path in paths):
-        told = json.dumps([[run.start, run.stop] for run in runs])
-        program = [sys.executable, "-m", "cluster.engines.sharded.onnx_cut"]
-        done = subprocess.run(
-            [*program, str(file), str(folder), told],
-            capture_output=True,
-            text=True,
-            timeout=CUT_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise ConfigError(f"{file}: cannot be cut: {said}", file=str(file), key="placement")
-    return tuple(str(path) for path in paths)
+    return cut_into_files(file, runs, program=__spec__.name, suffix=".onnx")
 
 
 def write_stages(file: Path, folder: Path, runs: Sequence[range]) -> None:
@@ -129,19 +105,6 @@ def write_stages(file: Path, folder: Path, runs: Sequence[range]) -> None:
         temporary = folder / f".stage-{index}-{os.getpid()}"
         onnx.save(stage, str(temporary))
         temporary.rename(folder / f"stage-{index}.onnx")
-
-
-def _folder(file: Path, runs: Sequence[range]) -> Path:
-    stat = file.stat()
-    told = json.dumps([str(file), stat.st_size, stat.st_mtime_ns, [r.stop for r in runs]])
-    key = hashlib.sha256(told.encode()).hexdigest()[:16]
-    beside = file.parent / ".stages" / key
-    try:
-        beside.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=beside):
-            return beside
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="squadron-stages-"))
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:

@@ -37,7 +37,15 @@ def facts_of(
     if variant.source is None:
         raise no_facts(name, "its card is inline, so there is no artefact to estimate it from")
     source, _, version = variant.source.partition("/")
-    card, folder = store.card(source, version), store.folder(source, version)
+    return facts_of_artefact(
+        name, store.card(source, version), store.folder(source, version), planned
+    )
+
+
+def facts_of_artefact(
+    name: str, card: ModelCard, folder: Path, planned: PlannedModelConfig
+) -> ModelFacts:
+    """Estimated. Raises: ConfigError for a format that nothing can be estimated of."""
     if card.format == "onnx":
         return estimate_onnx(name, folder / card.artefact, tokens=planned.tokens)
     if card.format in ("huggingface", "causal_lm"):

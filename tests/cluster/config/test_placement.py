@@ -36,3 +36,12 @@ def test_a_shard_map_alone_is_layer_placement() -> None:
 def test_what_contradicts_itself_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         PlacementConfig.model_validate(given)
+
+
+def test_a_demand_is_for_the_planner_to_meet() -> None:
+    with pytest.raises(ValueError, match="demand is what auto plans for; strategy is layer"):
+        PlacementConfig.model_validate(
+            {"strategy": "layer", "shards": 2, "demand": {"rate_per_s": 5}}
+        )
+    told = PlacementConfig.model_validate({"strategy": "auto", "demand": {"rate_per_s": 5}})
+    assert PlacementConfig.model_validate(told.model_dump()) == told

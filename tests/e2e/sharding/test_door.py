@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,16 @@ SHARDS = {"smollm2-layer2": 2, "smollm2-pipeline2": 2, "smollm2-tensor3": 3, "li
 def sharded(
     root: Path, store: ModelStore, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
-    """The example as it is, and beside it a pipeline that generates."""
+    """The example as it is, beside it a pipeline that generates and a placement left open."""
     content = yaml.safe_load((root / "serve_configs/sharded.yaml").read_text())
     variants = content["applications"][0]["args"]["variants"]
     told = variants["smollm2-pipeline2"]
     variants["smollm2-writer2"] = {**told, "options": {"task": "generate"}}
+    whole = variants["lite0-single"]
+    # Ray reserves little for it: the others take nearly all of two cores.
+    left_open = {"strategy": "auto", "max_memory_mb": 16, "num_cpus": 0.01}
+    resources = {"num_cpus": 0.01}
+    variants["lite0-auto"] = {**whole, "placement": left_open, "resources": resources}
     folder = tmp_path_factory.mktemp("doors")
     (folder / "run").mkdir()
     file = folder / "sharded.yaml"
@@ -96,6 +103,45 @@ def test_the_sdk_generates_the_same_here_and_there(
 
     assert len(served) == 5
     assert embedded == cut == served
+
+
+def test_an_open_placement_is_decided_by_the_planner_which_says_why(sharded: Running) -> None:
+    images = np.random.default_rng(3).standard_normal((1, 3, 224, 224)).astype(np.float32)
+
+    found = infer(sharded, "lite0-auto", "image", images)
+
+    assert np.abs(found - infer(sharded, "lite0-single", "image", images)).max() < 1e-4
+    assert len(sharded.pids("squadron:lite0-auto:")) == 2
+    variants = httpx.get(f"{sharded.http}/admin/v1/variants").json()
+    (reason,) = [each["placement"] for each in variants if each["name"] == "lite0-auto"]
+    assert "needs 1 more device of 16.0 MiB" in reason
+    assert "2 stages hold at most 9 MiB each" in reason
+
+
+def test_the_running_cluster_is_a_topology_to_plan_for(sharded: Running) -> None:
+    program = Path(sys.executable).with_name("squadron")
+    cluster = ["--topology", "ray", "--address", gcs_address(sharded)]
+    options = ["--config", "serve_configs/sharded.yaml", "--calls", "200", "--json"]
+    done = subprocess.run(
+        [program, "plan", *cluster, *options],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert {device["kind"] for device in plan["devices"]} == {"cpu"}
+    assert {model["model"] for model in plan["models"]} >= {"smollm2-single", "lite0-pipeline2"}
+
+
+def gcs_address(served: Running) -> str:
+    """Where the Ray of this Squadron is, as its node was told."""
+    (pid, *_) = served.pids("raylet/raylet")
+    arguments = psutil.Process(pid).cmdline()
+    (address,) = [a.partition("=")[2] for a in arguments if a.startswith("--gcs-address=")]
+    return address
 
 
 def test_a_sharded_model_streams_its_tokens(sharded: Running, prompt: Any) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
+from torch import nn
 
 from actors.sharding.control import Ready
 from actors.sharding.shard_group import ShardGroup
@@ -76,6 +78,34 @@ def test_a_shard_that_takes_more_memory_than_it_may_ends_its_group(tmp_path: Pat
         group(card, tmp_path, strategy="layer", shards=2, limits=limits),
     ):
         pass
+
+
+def test_an_exported_program_is_cut_and_its_stages_pipelined(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU()).eval()
+    example = torch.randn(6, 8)
+    program = torch.export.export(
+        model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
+    torch.export.save(program, tmp_path / "model.pt2")
+    card = ModelCard.model_validate(
+        {
+            "name": "exported",
+            "format": "torch_export",
+            "artefact": "model.pt2",
+            "signature": {
+                "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, 8]}],
+                "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 32]}],
+            },
+        }
+    )
+
+    with group(card, tmp_path, strategy="pipeline", shards=2, micro_batches=3) as shards:
+        found = shards.infer({"input": example.numpy()})["y"]
+        opened = [each.opened for each in shards.ready if isinstance(each, Ready)]
+
+    assert np.abs(found - model(example).detach().numpy()).max() < 1e-6
+    assert not set(opened[0]) & set(opened[1])
 
 
 def use_until_lost(shards: ShardGroup) -> None:

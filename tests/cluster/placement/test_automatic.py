@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.config.placement import PlacementConfig
+from cluster.errors import ConfigError
+from cluster.placement.automatic import Chosen, choose, is_open
+from cluster.placement.search.facts import Demand, LayerFacts, ModelFacts
+from cluster.simulation.cluster.fast import FastSimulator
+from cluster.simulation.cluster.trace import draw_trace
+from cluster.topology import Device, Link, Node, Topology
+
+MIB = 2**20
+
+
+def ground(*, devices: int = 4, memory_mb: int = 1000, kind: str = "cuda") -> Topology:
+    each = tuple(
+        Device(
+            name=f"{kind}:{index}",
+            kind=kind,
+            memory_bytes=memory_mb * MIB,
+            flops_per_s=1e12,
+            memory_bytes_per_s=1e12,
+        )
+        for index in range(devices)
+    )
+    link = Link(bytes_per_s=1e10)
+    return Topology(nodes=(Node(name="a", devices=each, link=link),), network=link)
+
+
+def facts(*, layer_mb: int = 100, splits: tuple[tuple[str, int], ...] = ()) -> ModelFacts:
+    layer = LayerFacts(flops=1e9, weight_bytes=layer_mb * MIB, activation_bytes=1024)
+    return ModelFacts(kind="m", layers=(layer,) * 8, splits=splits, can_be_split=bool(splits))
+
+
+def simulate(demands: tuple[Demand, ...]) -> FastSimulator:
+    return FastSimulator(draw_trace(demands, seconds=500.0, random=np.random.default_rng(0)))
+
+
+def chosen(topology: Topology, model: ModelFacts, **section: Any) -> Chosen:
+    config = PlacementConfig.model_validate({"strategy": "auto", **section})
+    return choose("m", config, model, topology, simulate)
+
+
+def test_what_fits_on_one_device_stays_whole() -> None:
+    found = chosen(ground(), facts(layer_mb=10))
+
+    assert found.config.strategy == "single"
+    assert "whole: 80.0 MiB on one device" in found.reason
+
+
+def test_what_exceeds_a_device_is_cut_and_the_reason_says_so() -> None:
+    found = chosen(ground(memory_mb=450), facts(), heartbeat_timeout_s=3)
+
+    assert (found.config.strategy, found.config.shards) == ("pipeline", 2)
+    assert found.config.devices == ("cuda:0", "cuda:1")
+    assert found.config.heartbeat_timeout_s == 3
+    assert "800.0 MiB exceed a device of 450.0 MiB" in found.reason
+
+
+def test_a_cap_counts_as_the_memory_of_a_device() -> None:
+    assert chosen(ground(), facts(), max_memory_mb=210).config.shards == 4
+
+
+def test_more_devices_are_taken_where_one_is_too_slow_for_the_demand() -> None:
+    demand = {"rate_per_s": 200, "slo_ms": 100}  # one device computes 125 a second
+
+    found = chosen(ground(), facts(), demand=demand)
+
+    assert found.config.shards is not None
+    assert "1 device a replica" in found.reason
+
+
+def test_slices_that_were_asked_for_are_in_the_plan() -> None:
+    found = chosen(ground(), facts(splits=(("heads", 8),)), tensor=2)
+
+    assert found.config.strategy == "tensor" or found.config.tensor == 2
+
+
+def test_what_no_shape_holds_is_refused_saying_what_is_short() -> None:
+    with pytest.raises(ConfigError, match=r"needs 2 more devices of 150\.0 MiB"):
+        chosen(ground(devices=6, memory_mb=150), facts())
+
+
+def test_capped_shards_may_outnumber_the_cores() -> None:
+    found = chosen(ground(devices=2, kind="cpu"), facts(), max_memory_mb=210)
+
+    assert is_open(found.config)
+    assert "so shards share cores" in found.reason
+
+
+def test_who_counts_shards_has_decided() -> None:
+    assert is_open(PlacementConfig(strategy="auto"))
+    assert not is_open(PlacementConfig(strategy="auto", shards=2))
+    assert not is_open(PlacementConfig(strategy="layer", shards=2))
