@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -94,7 +95,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def started(root: Path, folder: Path) -> Iterator[Running]:
-    with running(root / "serve_configs/dev.yaml", folder) as found:
+    content = yaml.safe_load((root / "serve_configs/dev.yaml").read_text())
+    content["applications"][0]["args"].setdefault("server", {})["doors_per_node"] = 2
+    file = folder / "source" / "dev.yaml"
+    file.parent.mkdir()
+    file.write_text(yaml.safe_dump(content))
+    with running(file, folder) as found:
         yield found
 
 
@@ -112,3 +118,32 @@ def test_a_new_configuration_rolls_out_without_losing_a_request(
     assert seen["200"] > 100
     assert seen["closed while idle"] <= 8
     assert batch == size
+
+
+def test_a_killed_door_loses_no_more_than_what_it_had_under_way(started: Running) -> None:
+    """Two doors share the port: the other one answers every new connection meanwhile."""
+    before = set(doors(started))
+    assert len(before) == 2
+    victim = min(before)
+
+    async def kill_under_load() -> Counter[str]:
+        stop = asyncio.Event()
+        task = asyncio.create_task(load(started.http, stop, keep_alive=False))
+        await asyncio.sleep(1)
+        os.kill(victim, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while len(set(doors(started)) - {victim}) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+        stop.set()
+        return await task
+
+    seen = asyncio.run(kill_under_load())
+
+    lost = sum(seen.values()) - seen["200"]
+    assert lost <= 8, seen  # one a caller
+    assert seen["200"] > 100
+    assert before - set(doors(started)) == {victim}
+
+
+def doors(started: Running) -> list[int]:
+    return started.pids("ServeReplica:squadron:gateway")
