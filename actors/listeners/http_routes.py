@@ -12,6 +12,7 @@ from functools import partial
 
 import orjson
 
+from actors.console.routes import console_routes
 from actors.descriptions import server_version
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
@@ -65,6 +66,7 @@ class HttpRoutes:
             *GenerationRoutes(door, infer).routes(),
             *VectorRoutes(door, infer).routes(),
             *AboutRoutes(door).routes(),
+            *console_routes(),
             about,
         ]
         self.table = RouteTable(self._closed(routes), base_path=door.server.base_path)

@@ -20,6 +20,10 @@ _OF_PATH: dict[tuple[str, str], Need] = {
     ("GET", "/ping"): "nothing",
     ("GET", "/-/healthz"): "nothing",
     ("GET", "/-/routes"): "nothing",
+    # The page holds no data; a browser cannot send a key with its first request.
+    ("GET", "/ui"): "nothing",
+    ("GET", "/ui/console.css"): "nothing",
+    ("GET", "/ui/console.js"): "nothing",
     ("GET", "/"): "a key",
     ("GET", "/v2"): "a key",
     ("GET", "/version"): "a key",

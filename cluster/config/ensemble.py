@@ -111,3 +111,18 @@ def places_of(step: Step) -> tuple[tuple[str, str], ...]:
         case TopKStep():
             return ()
     return (*found, ("fallback", step.fallback)) if step.fallback else found
+
+
+def name_of(step: Step) -> str:
+    """What people call a step: its model, or what it does."""
+    match step:
+        case ModelStep():
+            return step.model
+        case SwitchStep():
+            return f"switch: {', '.join(step.models)}"
+        case SplitStep():
+            return f"split: {', '.join(step.split)}"
+        case CombineStep():
+            return f"{step.combine} {step.model}".rstrip()
+        case TopKStep():
+            return f"top {step.top_k}"

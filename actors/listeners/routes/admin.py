@@ -13,6 +13,7 @@ from actors.listeners.guard import guarded
 from actors.listeners.http_messages import HttpReply, HttpRequest, json_reply
 from actors.listeners.routes.extensions import json_object
 from actors.listeners.routes.table import Handler, Place, Route
+from cluster.config.ensemble import name_of
 from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.experiments.report import Feedback
 from cluster.routing.table import EnsembleRoute, ExperimentRoute, VariantRoute
@@ -127,7 +128,21 @@ class AdminRoutes:
             case ExperimentRoute() as route:
                 return {**found, "kind": "experiment", "weights": route.weights}
             case EnsembleRoute() as route:
-                return {**found, "kind": "ensemble", "models": list(route.plan.models)}
+                return {
+                    **found,
+                    "kind": "ensemble",
+                    "models": list(route.plan.models),
+                    "inputs": [spec.name for spec in route.plan.signature.inputs],
+                    "outputs": [spec.name for spec in route.plan.signature.outputs],
+                    "steps": [
+                        {
+                            "name": name_of(planned.step),
+                            "needs": sorted(planned.needs),
+                            "gives": sorted(planned.gives),
+                        }
+                        for planned in route.plan.steps
+                    ],
+                }
 
 
 def decode_feedback(body: bytes) -> list[Feedback]:

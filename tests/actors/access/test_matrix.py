@@ -48,6 +48,9 @@ HTTP: dict[frozenset[str], str] = {
         GET /ping
         GET /-/healthz
         GET /-/routes
+        GET /ui
+        GET /ui/console.css
+        GET /ui/console.js
     """,
     KNOWN: """
         GET /
