@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from cluster.access.quota import (
 )
 from cluster.config.server import ServerConfig
 from cluster.errors import RateLimited
+
+audit = logging.getLogger("squadron.audit")
+MAX_AUDITED_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,12 @@ def is_admin() -> bool:
     """Whether the caller has shown an admin key."""
     asking = ASKING.get()
     return asking is not None and asking.caller.is_admin
+
+
+def write_down(caller: Caller, what: str) -> None:
+    """Who changed the server: the key's id and name, never the key."""
+    # A worker's output has what is at least a warning; who needs this looks there.
+    audit.warning("%r by key %s (%r)", what[:MAX_AUDITED_CHARS], caller.key.id, caller.key.name)
 
 
 class Callers:

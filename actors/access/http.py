@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
 
-from actors.access.callers import ASKING, Asking, Callers
+from actors.access.callers import ASKING, Asking, Callers, write_down
 from actors.access.door import KeyedFrontDoor
 from actors.extensions.offered import Offered
 from actors.listeners.compression import expand
@@ -89,6 +89,7 @@ def behind_key(route: Route, callers: Callers, max_body_bytes: int) -> Route:
 
 def _checked(route: Route, need: Need, callers: Callers, max_body_bytes: int) -> Handler:
     shaped = _shape(route)
+    changes = need == "admin" and route.method != "GET"
 
     @wraps(route.answer)
     async def checked(request: HttpRequest, place: Place) -> HttpReply | HttpStream:
@@ -101,6 +102,8 @@ def _checked(route: Route, need: Need, callers: Callers, max_body_bytes: int) ->
             if isinstance(error, Unauthorized):
                 reply.headers = (*reply.headers, CHALLENGE)
             return reply
+        if changes:
+            write_down(caller, f"{route.method} {request.path}")
         token = ASKING.set(Asking(caller=caller))
         try:
             if route.takes_compressed and "content-encoding" in request.headers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from actors.access.callers import ASKING, Asking, Callers
+from actors.access.callers import ASKING, Asking, Callers, write_down
 from actors.listeners.restrict import Restrictions, Streaming, Unary
 from cluster.access.keys import Caller
 from cluster.access.needs import check_need, need_of_rpc
@@ -35,6 +35,8 @@ class KeyedRpcs(Restrictions):
                 model, _ = v2_grpc.decode_model_name(name, data)
             check_need(need, caller, model)
             self._callers.charge_request(caller)
+            if need == "admin":
+                write_down(caller, name)
             ASKING.set(Asking(caller=caller))
             return await work(data, context)
 

@@ -177,6 +177,8 @@ def test_no_key_is_seen_in_process_lists_logs_or_metrics(secured: Secured) -> No
 
     assert "squadron_requests_total" in metrics
     assert "ServeReplica" in titles
+    # An admin tried to unload a model above: that is written down, with the key's id.
+    assert f"'POST /v2/repository/models/echo/unload' by key {_id(secured.keys['boss'])}" in logs
     for key in secured.keys.values():
         secret = key.split("_", 2)[2]
         for text in (metrics, titles, logs):
@@ -201,6 +203,10 @@ def test_only_this_machine_reaches_the_ports_and_ray_s_asks_for_its_token(
     assert all(map(is_loopback, hosts)), hosts
     for path in ("/api/jobs/", "/api/serve/applications/"):
         assert httpx.get(dashboard + path, timeout=30).status_code == 401
+
+
+def _id(key: str) -> str:
+    return key.split("_", 2)[1]
 
 
 def _title(process: psutil.Process) -> str:

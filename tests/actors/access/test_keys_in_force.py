@@ -323,6 +323,23 @@ async def test_no_key_is_found_in_logs_metrics_or_answers(
     assert "squadron_" in said
 
 
+async def test_what_changes_the_server_is_written_down_with_whose_key_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(tmp_path) as door, httpx.AsyncClient(base_url=door.http) as client:
+        for name in ("admin", "own"):
+            for path in ("/v2/logging", "/admin/v1/models", "/v2/health/ready"):
+                await client.get(path, headers=bearer(name))
+            await client.post("/v2/logging", json={}, headers=bearer(name))
+        async with channel_to(door.grpc) as channel:
+            call = channel.unary_unary(f"/{SERVICE}/LogSettings")
+            await call(b"", metadata=tuple(bearer("admin").items()))
+
+    told = [each.getMessage() for each in caplog.records if each.name == "squadron.audit"]
+    who = f"by key {entry('admin', 'admin').id} ('admin')"
+    assert told == [f"'POST /v2/logging' {who}", f"'LogSettings' {who}"]
+
+
 async def test_names_that_nobody_configured_become_no_label(tmp_path: Path) -> None:
     door = keyed_door(tmp_path)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster.access.keys import (
     EXPIRED_KEY,
@@ -63,6 +65,11 @@ def test_what_holds_no_bearer_key_is_told_to_send_one(sent: str | None) -> None:
 )
 def test_a_key_that_is_almost_right_is_as_wrong_as_any(sent: str) -> None:
     assert refusal(sent, entry()) == WRONG_KEY
+
+
+@given(sent=st.text() | st.text(alphabet="sqn_0123456789ab ").map(lambda text: f"Bearer {text}"))
+def test_whatever_is_sent_is_refused_and_nothing_worse(sent: str) -> None:
+    assert refusal(sent, entry()) in (NO_KEY, WRONG_KEY)
 
 
 def test_a_key_is_good_until_its_last_moment_only() -> None:
