@@ -194,6 +194,7 @@ class Client:
             num_rounds=num_rounds,
         )
         made = self._chosen(report, given, rows, plan.threads)
+        made.applied = dict(plan.acts)
         if plan.is_for_phones:
             made.ort_file = write_ort(report, self._place, plan)
         return made

@@ -38,7 +38,8 @@ class Model:
     """Made by `Client.load_model`, `optimize` and `shard_model`. Safe to call from several threads.
 
     `report` is what the search found, for a model that `optimize` made; `source` what it was loaded
-    from; `ort_file` the file for phones of one that was optimised for them.
+    from; `applied` what each option of `optimize` did (those that did nothing are in the report);
+    `ort_file` the file for phones of one that was optimised for them.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Model:
         self.example = example
         self.report = report
         self._place = place
+        self.applied: Mapping[str, str] = {}
         self.ort_file: Path | None = None
         self._batch_size = batch_size
         self._batches: DynamicBatches | None = None

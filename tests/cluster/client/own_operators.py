@@ -34,3 +34,23 @@ def doubled_graph(file: Path) -> Path:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
     save(helper.make_model(graph, ir_version=10, opset_imports=opsets), str(file))
     return file
+
+
+def doubled_tokens(file: Path) -> Path:
+    """INT64 `tokens` [batch, 7 exactly, or it fails] -> twice as much, of a free length by name."""
+    shape = ["batch", "length"]
+    nodes = [
+        helper.make_node("Reshape", ["tokens", "seven"], ["rows"]),
+        helper.make_node("Add", ["rows", "rows"], ["y"]),
+    ]
+    seven = helper.make_tensor("seven", TensorProto.INT64, [2], [-1, 7])
+    graph = helper.make_graph(
+        nodes,
+        "tokens",
+        [helper.make_tensor_value_info("tokens", TensorProto.INT64, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, ["batch", 7])],
+        [seven],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    save(helper.make_model(graph, ir_version=10, opset_imports=opsets), str(file))
+    return file

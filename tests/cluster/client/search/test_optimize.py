@@ -84,6 +84,7 @@ def test_the_report_tells_candidates_accuracy_and_ignored_options(optimised: Mod
     assert report.chosen.verdict.accuracy is not None
     assert report.is_real_data
     assert set(report.ignored) == {"use_cudnn"}
+    assert set(optimised.applied) == {"precision"}
     assert "GPU" in report.as_dict()["ignored"]["use_cudnn"]  # type: ignore[index]
 
 
@@ -179,3 +180,19 @@ def test_wrong_wishes_are_told_before_anything_is_built(
 def test_a_cache_without_room_is_refused(client: Client, tmp_path: Path, size: float) -> None:
     with pytest.raises(ConfigError, match="max_cache_size_gb"):
         client.enable_model_cache(tmp_path, size)
+
+
+def test_the_length_of_sequences_reaches_the_random_inputs(client: Client, tmp_path: Path) -> None:
+    from tests.cluster.client.own_operators import doubled_tokens
+
+    seen = client.optimize(
+        doubled_tokens(tmp_path / "tokens.onnx"), level="basic", num_rounds=2,
+        options={"sequence_length": 7, "precision": "fp32", "enable_kernel_fusion": False},
+    )  # fmt: skip
+    without = client.optimize(
+        "mlp", level="basic", num_rounds=2, options={"sequence_length": 7, "precision": "dynamic"}
+    )
+
+    assert "7 tokens" in seen.applied["sequence_length"]
+    assert without.report is not None
+    assert "no integer input" in without.report.ignored["sequence_length"]
