@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from ray.serve import Application
 
-from actors.autoscaling.setup import autoscaling_setup
+from actors.autoscaling.setup import autoscaling_of
 from actors.deployments import HEALTH_PERIOD_S, bind_replica, deployment_of, replica_setup
 from actors.gateway import Gateway, GatewaySetup
 from actors.repository.control import RepositorySetup
@@ -91,13 +91,12 @@ def _bound(config: SquadronConfig) -> Application:
     if config.server.nodes > 1:
         # Twice, because a new door stands beside the old one for a while.
         gateway = gateway.options(max_replicas_per_node=2 * doors_per_node)
-    generation = time.time_ns()
     setup = GatewaySetup(
         server=server,
         table=table,
         colocated=colocated,
-        generation=generation,
-        autoscaling=autoscaling_setup(config, table, generation),
+        generation=time.time_ns(),
+        autoscaling=autoscaling_of(config),
         repository=RepositorySetup(config=config, store=store.root) if is_controlled else None,
         state_place=f"{config.server.name}\0{store.root}",
     )

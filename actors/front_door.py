@@ -162,7 +162,7 @@ class FrontDoor:
 
     def arrivals(self) -> Mapping[str, Arrivals]:
         """Of every variant that was asked for."""
-        return self._dispatchers.arrivals()
+        return self._dispatchers.arrivals() | self._streams.arrivals()
 
     def enter(self) -> None:
         """Count a request in; `leave` counts it out. Raises: Overloaded when too many are."""
