@@ -10,6 +10,7 @@ import actors.own_package  # isort: skip  (before the first import of `cluster`)
 import os
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -48,7 +49,17 @@ def __getattr__(name: str) -> NoReturn:
     raise AttributeError(f"module {__name__!r} has no {name!r}; import_path is {IMPORT_PATH!r}")
 
 
+def check_postgres(config: SquadronConfig) -> None:
+    """Raises: ConfigError when its client is not installed."""
+    if config.server.state_postgres.url and find_spec("psycopg_pool") is None:
+        raise ConfigError(
+            "PostgreSQL needs its client: pip install 'squadron-serve[postgres]'",
+            key="server.state_postgres.url",
+        )
+
+
 def _bound(config: SquadronConfig) -> Application:
+    check_postgres(config)
     store = ModelStore(store_path(config))
     is_controlled = config.server.repository_control == "explicit"
     if is_controlled:

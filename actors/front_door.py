@@ -95,7 +95,7 @@ class FrontDoor:
         self._cache = RouteCache(server.cache, metrics.cache, table)
         self._streams = StreamAnswers(self, make_streams)
         self._sequences = SequenceAnswers(make_sequences)
-        self.experiments = ExperimentDesk()
+        self.experiments = ExperimentDesk(keeps_ratings=bool(server.state_postgres.url))
         self.experiments.adopt(table)
         self._mirror = Mirror(self, draw)
         self._members = RunSetup(

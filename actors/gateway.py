@@ -247,7 +247,10 @@ class Gateway:
         controller = await self._controller()
         server = setup.server
         state = StateSetup(
-            folder=server.state_folder, place=setup.state_place, redis=server.state_redis
+            folder=server.state_folder,
+            place=setup.state_place,
+            redis=server.state_redis,
+            postgres=server.state_postgres,
         )
         await controller.adopt.remote(setup.table, setup.generation, setup.repository, state)
         return controller
