@@ -49,7 +49,7 @@ class ReplicaHost:
             await self._streams.start()
         collect_rarely()
 
-    async def infer(self, message: bytes) -> bytes:
+    async def infer(self, message: bytes | memoryview) -> bytes:
         """An envelope of calls in, an envelope of replies out."""
         return await self._replica.infer(message)
 

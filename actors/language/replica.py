@@ -92,7 +92,7 @@ class LanguageReplica:
         """How busy it has been."""
         return self._turns
 
-    async def infer(self, message: bytes) -> bytes:
+    async def infer(self, message: bytes | memoryview) -> bytes:
         """Refuses: a door asks a language model for a stream."""
         error = Unsupported(f"{self._setup.variant} is decoupled: it answers streams only")
         calls = decode_calls(message)
