@@ -58,7 +58,7 @@ BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1
 DELAYS_MS = {"a": 20.0, "b": 35.0, "c": 50.0}
 SERVICE_S, SLO_S, STARTUP_S = 0.1, 0.5, 6.0
 SCALING: dict[str, Any] = {
-    "max_replicas": 6,
+    "max_replicas": 3,
     "slo_ms": SLO_S * 1e3,
     "startup_s": STARTUP_S,
     "downscale_delay_s": 20,
@@ -185,7 +185,7 @@ def run_ensemble(folder: Path) -> None:
 
 
 def run_autoscaling(folder: Path, seconds: float, policies: Sequence[str]) -> None:
-    arrivals = traces.step(3, low=3, high=25, at_s=seconds / 5, until_s=seconds)
+    arrivals = traces.step(3, low=3, high=15, at_s=seconds / 5, until_s=seconds)
     for what in policies:
         say(**simulated(what, arrivals))
         if what == "rays":

@@ -49,6 +49,8 @@ class Shelf:
             return None
         token = secrets.token_bytes(16)
         fd = self._make(MIN_BYTES)
+        if fd is None:
+            return None
         self._segments[fd][: len(token)] = token
         self._free[MIN_BYTES] = [fd]
         return _HELLO.pack(os.getpid(), fd, token)
@@ -62,10 +64,11 @@ class Shelf:
         free = self._free.setdefault(capacity, [])
         if free:
             fd = free.pop()
-        elif self._num_bytes + capacity <= POOL_BYTES:
-            fd = self._make(capacity)
         else:
-            return None
+            made = self._make(capacity)
+            if made is None:
+                return None
+            fd = made
         self._segments[fd][:num_bytes] = frame
         self.num_put += 1
         return _NOTE.pack(fd, num_bytes, capacity)
@@ -83,10 +86,20 @@ class Shelf:
         self._segments.clear()
         self._free.clear()
 
-    def _make(self, capacity: int) -> int:
-        fd = os.memfd_create("squadron")
-        os.ftruncate(fd, capacity)
-        self._segments[fd] = mmap.mmap(fd, capacity)
+    def _make(self, capacity: int) -> int | None:
+        """None when the pool is full, or the process has no descriptor or memory left for it."""
+        if self._num_bytes + capacity > POOL_BYTES:
+            return None
+        try:
+            fd = os.memfd_create("squadron")
+        except OSError:
+            return None
+        try:
+            os.ftruncate(fd, capacity)
+            self._segments[fd] = mmap.mmap(fd, capacity)
+        except OSError:
+            os.close(fd)
+            return None
         self._num_bytes += capacity
         return fd
 

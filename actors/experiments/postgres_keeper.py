@@ -92,6 +92,7 @@ class PostgresKeeper:
         except (Error, PoolTimeout) as error:
             logger.warning("PostgreSQL gave no state: %s", type(error).__name__)
             return Kept()
+        self._is_made = True
         found = Kept() if row is None else parsed(row[0].encode())
         self._told = set(found.events)
         return found
@@ -171,11 +172,12 @@ class PostgresKeeper:
                         for each in ratings
                     ],
                 )
+        self._is_made = True
 
     def _make(self, cursor: Cursor[tuple[str]]) -> None:
+        """Committed with what is done after it."""
         if not self._is_made:
             cursor.execute(self._sql(TABLES))
-            self._is_made = True
 
     def _sql(self, text: str) -> sql.Composed:
         return sql.SQL(text).format(**self._names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -110,6 +111,23 @@ async def test_where_there_is_no_such_memory_everything_goes_through_the_socket(
         assert isinstance(answer, bytes)
         assert answer[-1] == 3
         assert link.shelf.num_segments == 0
+
+
+@needs_memfd
+def test_without_descriptors_left_nothing_is_put_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = Shelf()
+    assert shelf.hello() is not None
+
+    def refused(name: str) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", refused)
+    first, second = shelf.put(b"x" * MIN_BYTES), shelf.put(b"x" * MIN_BYTES)
+    shelf.close()
+
+    assert first is not None
+    assert second is None
+    assert Shelf().hello() is None
 
 
 @needs_memfd

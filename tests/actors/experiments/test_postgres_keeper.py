@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -105,6 +107,7 @@ def test_what_came_while_postgresql_was_away_is_written_when_it_is_back(
     finally:
         server.start()
     keeper.rated([rated(3)])
+    eventually(lambda: len(rows(config, "feedback", "request_id")) == 3)
     keeper.close()
 
     assert [reason for (reason,) in rows(config, "events", "reason")] == [
@@ -130,6 +133,15 @@ def test_a_row_that_is_refused_for_good_does_not_hold_up_the_next(config: Postgr
 def test_an_address_of_something_else_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ValueError, match="must begin with postgresql:// or postgres://"):
         ServerConfig.model_validate({"state_postgres": {"url": url}})
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    for _ in range(600):
+        with contextlib.suppress(psycopg.errors.UndefinedTable):  # they are made with the first row
+            if holds():
+                return
+        time.sleep(0.1)
+    raise AssertionError("did not come true")
 
 
 def replace_timeout(config: PostgresConfig) -> PostgresConfig:
