@@ -10,12 +10,13 @@ import actors.own_package  # isort: skip  (before the first import of `cluster`)
 import os
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 from ray.serve import Application
 
-from actors.autoscaling.setup import autoscaling_setup
+from actors.autoscaling.setup import autoscaling_of
 from actors.deployments import HEALTH_PERIOD_S, bind_replica, deployment_of, replica_setup
 from actors.gateway import Gateway, GatewaySetup
 from actors.repository.control import RepositorySetup
@@ -48,7 +49,17 @@ def __getattr__(name: str) -> NoReturn:
     raise AttributeError(f"module {__name__!r} has no {name!r}; import_path is {IMPORT_PATH!r}")
 
 
+def check_postgres(config: SquadronConfig) -> None:
+    """Raises: ConfigError when its client is not installed."""
+    if config.server.state_postgres.url and find_spec("psycopg_pool") is None:
+        raise ConfigError(
+            "PostgreSQL needs its client: pip install 'squadron-serve[postgres]'",
+            key="server.state_postgres.url",
+        )
+
+
 def _bound(config: SquadronConfig) -> Application:
+    check_postgres(config)
     store = ModelStore(store_path(config))
     is_controlled = config.server.repository_control == "explicit"
     if is_controlled:
@@ -91,13 +102,12 @@ def _bound(config: SquadronConfig) -> Application:
     if config.server.nodes > 1:
         # Twice, because a new door stands beside the old one for a while.
         gateway = gateway.options(max_replicas_per_node=2 * doors_per_node)
-    generation = time.time_ns()
     setup = GatewaySetup(
         server=server,
         table=table,
         colocated=colocated,
-        generation=generation,
-        autoscaling=autoscaling_setup(config, table, generation),
+        generation=time.time_ns(),
+        autoscaling=autoscaling_of(config),
         repository=RepositorySetup(config=config, store=store.root) if is_controlled else None,
         state_place=f"{config.server.name}\0{store.root}",
     )

@@ -91,7 +91,7 @@ class Controller:
         self._generation = generation
         self._base, self._is_base_new = table, True
         if self._experiments is None:
-            self._experiments = ExperimentControl(_keeper(self._app, state), time.time)
+            self._experiments = _experiments(self._app, state)
         self._experiments.adopt(table)
         if self._repository is not None:
             self._repository.give_up_all("the configuration changed meanwhile")
@@ -306,11 +306,17 @@ class Controller:
             self._changed.notify_all()
 
 
-def _keeper(app: str, setup: StateSetup) -> Keeper:
-    store = Store(app, setup)
-    if not setup.redis.url:
-        return store
-    return Newest(RedisKeeper(setup.redis, setup.digest(app)), store)
+def _experiments(app: str, setup: StateSetup) -> ExperimentControl:
+    keepers: list[Keeper] = [Store(app, setup)]
+    if setup.redis.url:
+        keepers.append(RedisKeeper(setup.redis, setup.digest(app)))
+    if not setup.postgres.url:
+        return ExperimentControl(Newest(*keepers), time.time)
+    # An extra of its own: most servers have no PostgreSQL (`actors.app` has looked for it).
+    from actors.experiments.postgres_keeper import PostgresKeeper
+
+    postgres = PostgresKeeper(setup.postgres, setup.digest(app))
+    return ExperimentControl(Newest(*keepers, postgres), time.time, rated=postgres.rated)
 
 
 def controller_name(app: str) -> str:

@@ -95,7 +95,7 @@ class FrontDoor:
         self._cache = RouteCache(server.cache, metrics.cache, table)
         self._streams = StreamAnswers(self, make_streams)
         self._sequences = SequenceAnswers(make_sequences)
-        self.experiments = ExperimentDesk()
+        self.experiments = ExperimentDesk(keeps_ratings=bool(server.state_postgres.url))
         self.experiments.adopt(table)
         self._mirror = Mirror(self, draw)
         self._members = RunSetup(
@@ -162,7 +162,7 @@ class FrontDoor:
 
     def arrivals(self) -> Mapping[str, Arrivals]:
         """Of every variant that was asked for."""
-        return self._dispatchers.arrivals()
+        return self._dispatchers.arrivals() | self._streams.arrivals()
 
     def enter(self) -> None:
         """Count a request in; `leave` counts it out. Raises: Overloaded when too many are."""

@@ -20,8 +20,7 @@ from starlette.responses import Response
 from actors.access.callers import callers_of
 from actors.access.opened import opened_by
 from actors.access.tls import ServerTls
-from actors.autoscaling.door import report_load
-from actors.autoscaling.setup import AutoscalingSetup
+from actors.autoscaling.door import LoadWatch, report_load
 from actors.controller import get_or_start_controller
 from actors.delivery.node_link import NodeLinks, replica_folder
 from actors.delivery.transport import (
@@ -45,6 +44,7 @@ from actors.node_folder import metrics_folder, node_folder
 from actors.repository.control import RepositorySetup
 from actors.sequences.affinity import NodeFirstReplicas, Replicas
 from actors.streams.transport import HandleStreams, NodeFirstStreams, StreamTransport
+from cluster.config.scaling.autoscaling import AutoscalingBudget
 from cluster.config.security.exposure import open_doors
 from cluster.config.server import ServerConfig
 from cluster.errors import EngineFailed
@@ -70,7 +70,7 @@ class GatewaySetup:
     generation: int
     repository: RepositorySetup | None = None
     state_place: str = ""
-    autoscaling: AutoscalingSetup | None = None
+    autoscaling: AutoscalingBudget | None = None
 
 
 class Gateway:
@@ -138,7 +138,8 @@ class Gateway:
             self._reporting = asyncio.get_running_loop().create_task(self._reporter.run())
         self._telling_load: asyncio.Task[None] | None = None
         if setup.autoscaling is not None:
-            load = report_load(self._door, setup.autoscaling, app, self._door_id)
+            watch = LoadWatch(self._door, setup.autoscaling, setup.generation)
+            load = report_load(watch, app, self._door_id)
             self._telling_load = asyncio.get_running_loop().create_task(load)
         self._is_open = True
 
@@ -246,7 +247,10 @@ class Gateway:
         controller = await self._controller()
         server = setup.server
         state = StateSetup(
-            folder=server.state_folder, place=setup.state_place, redis=server.state_redis
+            folder=server.state_folder,
+            place=setup.state_place,
+            redis=server.state_redis,
+            postgres=server.state_postgres,
         )
         await controller.adopt.remote(setup.table, setup.generation, setup.repository, state)
         return controller

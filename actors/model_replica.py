@@ -113,7 +113,7 @@ class ModelReplica:
         self._busy_since_s: float | None = None
         self._loop_task: asyncio.Task[None] | None = None
 
-    async def infer(self, message: bytes) -> bytes:
+    async def infer(self, message: bytes | memoryview) -> bytes:
         """An envelope of calls in, an envelope of replies out; each call has its own outcome.
 
         When it is cancelled its caller is gone: what of it still waits is not run.

@@ -10,7 +10,8 @@ from contextlib import aclosing
 
 from ray import serve
 
-from actors.autoscaling.names import BUSY, SERVED
+from actors.autoscaling.names import BUSY, MEMORY, SERVED
+from actors.autoscaling.resident import resident_bytes
 from actors.delivery.node_link import NodeListener, replica_folder
 from actors.garbage import collect_rarely
 from actors.language.replica import LanguageReplica
@@ -48,7 +49,7 @@ class ReplicaHost:
             await self._streams.start()
         collect_rarely()
 
-    async def infer(self, message: bytes) -> bytes:
+    async def infer(self, message: bytes | memoryview) -> bytes:
         """An envelope of calls in, an envelope of replies out."""
         return await self._replica.infer(message)
 
@@ -62,10 +63,9 @@ class ReplicaHost:
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Serve asks for it where the deployment is autoscaled; its policy reads it."""
-        if isinstance(self._replica, LanguageReplica):
-            return {}  # its engine batches by itself: nothing tells how busy it was
         tally = self._replica.tally
-        return {BUSY: tally.busy_s, SERVED: float(tally.num_served)}
+        held = {MEMORY: float(resident_bytes())}
+        return {BUSY: tally.busy_s, SERVED: float(tally.num_served), **held}
 
     def check_health(self) -> None:
         """Serve asks every health period. Raises: EngineFailed when it cannot answer."""

@@ -37,10 +37,19 @@ class AutoscalingControl:
         """A door tells its load, and the configuration it works by; the newest one counts."""
         if setup.generation > self._generation:
             self._generation = setup.generation
-            self._fleet = Fleet(setup.variants, calls=setup.calls, budget=setup.budget)
-            self._gatherer = Gatherer(rows_at_once=setup.rows_at_once)
-            self._latest = {}
+            self._adopt(setup)
         self._gatherer.door(door, report, self._clock())
+
+    def _adopt(self, setup: AutoscalingSetup) -> None:
+        """What goes on as it was, keeps what was learned of it."""
+        if self._fleet is None:
+            self._fleet = Fleet(setup.variants, calls=setup.calls, budget=setup.budget)
+        else:
+            self._fleet.adopt(setup.variants, calls=setup.calls, budget=setup.budget)
+        self._gatherer.rows_at_once = setup.rows_at_once
+        for gone in self._latest.keys() - setup.variants.keys():
+            del self._latest[gone]
+            self._metrics.target.labels(gone).set(0)
 
     def exchange(self, seen: Mapping[str, DeploymentReport]) -> dict[str, int]:
         """What runs is told, how many shall is given; a variant not decided yet is left out."""

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.autoscaling.autoscaler import get_or_start_autoscaler
-from actors.autoscaling.setup import AutoscalingSetup
+from actors.autoscaling.setup import AutoscalingSetup, autoscaling_setup
 from actors.front_door import FrontDoor
+from cluster.config.scaling.autoscaling import AutoscalingBudget
 from cluster.control.autoscaling.gather import DoorLoad, DoorReport
 from cluster.observability.metrics import LATENCY_BUCKETS_S
 
@@ -21,22 +22,36 @@ logger = logging.getLogger("squadron.autoscaling")
 
 
 class LoadWatch:
-    """Adds up what a door's counts say; they are kept anyway, so a request costs nothing more."""
+    """Adds up what a door's counts say; they are kept anyway, so a request costs nothing more.
 
-    def __init__(self, door: FrontDoor, setup: AutoscalingSetup) -> None:
+    `generation`: of the door's configuration; its tables come later and have greater versions."""
+
+    def __init__(self, door: FrontDoor, budget: AutoscalingBudget, generation: int) -> None:
         self._door = door
-        self._setup = setup
+        self._budget = budget
+        self._generation = generation
+        self._table = door.table
+        self._setup = autoscaling_setup(door.table, budget, generation)
         self._arrived: dict[str, int] = {}
         self._answered: Counter[str] = Counter()
         self._in_time: Counter[str] = Counter()
         self._ensembles: Counter[str] = Counter()
         door.watch_tally(self._see)
 
+    @property
+    def setup(self) -> AutoscalingSetup:
+        """Of the door's table: models come and go at run time."""
+        if self._door.table is not self._table:
+            self._table = self._door.table
+            generation = max(self._generation, self._table.version)
+            self._setup = autoscaling_setup(self._table, self._budget, generation)
+        return self._setup
+
     def take(self) -> DoorReport:
         """What came since it was last asked."""
         arrived = self._door.arrivals()
         variants: dict[str, DoorLoad] = {}
-        for name in self._setup.variants:
+        for name in self.setup.variants:
             total, waiting, under_way = arrived.get(name, (0, 0, 0))
             variants[name] = DoorLoad(
                 num_arrived=max(0, total - self._arrived.get(name, 0)),
@@ -73,9 +88,8 @@ def num_in_time(buckets: Sequence[int], slo_s: float) -> int:
     return whole + round(buckets[index] * share)
 
 
-async def report_load(door: FrontDoor, setup: AutoscalingSetup, app: str, door_id: str) -> None:
+async def report_load(watch: LoadWatch, app: str, door_id: str) -> None:
     """For ever. Without an autoscaler the counts of that second are lost, nothing else."""
-    watch = LoadWatch(door, setup)
     # Ray types the result of an async method as never; calls of the actor do return.
     actor: Any = None
     while True:
@@ -84,7 +98,7 @@ async def report_load(door: FrontDoor, setup: AutoscalingSetup, app: str, door_i
         try:
             if actor is None:
                 actor = await asyncio.to_thread(get_or_start_autoscaler, app)
-            await actor.report.remote(door_id, setup, report)
+            await actor.report.remote(door_id, watch.setup, report)
         except Exception as error:
             actor = None
             logger.warning("no autoscaler (%s); the numbers stay", type(error).__name__)

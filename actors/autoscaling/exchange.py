@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from actors.autoscaling.names import BUSY, NAMESPACE, SERVED, autoscaler_name
+from actors.autoscaling.names import BUSY, MEMORY, NAMESPACE, SERVED, autoscaler_name
 from cluster.control.autoscaling.gather import DeploymentReport
 
 PERIOD_S = 0.5
@@ -46,6 +46,7 @@ class Exchange:
             num_target=context.target_num_replicas,
             busy_s=_last(raw.get(BUSY, {})),
             num_served=_last(raw.get(SERVED, {})),
+            memory_bytes=int(max(_last(raw.get(MEMORY, {})).values(), default=0)),
         )
         with self._lock:
             self._seen[variant] = report

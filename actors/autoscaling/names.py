@@ -4,7 +4,9 @@ NAMESPACE = "squadron"
 
 BUSY = "squadron_busy_s"
 SERVED = "squadron_served"
-"""What a replica records for Serve: seconds of the engine, and requests, since it started."""
+MEMORY = "squadron_memory_bytes"
+"""What a replica records for Serve: seconds of the engine, and requests, since it started; and
+what its process holds."""
 
 
 def autoscaler_name(app: str) -> str:

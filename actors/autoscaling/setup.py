@@ -9,7 +9,7 @@ from cluster.config.scaling.autoscaling import AutoscalingBudget
 from cluster.config.squadron import SquadronConfig
 from cluster.control.autoscaling.fleet import Scaled
 from cluster.routing.ensembles.calls import calls_per_request
-from cluster.routing.table import EnsembleRoute, RoutingTable
+from cluster.routing.table import EnsembleRoute, RoutingTable, VariantRoute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,23 +28,32 @@ class AutoscalingSetup:
         return {name: each.config.slo_ms / 1e3 for name, each in self.variants.items()}
 
 
+def autoscaling_of(config: SquadronConfig) -> AutoscalingBudget | None:
+    """None when no variant can ever be autoscaled."""
+    is_scaled = any(variant.autoscaling is not None for variant in config.variants.values())
+    return config.autoscaling if is_scaled or config.autoscaling.loaded is not None else None
+
+
 def autoscaling_setup(
-    config: SquadronConfig, table: RoutingTable, generation: int
-) -> AutoscalingSetup | None:
-    """None when no variant is autoscaled."""
+    table: RoutingTable, budget: AutoscalingBudget, generation: int
+) -> AutoscalingSetup:
+    """Of the models that are served now."""
+    routes = table.routes.items()
     scaled = {
-        name: Scaled(config=variant.autoscaling, memory_bytes=variant.resources.memory_bytes or 0)
-        for name, variant in config.variants.items()
-        if variant.autoscaling is not None
+        name: Scaled(config=route.scaling, memory_bytes=route.memory_bytes)
+        for name, route in routes
+        if isinstance(route, VariantRoute) and route.scaling is not None
     }
-    if not scaled:
-        return None
-    ensembles = [name for name, r in table.routes.items() if isinstance(r, EnsembleRoute)]
+    ensembles = [name for name, route in routes if isinstance(route, EnsembleRoute)]
     calls = {name: calls_per_request(table, name) for name in ensembles}
     return AutoscalingSetup(
         generation=generation,
         variants=scaled,
         calls={name: each for name, each in calls.items() if each.keys() & scaled.keys()},
-        rows_at_once={name: config.variants[name].batching.max_batch_size for name in scaled},
-        budget=config.autoscaling,
+        rows_at_once={
+            name: route.rows_at_once
+            for name, route in routes
+            if isinstance(route, VariantRoute) and name in scaled
+        },
+        budget=budget,
     )

@@ -3,6 +3,10 @@
 Frame, little-endian: u32 bytes of what follows | u64 number of the exchange | envelope. From a
 replica, an empty frame of the last number says goodbye: it is draining, send it nothing more. From
 a door, an empty frame calls the exchange of its number back: nobody waits for the answer.
+
+A large envelope lies in shared memory, and its frame says where (`actors.delivery.shelf`). With its
+first one an end asks whether the other can read its memory; until it hears so, and where it cannot,
+envelopes go through the socket.
 """
 
 from __future__ import annotations
@@ -16,17 +20,28 @@ import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from actors.delivery.shelf import MIN_BYTES, Reader, Shelf
 from cluster.errors import ShardLost
 
 _HEAD = struct.Struct("<IQ")
 _GOODBYE = 2**64 - 1
+_HELLO = 2**64 - 2
+"""Try whether you can read here."""
+_WELCOME = 2**64 - 3
+"""I can."""
+_RELEASE = 2**64 - 4
+"""I look at that segment no more."""
+_ON_SHELF = 1 << 62
+"""Beside the number: the frame says where the envelope lies."""
+_SEGMENT = struct.Struct("<i")
 MAX_FRAME_BYTES = 2**31
 RESCAN_S = 0.5
 """How often a door looks for replicas that came; those that go are noticed at once."""
 
 logger = logging.getLogger("squadron.link")
 
-Answer = Callable[[bytes], Awaitable[bytes]]
+Frame = bytes | memoryview
+Answer = Callable[[Frame], Awaitable[bytes]]
 
 
 class _Frames(asyncio.Protocol):
@@ -36,6 +51,11 @@ class _Frames(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._needed = 0
+        self._loop = asyncio.get_running_loop()
+        self.shelf = Shelf()
+        self._reader = Reader(self._give_back)
+        self._has_asked = False
+        self._is_read_there = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's own class
@@ -53,14 +73,60 @@ class _Frames(asyncio.Protocol):
             frame = bytes(memoryview(self._buffer)[_HEAD.size : self._needed])
             del self._buffer[: self._needed]
             self._needed = 0
-            self.frame_received(number, frame)
+            if number < _ON_SHELF or number == _GOODBYE:
+                self.frame_received(number, frame)
+            else:
+                self._shelf_received(number, frame)
 
-    def frame_received(self, number: int, frame: bytes) -> None:
+    def frame_received(self, number: int, frame: Frame) -> None:
         raise NotImplementedError
 
     def write_frame(self, number: int, frame: bytes) -> None:
+        if len(frame) >= MIN_BYTES:
+            note = self._shelved(frame)
+            if note is not None:
+                number, frame = number | _ON_SHELF, note
+        self._write(number, frame)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._is_read_there = False
+        self.shelf.close()
+
+    def _write(self, number: int, frame: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.transport.writelines((_HEAD.pack(len(frame), number), frame))
+
+    def _shelved(self, frame: bytes) -> bytes | None:
+        if self._is_read_there:
+            return self.shelf.put(frame)
+        if not self._has_asked:
+            self._has_asked = True
+            hello = self.shelf.hello()
+            if hello is not None:
+                self._write(_HELLO, hello)
+        return None
+
+    def _shelf_received(self, number: int, frame: bytes) -> None:
+        if number == _HELLO:
+            if self._reader.try_out(frame):
+                self._write(_WELCOME, b"")
+        elif number == _WELCOME:
+            self._is_read_there = True
+        elif number == _RELEASE:
+            self.shelf.release(_SEGMENT.unpack(frame)[0])
+        else:
+            try:
+                view = self._reader.take(frame)
+            except OSError:
+                # Its writer has just died: what was under way is lost, as when the socket ends.
+                self.close()
+                return
+            self.frame_received(number & ~_ON_SHELF, view)
+
+    def _give_back(self, segment: int) -> None:
+        """In any thread, whenever the last view goes."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and all its ends with it
+            self._loop.call_soon_threadsafe(self._write, _RELEASE, _SEGMENT.pack(segment))
 
     def close(self) -> None:
         if self.transport is not None:
@@ -99,9 +165,9 @@ class NodeListener:
         for door in list(self._doors):
             door.close()
 
-    def serve(self, door: _Door, number: int, frame: bytes) -> None:
+    def serve(self, door: _Door, number: int, frame: Frame) -> None:
         exchange = (door, number)
-        if not frame:
+        if not len(frame):
             if exchange in self._tasks:
                 self._tasks[exchange].cancel()
             return
@@ -109,7 +175,7 @@ class NodeListener:
         self._tasks[exchange] = task
         task.add_done_callback(lambda _: self._tasks.pop(exchange, None))
 
-    async def _reply(self, door: _Door, number: int, frame: bytes) -> None:
+    async def _reply(self, door: _Door, number: int, frame: Frame) -> None:
         try:
             door.write_frame(number, await self._answer(frame))
         except Exception:
@@ -140,9 +206,10 @@ class _Door(_Frames):
         self._listener.joined(self)
 
     def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
         self._listener.left(self)
 
-    def frame_received(self, number: int, frame: bytes) -> None:
+    def frame_received(self, number: int, frame: Frame) -> None:
         self._listener.serve(self, number, frame)
 
 
@@ -154,7 +221,7 @@ class NodeLink(_Frames):
         self.path = path
         self.is_open = True
         self._next_number = 0
-        self._open: dict[int, asyncio.Future[bytes]] = {}
+        self._open: dict[int, asyncio.Future[Frame]] = {}
 
     @property
     def name(self) -> str:
@@ -166,13 +233,13 @@ class NodeLink(_Frames):
         """Batches under way on this link."""
         return len(self._open)
 
-    async def exchange(self, frame: bytes) -> bytes:
+    async def exchange(self, frame: bytes) -> Frame:
         """Raises: ShardLost when the replica goes before it answers."""
         if not self.is_open:
             raise ShardLost("the replica has left")
         self._next_number += 1
         number = self._next_number
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._open[number] = future
         self.write_frame(number, frame)
         try:
@@ -183,7 +250,7 @@ class NodeLink(_Frames):
         finally:
             self._open.pop(number, None)
 
-    def frame_received(self, number: int, frame: bytes) -> None:
+    def frame_received(self, number: int, frame: Frame) -> None:
         if number == _GOODBYE:
             self.is_open = False
             return
@@ -192,6 +259,7 @@ class NodeLink(_Frames):
             future.set_result(frame)
 
     def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
         self.is_open = False
         for future in self._open.values():
             if not future.done():

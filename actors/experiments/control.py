@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from actors.experiments.kept import Event, Keeper, Kept
@@ -20,7 +20,7 @@ from cluster.control.reconcile import (
 )
 from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.experiments.callers import Callers
-from cluster.experiments.report import Cost, Feedback, Report, Tallied
+from cluster.experiments.report import Cost, Feedback, Rated, Report, Tallied
 from cluster.experiments.state import ExperimentState, begin
 from cluster.experiments.view import JsonObject, experiment_view
 from cluster.routing.table import ExperimentRoute, RoutingTable
@@ -33,10 +33,18 @@ MAX_WAITING_FEEDBACK = 100_000
 
 
 class ExperimentControl:
-    """Lives on the controller's loop. `clock` is Unix time."""
+    """Lives on the controller's loop. `clock` is Unix time. `rated` is given each value of feedback
+    where they are kept one by one; it waits for nobody."""
 
-    def __init__(self, store: Keeper, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Keeper,
+        clock: Callable[[], float],
+        *,
+        rated: Callable[[Sequence[Rated]], None] | None = None,
+    ) -> None:
         self._store = store
+        self._rated = rated
         self._clock = clock
         self._configs: dict[str, ExperimentConfig] = {}
         kept = store.read()
@@ -99,6 +107,8 @@ class ExperimentControl:
         if report is not None and report.number > self._reports.get(door, 0):
             for tallied in report.tallies:
                 self._count(tallied)
+            if self._rated is not None and report.rated:
+                self._rated(report.rated)
             self._reports.pop(door, None)
             self._reports[door] = report.number
             while len(self._reports) > MAX_KEPT_REPORTS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -14,7 +15,7 @@ from cluster.config.experiment import ExperimentConfig
 from cluster.errors import SquadronError
 from cluster.experiments.callers import Callers, cluster_of, digest_of
 from cluster.experiments.counts import NUM_CLUSTERS, Agreement
-from cluster.experiments.report import Feedback, Tallied
+from cluster.experiments.report import Feedback, Rated, Tallied
 from cluster.requests import Assignment, InferenceRequest, sequence_of
 from cluster.routing.split import choose_arm
 from cluster.routing.table import ExperimentRoute, RoutingTable
@@ -22,6 +23,8 @@ from cluster.routing.table import ExperimentRoute, RoutingTable
 Found = TypeVar("Found")
 
 MAX_TRACKING_CHARACTERS = 128
+MAX_RATINGS = 100_000
+"""Held while there is no controller to take them."""
 FAULTS = frozenset(
     {
         "overloaded",
@@ -54,10 +57,13 @@ class _Running:
 
 
 class ExperimentDesk:
-    """Lives on the door's loop."""
+    """Lives on the door's loop. `keeps_ratings`: each value of feedback is handed over, not only
+    their sums."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_ratings: bool = False) -> None:
         self.has_rules = False
+        self._keeps_ratings = keeps_ratings
+        self._rated: deque[Rated] = deque(maxlen=MAX_RATINGS)
         self._running: dict[str, _Running] = {}
         self._weights: dict[tuple[str, int], Mapping[str, float]] = {}
         self._tallies: dict[tuple[str, int, str], ArmTally] = {}
@@ -166,7 +172,23 @@ class ExperimentDesk:
         if assignment is None:
             return False
         self._tally(assignment).rated(assignment.cluster, feedback.value)
+        if self._keeps_ratings:
+            self._rated.append(
+                Rated(
+                    experiment=experiment,
+                    arm=assignment.arm,
+                    request_id=feedback.request_id,
+                    value=feedback.value,
+                    at_s=time.time(),
+                )
+            )
         return True
+
+    def ratings(self) -> tuple[Rated, ...]:
+        """Those since the last time."""
+        found = tuple(self._rated)
+        self._rated.clear()
+        return found
 
     def next_slice(self) -> None:
         """Requests without a key that come from now on are of another moment."""

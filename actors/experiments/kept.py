@@ -19,7 +19,7 @@ from typing import Protocol
 from pydantic import TypeAdapter, ValidationError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
-from cluster.config.cache import RedisConfig
+from cluster.config.cache import PostgresConfig, RedisConfig
 from cluster.experiments.state import ExperimentState
 
 _NAMESPACE = b"squadron"
@@ -62,6 +62,7 @@ class Keeper(Protocol):
 
 
 _NO_REDIS = RedisConfig()
+_NO_POSTGRES = PostgresConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,7 @@ class StateSetup:
     folder: str = ""
     place: str = ""
     redis: RedisConfig = _NO_REDIS
+    postgres: PostgresConfig = _NO_POSTGRES
 
     def digest(self, app: str) -> str:
         return hashlib.sha256(f"{app}\0{self.place}".encode()).hexdigest()[:12]

@@ -60,7 +60,12 @@ class Reporter:
             tallies = self._desk.collect()
             if tallies:
                 self._number += 1
-                self._unconfirmed = Report(door=self._door, number=self._number, tallies=tallies)
+                self._unconfirmed = Report(
+                    door=self._door,
+                    number=self._number,
+                    tallies=tallies,
+                    rated=self._desk.ratings(),
+                )
         upto, feedback = await controller.report.remote(
             self._door, self._unconfirmed, self._seen_feedback
         )

@@ -87,7 +87,12 @@ class LanguageReplica:
                 pass
         self._looking = asyncio.get_running_loop().create_task(self._look())
 
-    async def infer(self, message: bytes) -> bytes:
+    @property
+    def tally(self) -> Turnstile:
+        """How busy it has been."""
+        return self._turns
+
+    async def infer(self, message: bytes | memoryview) -> bytes:
         """Refuses: a door asks a language model for a stream."""
         error = Unsupported(f"{self._setup.variant} is decoupled: it answers streams only")
         calls = decode_calls(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray.exceptions import RayTaskError
 
 from actors.repository.control import RepositoryControl
 from actors.variant_facts import Origin
+from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.config.store import ModelStore
 from cluster.config.variant import NAME_PATTERN, VariantConfig
 from cluster.control.repository import Setting, Wanted, members_of
@@ -104,6 +106,9 @@ class Commands:
             wanted = Wanted(variant=uploaded.variant, store=uploaded.store)
         else:
             wanted = await asyncio.to_thread(self._wanted, model, config)
+        if not self._is_own(model):
+            scaling = self._control.config.autoscaling.loaded
+            wanted = replace(wanted, variant=scaled_when_loaded(wanted.variant, scaling))
         own = Wanted(variant=self._control.config.variants[model]) if self._is_own(model) else None
         setting = (
             Setting(is_loaded=True)
@@ -156,6 +161,16 @@ class Commands:
         except ray.exceptions.RayError:
             raise InvalidRequest("the files could not be read") from None
         return found
+
+
+def scaled_when_loaded(variant: VariantConfig, scaling: AutoscalingConfig | None) -> VariantConfig:
+    """A model that nobody configured, under `autoscaling.loaded`. It begins with a replica, which
+    shows that it can be loaded."""
+    if scaling is None or variant.autoscaling is not None or variant.sequences is not None:
+        return variant
+    first = max(1, scaling.first_replicas)
+    scaling = scaling.model_copy(update={"initial_replicas": first})
+    return variant.model_copy(update={"autoscaling": scaling})
 
 
 def _check_name(message: Any, model: str) -> None:

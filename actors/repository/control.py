@@ -70,6 +70,7 @@ class RepositoryControl:
         self._trials: dict[str, Trial] = {}
         self._cache: dict[tuple[str, str], Candidate | None] = {}
         self._asked: set[str] = set()
+        self._running: Mapping[str, int] = {}
         self.loading: set[str] = set()
 
     @property
@@ -118,6 +119,10 @@ class RepositoryControl:
     def step(self, seen: apps.Seen) -> RoutingTable:
         """The table for what runs now (version 0); trials that are over are settled."""
         states = {app: _state_of(deployments) for app, deployments in seen.items()}
+        self._running = {
+            app: sum(each.num_running for each in deployments.values())
+            for app, deployments in seen.items()
+        }
         for trial in list(self._trials.values()):
             self._settle(trial, states)
         desired = self.desired()
@@ -236,6 +241,8 @@ class RepositoryControl:
         for name, route in table.routes.items():
             if isinstance(route, VariantRoute):
                 route = _routed(route, served[name], states)
+                if route.is_autoscaled:
+                    route = replace(route, num_replicas=self._running.get(route.app, 0))
             routes[name] = route
         return replace(table, routes=routes).without(sorted(unloaded & routes.keys()))
 

@@ -33,7 +33,7 @@ class Replica(Protocol):
     @property
     def is_open(self) -> bool: ...
 
-    async def exchange(self, message: bytes) -> bytes:
+    async def exchange(self, message: bytes) -> bytes | memoryview:
         """Raises: ShardLost when it goes before it answers."""
         ...
 
@@ -210,7 +210,7 @@ class _ByHandle:
         handle = serve.get_deployment_handle(deployment, app)
         self._handle = handle.options(session_id=session)
 
-    async def exchange(self, message: bytes) -> bytes:
+    async def exchange(self, message: bytes) -> bytes | memoryview:
         try:
             reply: bytes = await self._handle.infer.remote(message)
         except (RayActorError, WorkerCrashedError) as error:

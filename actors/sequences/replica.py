@@ -66,7 +66,7 @@ class SequenceReplica:
         self._busy_since_s: float | None = None
         self._loop_task: asyncio.Task[None] | None = None
 
-    async def infer(self, message: bytes) -> bytes:
+    async def infer(self, message: bytes | memoryview) -> bytes:
         """An envelope of calls in, an envelope of replies out; each call has its own outcome."""
         if self._loop_task is None:
             self._loop_task = asyncio.get_running_loop().create_task(self._run_batches())

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from actors.delivery.calls import call_of
+from actors.delivery.dispatchers import Arrivals
 from actors.ensembles.run import renamed
 from actors.streams.transport import StreamTransport
 from cluster.errors import DeadlineExceeded, NoReadyReplica, ShardLost, SquadronError, Unsupported
-from cluster.protocols.envelope import Reply
+from cluster.protocols.envelope import Call, Reply
 from cluster.protocols.v2_check import check_request
 from cluster.requests import InferenceRequest, InferenceResponse
 from cluster.routing.table import EnsembleRoute, Route, VariantRoute
@@ -38,6 +40,15 @@ class StreamAnswers:
         self._door = door
         self._make_streams = make_streams
         self._transports: dict[str, StreamTransport] = {}
+        self._submitted: Counter[str] = Counter()
+        self._under_way: Counter[str] = Counter()
+
+    def arrivals(self) -> dict[str, Arrivals]:
+        """See `Dispatchers.arrivals`; streams wait at their replica, so here none does."""
+        return {
+            name: Arrivals(total, 0, self._under_way[name])
+            for name, total in self._submitted.items()
+        }
 
     async def responses(self, request: InferenceRequest) -> AsyncGenerator[InferenceResponse, None]:
         """See `FrontDoor.stream`."""
@@ -113,6 +124,18 @@ class StreamAnswers:
         call = call_of(request, rows)
         call.call_id = 1
         call.parameters = request.parameters
+        self._submitted[route.name] += 1
+        self._under_way[route.name] += 1
+        try:
+            async with aclosing(self._attempts(route, call, deadline_s)) as replies:
+                async for reply in replies:
+                    yield reply
+        finally:
+            self._under_way[route.name] -= 1
+
+    async def _attempts(
+        self, route: VariantRoute, call: Call, deadline_s: float
+    ) -> AsyncGenerator[Reply, None]:
         loop = asyncio.get_running_loop()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             call.left_s = deadline_s - loop.time()

@@ -56,7 +56,7 @@ class StreamReplica:
         self._num_open = 0
         self._busy_since_s: float | None = None
 
-    async def infer(self, message: bytes) -> bytes:
+    async def infer(self, message: bytes | memoryview) -> bytes:
         """Refuses: a door asks a decoupled model for a stream."""
         error = Unsupported(f"{self._setup.variant} is decoupled: it answers streams only")
         calls = decode_calls(message)

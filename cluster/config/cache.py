@@ -34,6 +34,20 @@ class RedisConfig(Section):
     max_connections: int = Field(default=16, ge=1, le=1024)
 
 
+class PostgresConfig(Section):
+    """`url`: `postgresql://user:password@host:5432/database`. Tables begin with `prefix`. Nobody
+    waits for PostgreSQL but a controller that starts: at most `timeout_s`. After a failure nothing
+    is written for `retry_after_s`; meanwhile at most `max_waiting` rows are held, the newest ones.
+    """
+
+    url: str = ""
+    prefix: str = Field(default="squadron", pattern=r"^[a-z_][a-z0-9_]{0,39}$")
+    timeout_s: float = Field(default=2.0, gt=0, le=60)
+    retry_after_s: float = Field(default=5.0, gt=0, le=3600)
+    max_connections: int = Field(default=2, ge=1, le=64)
+    max_waiting: int = Field(default=100_000, ge=1)
+
+
 class CacheConfig(Section):
     """`size_bytes` bounds the answers kept in each door's memory. With `backend: redis` the doors
     of the whole cluster share their answers too.
@@ -50,9 +64,15 @@ class CacheConfig(Section):
         return self
 
 
-def check_scheme(key: str, url: str) -> None:
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+POSTGRES_SCHEMES = ("postgresql", "postgres")
+
+
+def check_scheme(key: str, url: str, allowed: tuple[str, ...] = REDIS_SCHEMES) -> None:
     """Raises: ValueError."""
     scheme = urlsplit(url).scheme
-    if scheme not in ("redis", "rediss", "unix"):
+    if scheme not in allowed:
+        names = [f"{each}://" for each in allowed]
+        told = f"{', '.join(names[:-1])} or {names[-1]}"
         # The address may hold a password: only its scheme is shown.
-        raise ValueError(f"{key} must begin with redis://, rediss:// or unix://, got {scheme!r}")
+        raise ValueError(f"{key} must begin with {told}, got {scheme!r}")

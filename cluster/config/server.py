@@ -6,7 +6,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cluster.config.cache import CacheConfig, RedisConfig, check_scheme
+from cluster.config.cache import (
+    POSTGRES_SCHEMES,
+    CacheConfig,
+    PostgresConfig,
+    RedisConfig,
+    check_scheme,
+)
 from cluster.config.restricted import RestrictedApis
 from cluster.config.section import Mistake, Mistakes, Section
 from cluster.config.security.tls import TlsConfig
@@ -74,8 +80,10 @@ class ServerConfig(Section):
     `base_path` begins every HTTP path (`/triton` serves `/triton/v2/...`), except the probes under
     `/-/` and `/metrics`. `state_folder`: where what was set and counted at run time outlives the
     cluster; empty: `$SQUADRON_STATE`, else `~/.local/state/squadron`. With
-    `state_redis.url` it is in that Redis too. `api_keys`: the file that `squadron keys` writes;
-    with it every route and call needs a key, but for probes. Relative to where Serve was started.
+    `state_redis.url` it is in that Redis too, with `state_postgres.url` in that PostgreSQL, with
+    every event and every value of feedback as a row. `api_keys`: the file that `squadron keys`
+    writes; with it every route and call needs a key, but for probes. Relative to where Serve was
+    started.
     """
 
     name: str = Field(default="squadron", min_length=1)
@@ -95,11 +103,14 @@ class ServerConfig(Section):
     base_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     state_folder: str = ""
     state_redis: RedisConfig = RedisConfig()
+    state_postgres: PostgresConfig = PostgresConfig()
 
     @model_validator(mode="after")
-    def _redis_has_an_address(self) -> Self:
+    def _stores_have_addresses(self) -> Self:
         if self.state_redis.url:
             check_scheme("state_redis.url", self.state_redis.url)
+        if self.state_postgres.url:
+            check_scheme("state_postgres.url", self.state_postgres.url, POSTGRES_SCHEMES)
         return self
 
     @model_validator(mode="after")

@@ -119,6 +119,8 @@ def app_state(seen: DeploymentSeen | None) -> tuple[ModelState, str]:
         return "READY", ""
     if seen.status == "DEPLOY_FAILED":
         return "UNAVAILABLE", seen.message or seen.status
+    if seen.status in ("HEALTHY", "DOWNSCALING"):
+        return "READY", "scaled to zero: the first request is held until a replica runs"
     return "LOADING", "its replicas are starting"
 
 

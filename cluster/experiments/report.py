@@ -40,9 +40,22 @@ class Feedback:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rated:
+    """A value that was counted for a request, and what the door knows of that."""
+
+    experiment: str
+    arm: str
+    request_id: str
+    value: float
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """`number` grows by one a report of the same door, so that one sent twice counts once."""
+    """`number` grows by one a report of the same door, so that one sent twice counts once.
+    `rated`: each value of feedback, where they are kept one by one."""
 
     door: str
     number: int
     tallies: tuple[Tallied, ...]
+    rated: tuple[Rated, ...] = ()

@@ -111,7 +111,7 @@ def _step(spec: list[Any]) -> SequenceStep:
     return SequenceStep(id=text if is_text else int(text), is_start=is_start, is_end=is_end)
 
 
-def decode_calls(message: bytes) -> list[Call]:
+def decode_calls(message: bytes | memoryview) -> list[Call]:
     """Tensors are views on `message`. Raises: ValueError for anything but an envelope."""
     try:
         header, start = _header(message)
@@ -151,7 +151,7 @@ def encode_replies(replies: Iterable[Reply]) -> bytes:
     return body.whole(header)
 
 
-def decode_replies(message: bytes) -> list[Reply]:
+def decode_replies(message: bytes | memoryview) -> list[Reply]:
     """Tensors are views on `message`. Raises: ValueError for anything but an envelope."""
     try:
         header, start = _header(message)
@@ -200,7 +200,7 @@ class _Body:
         return b"".join([_HEAD.pack(MAGIC, len(text)), text, *self._parts])
 
 
-def _header(message: bytes) -> tuple[list[dict[str, Any]], int]:
+def _header(message: bytes | memoryview) -> tuple[list[dict[str, Any]], int]:
     if len(message) < _HEAD.size:
         raise ValueError(f"an envelope has at least {_HEAD.size} bytes, got {len(message)}")
     magic, size = _HEAD.unpack_from(message)
@@ -210,7 +210,7 @@ def _header(message: bytes) -> tuple[list[dict[str, Any]], int]:
     return orjson.loads(memoryview(message)[_HEAD.size : start]), start
 
 
-def _tensor(message: bytes, body: int, spec: list[Any]) -> Tensor:
+def _tensor(message: bytes | memoryview, body: int, spec: list[Any]) -> Tensor:
     name, datatype, shape, offset, num_bytes = spec
     start = body + offset
     if datatype == "BYTES":

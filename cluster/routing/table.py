@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from cluster.config.cache import ResponseCacheConfig
 from cluster.config.ensemble import EnsembleConfig, models_of
 from cluster.config.experiment import ExperimentConfig
-from cluster.config.language.settings import RoutingConfig
+from cluster.config.language.settings import LanguageConfig, RoutingConfig
+from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.config.sequences import SequencesConfig
 from cluster.config.squadron import SquadronConfig
-from cluster.config.variant import BatchingConfig
+from cluster.config.variant import BatchingConfig, VariantConfig
 from cluster.errors import ConfigError
 from cluster.models import ModelState
 from cluster.routing.ensembles.plan import EnsemblePlan, plan_ensemble
@@ -67,9 +68,10 @@ class VariantFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantRoute:
-    """`app`: the Serve application of the deployment; empty: the door's own. `is_autoscaled`:
-    `num_replicas` is what runs, and with none its requests are held until one does. Deployment
-    names are unique across applications."""
+    """`app`: the Serve application of the deployment; empty: the door's own. With
+    `scaling`, `num_replicas` is what runs, and with none its requests are held until one does;
+    `rows_at_once`: what a replica computes together; `memory_bytes`: of a replica, 0 where nothing
+    says it. Deployment names are unique across applications."""
 
     name: str
     deployment: str
@@ -83,7 +85,13 @@ class VariantRoute:
     response_cache: ResponseCacheConfig = _NO_CACHE
     app: str = ""
     language_routing: RoutingConfig = _BY_PREFIX
-    is_autoscaled: bool = False
+    scaling: AutoscalingConfig | None = None
+    rows_at_once: int = 1
+    memory_bytes: int = 0
+
+    @property
+    def is_autoscaled(self) -> bool:
+        return self.scaling is not None
 
     @property
     def signature(self) -> Signature:
@@ -215,6 +223,12 @@ def arms_of(weights: Mapping[str, float]) -> tuple[Arm, ...]:
     return tuple(Arm(variant=variant, weight=weight) for variant, weight in weights.items())
 
 
+def _rows_at_once(variant: VariantConfig, facts: VariantFacts) -> int:
+    if facts.is_language:
+        return (variant.llm or LanguageConfig()).max_num_seqs
+    return variant.batching.max_batch_size
+
+
 GATEWAY = "gateway"
 """The Serve deployment of the doors, and of the models that they hold themselves."""
 
@@ -238,7 +252,9 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
             facts=fact,
             batching=variant.batching,
             num_replicas=(variant.replicas if scaling is None else scaling.first_replicas),
-            is_autoscaled=scaling is not None,
+            scaling=scaling,
+            rows_at_once=_rows_at_once(variant, fact),
+            memory_bytes=variant.resources.memory_bytes or 0,
             is_optional=variant.optional,
             sequences=variant.sequences,
             state="UNAVAILABLE" if fact.unavailable else "LOADING",

@@ -66,8 +66,11 @@ class AutoscalingConfig(Section):
 
 class AutoscalingBudget(Section):
     """What all autoscaled variants together may take. `max_cost`: the sum of their replicas'
-    `cost`; `max_memory_bytes`: of their replicas' memory. Above it, what was asked least recently
-    goes first where it may scale to zero."""
+    `cost`; `max_memory_bytes`: of their replicas' memory (`resources.memory_bytes`, else what a
+    replica was seen to hold). Above it, what was asked least recently goes first where it may scale
+    to zero. `loaded`: how models are scaled that are loaded at run time; without it they keep the
+    replicas that they start with."""
 
     max_cost: float | None = Field(default=None, gt=0)
     max_memory_bytes: int | None = Field(default=None, gt=0)
+    loaded: AutoscalingConfig | None = None

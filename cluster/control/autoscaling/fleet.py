@@ -45,15 +45,42 @@ class Fleet:
         calls: Mapping[str, Mapping[str, float]],
         budget: AutoscalingBudget,
     ) -> None:
-        self._variants = dict(variants)
-        self._budget = budget
-        self._calls = calls
-        self._scalers = {name: VariantScaler(name, each.config) for name, each in variants.items()}
-        self._ensembles = {name: _forecast_of(name, calls[name], variants) for name in calls}
+        self._variants: dict[str, Scaled] = {}
+        self._calls: Mapping[str, Mapping[str, float]] = {}
+        self._scalers: dict[str, VariantScaler] = {}
+        self._ensembles: dict[str, RateForecast] = {}
+        self._memory_bytes: dict[str, int] = {}
+        self.adopt(variants, calls=calls, budget=budget)
+
+    def adopt(
+        self,
+        variants: Mapping[str, Scaled],
+        *,
+        calls: Mapping[str, Mapping[str, float]],
+        budget: AutoscalingBudget,
+    ) -> None:
+        """Other models: those that go on as they were keep what was learned of them."""
+        before, self._variants = self._variants, dict(variants)
+        known = {
+            n for n, each in variants.items() if n in before and before[n].config == each.config
+        }
+        self._scalers = {
+            name: self._scalers[name] if name in known else VariantScaler(name, each.config)
+            for name, each in variants.items()
+        }
+        self._ensembles = {
+            name: self._ensembles[name]
+            if name in self._ensembles and calls[name] == self._calls[name]
+            else _forecast_of(calls[name], variants)
+            for name in calls
+        }
+        self._budget, self._calls = budget, calls
 
     def decide(self, load: FleetLoad) -> tuple[Scaling, ...]:
         """A decision for each variant that told its load, each with its reason."""
         rates = self._ensemble_rates(load)
+        for name, each in load.variants.items():
+            self._memory_bytes[name] = each.memory_bytes or self._memory_bytes.get(name, 0)
         found = {
             name: self._scalers[name].decide(each, rate_at_least=rates.get(name, 0.0))
             for name, each in load.variants.items()
@@ -68,10 +95,14 @@ class Fleet:
         found = self._within(
             found,
             limit=self._budget.max_memory_bytes,
-            size=lambda name: self._variants[name].memory_bytes,
+            size=self._size_bytes,
             key="autoscaling.max_memory_bytes",
         )
         return tuple(found.values())
+
+    def _size_bytes(self, name: str) -> int:
+        """What the configuration says, else what a replica was last seen to hold."""
+        return self._variants[name].memory_bytes or self._memory_bytes.get(name, 0)
 
     def _ensemble_rates(self, load: FleetLoad) -> dict[str, float]:
         """What ensembles will ask of each variant: so the later steps grow with the first."""
@@ -134,9 +165,7 @@ def _total(found: Mapping[str, Scaling], size: Callable[[str], float]) -> float:
     return sum(each.num_replicas * size(name) for name, each in found.items())
 
 
-def _forecast_of(
-    name: str, calls: Mapping[str, float], variants: Mapping[str, Scaled]
-) -> RateForecast:
+def _forecast_of(calls: Mapping[str, float], variants: Mapping[str, Scaled]) -> RateForecast:
     """With the settings of its first autoscaled member."""
     config = next((variants[v].config for v in calls if v in variants), AutoscalingConfig())
     return RateForecast(

@@ -34,12 +34,14 @@ class DoorReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentReport:
-    """What Serve says of a variant. `busy_s` and `num_served`: by replica, since it started."""
+    """What Serve says of a variant. `busy_s` and `num_served`: by replica, since it started;
+    `memory_bytes`: of the largest of them."""
 
     num_running: int
     num_target: int
     busy_s: Mapping[str, float]
     num_served: Mapping[str, float]
+    memory_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -131,4 +133,5 @@ class Gatherer:
             num_in_time=sums.num_in_time,
             busy_s=sums.busy_s if is_measured else None,
             num_served=round(sums.num_served),
+            memory_bytes=seen.memory_bytes,
         )

@@ -12,7 +12,8 @@ class VariantLoad:
     `num_arrived`: requests that came in the last `window_s`; `num_waiting`: those that no replica
     has begun; `num_in_time` of `num_answered` were answered within the objective. `busy_s`: engine
     seconds of all replicas in the window, for `num_served` requests; None where nothing told them.
-    `num_target`: what was asked for last; `num_running` of these answer.
+    `num_target`: what was asked for last; `num_running` of these answer. `memory_bytes`: what the
+    largest replica holds; 0 while none tells.
     """
 
     at_s: float
@@ -25,6 +26,7 @@ class VariantLoad:
     num_in_time: int = 0
     busy_s: float | None = None
     num_served: int = 0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import prometheus_client.values
@@ -12,8 +14,9 @@ import pytest
 
 from actors.autoscaling.control import AutoscalingControl
 from actors.autoscaling.door import LoadWatch
-from actors.autoscaling.setup import AutoscalingSetup, autoscaling_setup
+from actors.autoscaling.setup import AutoscalingSetup, autoscaling_of, autoscaling_setup
 from actors.front_door import FrontDoor
+from cluster.config.scaling.autoscaling import AutoscalingBudget
 from cluster.config.server import ServerConfig
 from cluster.config.squadron import SquadronConfig
 from cluster.control.autoscaling.gather import DeploymentReport, DoorLoad, DoorReport
@@ -32,29 +35,31 @@ def _own_metrics() -> Iterator[None]:
     prometheus_client.values.ValueClass = before
 
 
-def configured(generation: int = 1) -> tuple[RoutingTable, AutoscalingSetup]:
-    scaled = {
-        "card": CARD,
-        "autoscaling": {"max_replicas": 9, "slo_ms": 500},
-        "batching": {"mode": "off", "max_batch_size": 4},
-    }
+SCALED = {
+    "card": CARD,
+    "autoscaling": {"max_replicas": 9, "slo_ms": 500},
+    "batching": {"mode": "off", "max_batch_size": 4},
+}
+
+
+def configured(generation: int = 1, **more: Any) -> tuple[RoutingTable, AutoscalingSetup]:
     steps = [{"model": "a", "outputs": {"y": "y"}}]
     config = SquadronConfig.model_validate(
         {
-            "variants": {"a": scaled, "b": {"card": CARD}},
+            "variants": {"a": SCALED, "b": {"card": CARD}, **more},
             "ensembles": {"e": {"inputs": ["x"], "outputs": ["y"], "steps": steps}},
         }
     )
-    table = build_table(config, {"a": facts(), "b": facts()})
-    setup = autoscaling_setup(config, table, generation)
-    assert setup is not None
-    return table, setup
+    table = build_table(config, {name: facts() for name in config.variants})
+    budget = autoscaling_of(config)
+    assert budget is not None
+    return table, autoscaling_setup(table, budget, generation)
 
 
 def test_a_configuration_without_autoscaling_has_no_setup() -> None:
     config = SquadronConfig.model_validate({"variants": {"a": {"card": CARD}}})
 
-    assert autoscaling_setup(config, build_table(config, {"a": facts()}), 1) is None
+    assert autoscaling_of(config) is None
 
 
 async def test_a_door_reports_what_came_since_it_was_last_asked(tmp_path: Path) -> None:
@@ -63,14 +68,14 @@ async def test_a_door_reports_what_came_since_it_was_last_asked(tmp_path: Path) 
             y = tensor("y", np.zeros((1, 4), np.float32))
             return [Reply(call_id=call.call_id, outputs=(y,)) for call in calls]
 
-    table, setup = configured()
+    table, _ = configured()
     door = FrontDoor(
         ServerConfig(),
         table,
         make_transport=lambda route: Echo(),  # type: ignore[arg-type,return-value]
         metrics=make_metrics(tmp_path / "metrics"),
     )
-    watch = LoadWatch(door, setup)
+    watch = LoadWatch(door, AutoscalingBudget(), 1)
     x = tensor("x", np.zeros((1, 4), np.float32))
 
     for model in ("a", "a", "b", "e"):
@@ -124,8 +129,30 @@ def test_an_older_configuration_changes_nothing(tmp_path: Path) -> None:
     empty = DoorReport(variants={}, ensembles={})
 
     control.report("new", configured(generation=5)[1], empty)
-    fleet = control._fleet
-    control.report("old", configured(generation=3)[1], empty)
-    assert control._fleet is fleet
-    control.report("newer", configured(generation=6)[1], empty)
-    assert control._fleet is not fleet
+    kept = configured(generation=3, c=SCALED)[1]
+    control.report("old", kept, empty)
+    assert control._fleet is not None
+    assert set(control._fleet._variants) == {"a"}
+    control.report("newer", replace(kept, generation=6), empty)
+    assert set(control._fleet._variants) == {"a", "c"}
+
+
+async def test_a_door_tells_of_models_that_were_loaded_after_its_start(tmp_path: Path) -> None:
+    before, _ = configured()
+    after, _ = configured(c=SCALED)
+    door = FrontDoor(
+        ServerConfig(),
+        before,
+        make_transport=lambda route: None,  # type: ignore[arg-type,return-value]
+        metrics=make_metrics(tmp_path / "metrics"),
+    )
+    watch = LoadWatch(door, AutoscalingBudget(), generation=7)
+    first = watch.setup
+
+    door.adopt(replace(after, version=9))
+    second = watch.setup
+    await door.close()
+
+    assert (set(first.variants), first.generation) == ({"a"}, 7)
+    assert (set(second.variants), second.generation) == ({"a", "c"}, 9)
+    assert set(watch.take().variants) == {"a", "c"}

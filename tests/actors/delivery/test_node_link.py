@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from actors.delivery.node_link import NodeLinks, NodeListener
+from actors.delivery.node_link import Frame, NodeLinks, NodeListener
 from cluster.errors import ShardLost
 
 
-async def upper(frame: bytes) -> bytes:
-    return frame.upper()
+async def upper(frame: Frame) -> bytes:
+    return bytes(frame).upper()
 
 
 async def replica(folder: Path, name: str = "a") -> NodeListener:
@@ -21,7 +21,7 @@ async def replica(folder: Path, name: str = "a") -> NodeListener:
     return listener
 
 
-async def ask(links: NodeLinks, frame: bytes) -> bytes:
+async def ask(links: NodeLinks, frame: bytes) -> Frame:
     link = await links.least_busy()
     assert link is not None
     return await link.exchange(frame)
@@ -48,10 +48,10 @@ async def test_the_least_busy_replica_gets_the_next_batch(tmp_path: Path) -> Non
     go = asyncio.Event()
 
     def answering(name: str) -> NodeListener:
-        async def answer(frame: bytes) -> bytes:
+        async def answer(frame: Frame) -> bytes:
             seen.append(name)
             await go.wait()
-            return frame
+            return bytes(frame)
 
         return NodeListener(tmp_path / f"{name}.sock", answer)
 
@@ -72,7 +72,7 @@ async def test_the_least_busy_replica_gets_the_next_batch(tmp_path: Path) -> Non
 
 
 async def test_a_replica_that_goes_before_it_answers_is_lost_and_told(tmp_path: Path) -> None:
-    async def never(frame: bytes) -> bytes:
+    async def never(frame: Frame) -> bytes:
         raise RuntimeError("a bug")
 
     listener = NodeListener(tmp_path / "a.sock", never)
@@ -89,9 +89,9 @@ async def test_a_replica_that_goes_before_it_answers_is_lost_and_told(tmp_path: 
 async def test_a_draining_replica_answers_what_came_and_gets_nothing_new(tmp_path: Path) -> None:
     go = asyncio.Event()
 
-    async def slow(frame: bytes) -> bytes:
+    async def slow(frame: Frame) -> bytes:
         await go.wait()
-        return frame
+        return bytes(frame)
 
     listener = NodeListener(tmp_path / "a.sock", slow)
     await listener.start()
@@ -132,15 +132,15 @@ async def test_a_replica_that_comes_later_is_found(tmp_path: Path) -> None:
 async def test_what_nobody_waits_for_is_called_back(tmp_path: Path) -> None:
     began, called_back = asyncio.Event(), asyncio.Event()
 
-    async def slow(frame: bytes) -> bytes:
+    async def slow(frame: Frame) -> bytes:
         if frame == b"quick":
-            return frame
+            return bytes(frame)
         began.set()
         try:
             await asyncio.Event().wait()
         finally:
             called_back.set()
-        return frame
+        return bytes(frame)
 
     listener = NodeListener(tmp_path / "a.sock", slow)
     await listener.start()
@@ -159,13 +159,13 @@ async def test_what_nobody_waits_for_is_called_back(tmp_path: Path) -> None:
 async def test_a_door_that_goes_calls_all_its_exchanges_back(tmp_path: Path) -> None:
     began, called_back = asyncio.Event(), asyncio.Event()
 
-    async def slow(frame: bytes) -> bytes:
+    async def slow(frame: Frame) -> bytes:
         began.set()
         try:
             await asyncio.Event().wait()
         finally:
             called_back.set()
-        return frame
+        return bytes(frame)
 
     listener = NodeListener(tmp_path / "a.sock", slow)
     await listener.start()

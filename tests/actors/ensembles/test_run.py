@@ -359,10 +359,15 @@ async def test_an_ensemble_whose_last_step_streams_gives_its_parts(tmp_path: Pat
     async with door_of(
         tmp_path, steps, members, is_decoupled=True, streams=lambda route: Parts()
     ) as door:
-        parts = [part async for part in door.stream(request([[1, 2]]))]
+        parts, under_way = [], []
+        async for part in door.stream(request([[1, 2]])):
+            parts.append(part)
+            under_way.append(door.arrivals()["stream"].rows_under_way)
         with pytest.raises(SquadronError, match="decoupled"):
             await ask(door)
+        arrivals = door.arrivals()["stream"]
 
+    assert (under_way, arrivals) == ([1, 1, 1], (1, 0, 0))
     assert [part.output("end").array.tolist() for part in parts] == [
         [[10, 20]],
         [[20, 40]],

@@ -11,7 +11,7 @@ from cluster.config.experiment import ExperimentConfig
 from cluster.control.reconcile import MoveTraffic, Snapshot, reconcile
 from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.experiments.counts import ArmCounts
-from cluster.experiments.report import Feedback, Report, Tallied
+from cluster.experiments.report import Feedback, Rated, Report, Tallied
 from cluster.routing.table import ExperimentRoute, RoutingTable, arms_of
 from cluster.tensors import Signature
 from tests.cluster.experiments.making import arm
@@ -166,3 +166,16 @@ def test_weights_that_do_not_fit_change_nothing() -> None:
         made.set_weights("f", {"a": 1, "b": 1})
 
     assert made.weights == {"e": WEIGHTS}
+
+
+def test_values_of_feedback_are_passed_on_once() -> None:
+    passed: list[Rated] = []
+    made = ExperimentControl(Memory(), clock=lambda: 1000.0, rated=passed.extend)
+    made.adopt(table())
+    rated = Rated(experiment="e", arm="a", request_id="r", value=1.0, at_s=5.0)
+
+    for number in (1, 1, 2):
+        told = report(number, a=arm(1, requests=1))
+        made.take("d", replace(told, rated=(rated,) if number == 1 else ()), 0)
+
+    assert passed == [rated]

@@ -248,3 +248,18 @@ def test_weights_that_did_not_change_are_not_a_new_stratum(is_same: bool) -> Non
     served(made, found, request())
 
     assert len(made.collect()) == (1 if is_same else 2)
+
+
+def test_values_are_handed_over_one_by_one_only_where_they_are_kept() -> None:
+    found = route()
+    sums, both = desk(found), ExperimentDesk(keeps_ratings=True)
+    both.adopt(table(found))
+    for made in (sums, both):
+        arm = served(made, found, request(request_id="mine"))
+        assert made.rate("e", Feedback(request_id="mine", value=0.5))
+        assert not made.rate("e", Feedback(request_id="nobody's", value=0.5))
+
+    assert sums.ratings() == ()
+    (rated,) = both.ratings()
+    assert (rated.experiment, rated.arm, rated.request_id, rated.value) == ("e", arm, "mine", 0.5)
+    assert both.ratings() == ()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.config.experiment import ExperimentConfig
+from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.control.reconcile import (
     DeploymentSeen,
     ExperimentSeen,
@@ -109,7 +110,7 @@ def autoscaled() -> RoutingTable:
     made = table()
     route = made.routes["a"]
     assert isinstance(route, VariantRoute)
-    route = replace(route, is_autoscaled=True, num_replicas=1, state="READY", reason="")
+    route = replace(route, scaling=AutoscalingConfig(), num_replicas=1, state="READY", reason="")
     return replace(made, routes={**made.routes, "a": route})
 
 

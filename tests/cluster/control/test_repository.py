@@ -140,3 +140,6 @@ def test_the_state_is_that_of_its_replicas() -> None:
     assert app_state(seen("UNHEALTHY"))[0] == "LOADING"
     assert app_state(seen("UPDATING", 1)) == ("READY", "")
     assert app_state(seen("DEPLOY_FAILED")) == ("UNAVAILABLE", "why")
+    assert app_state(seen("UPSCALING"))[0] == "LOADING"
+    assert app_state(seen("HEALTHY"))[0] == "READY"
+    assert "scaled to zero" in app_state(seen("HEALTHY"))[1]

@@ -87,3 +87,57 @@ def test_a_variant_that_may_not_go_to_zero_is_not_evicted() -> None:
     found = looks(made, {"a": 0, "b": 0})
 
     assert {name: each.num_replicas for name, each in found.items()} == {"a": 1, "b": 1}
+
+
+def test_models_that_stay_keep_what_was_learned_when_others_come() -> None:
+    made = fleet("a")
+    before = looks(made, {"a": 40})["a"]
+    other = AutoscalingConfig(max_replicas=20, downscale_delay_s=5)
+    known = made._variants["a"]
+
+    made.adopt(
+        {"a": known, "b": Scaled(config=other)}, calls={}, budget=AutoscalingBudget(max_cost=100)
+    )
+    after = looks(made, {"a": 40, "b": 0}, count=1, start_s=20)
+
+    assert after["a"].service_s == before.service_s > 0
+    assert after["a"].wanted == before.wanted
+    assert set(after) == {"a", "b"}
+
+
+def test_what_a_replica_was_seen_to_hold_counts_where_the_configuration_does_not_say() -> None:
+    lazy = AutoscalingConfig(min_replicas=0, max_replicas=2, downscale_delay_s=1000)
+    made = Fleet(
+        {"old": Scaled(config=lazy), "new": Scaled(config=lazy, memory_bytes=60)},
+        calls={},
+        budget=AutoscalingBudget(max_memory_bytes=100),
+    )
+
+    def look(at_s: float, *, is_new_asked: bool, holds: int) -> dict[str, int]:
+        asked = int(is_new_asked)
+        loads = {
+            "old": VariantLoad(
+                at_s=at_s,
+                window_s=1.0,
+                num_arrived=0,
+                num_waiting=0,
+                num_running=1,
+                num_target=1,
+                memory_bytes=holds,
+            ),
+            "new": VariantLoad(
+                at_s=at_s,
+                window_s=1.0,
+                num_arrived=asked,
+                num_waiting=asked,
+                num_running=0,
+                num_target=0,
+            ),
+        }
+        load = FleetLoad(at_s=at_s, window_s=1.0, variants=loads, ensembles={})
+        return {each.variant: each.num_replicas for each in made.decide(load)}
+
+    assert look(1, is_new_asked=False, holds=50) == {"old": 1, "new": 0}
+    assert look(2, is_new_asked=True, holds=30) == {"old": 1, "new": 1}
+    assert look(3, is_new_asked=True, holds=50) == {"old": 0, "new": 1}
+    assert look(4, is_new_asked=True, holds=0) == {"old": 0, "new": 1}
