@@ -1,5 +1,5 @@
-"""`/ui`: the files of the console. They hold no data: the page asks the other routes for everything,
-with the key of its caller where there are keys."""
+"""`/ui`: the files of the console. They hold no data: the page asks the other routes for it, with
+the key of its caller where there are keys."""
 
 from __future__ import annotations
 
