@@ -58,7 +58,7 @@ BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1
 DELAYS_MS = {"a": 20.0, "b": 35.0, "c": 50.0}
 SERVICE_S, SLO_S, STARTUP_S = 0.1, 0.5, 6.0
 SCALING: dict[str, Any] = {
-    "max_replicas": 3,
+    "max_replicas": 6,
     "slo_ms": SLO_S * 1e3,
     "startup_s": STARTUP_S,
     "downscale_delay_s": 20,
@@ -184,8 +184,8 @@ def run_ensemble(folder: Path) -> None:
         say(**asyncio.run(measure_ensemble(running, blocks=10)))
 
 
-def run_autoscaling(folder: Path, seconds: float, policies: Sequence[str]) -> None:
-    arrivals = traces.step(3, low=3, high=15, at_s=seconds / 5, until_s=seconds)
+def run_autoscaling(folder: Path, seconds: float, high: float, policies: Sequence[str]) -> None:
+    arrivals = traces.step(3, low=3, high=high, at_s=seconds / 5, until_s=seconds)
     for what in policies:
         say(**simulated(what, arrivals))
         if what == "rays":
@@ -317,6 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("ensemble", "autoscaling", "quorum", "density"))
     parser.add_argument("--seconds", type=float, default=150.0)
+    parser.add_argument("--high", type=float, default=25.0, help="requests a second of the step")
     parser.add_argument("--policies", nargs="+", choices=("rays", "ours"), default=["rays", "ours"])
     parser.add_argument("--requests", type=int, default=1500)
     parser.add_argument("--memory-mib", type=int, default=450)
@@ -330,7 +331,7 @@ def main() -> None:
             case "quorum":
                 run_quorum(Path(name), asked.requests)
             case _:
-                run_autoscaling(Path(name), asked.seconds, asked.policies)
+                run_autoscaling(Path(name), asked.seconds, asked.high, asked.policies)
 
 
 if __name__ == "__main__":
