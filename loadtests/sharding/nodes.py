@@ -4,8 +4,9 @@ Every raylet is a node to Ray; the bundles of a replica must lie on different on
 go by TCP. `kill -9` ends the raylet of one shard with all its workers, as a dead machine would.
 One JSON object: the nodes, the answers around the kill, seconds to recover.
 
-A raylet gives up when its agent has not come within 30 s, and on two cores four nodes take longer
-to start than that: hence the patience, the small stores and no worker that is not asked for.
+A raylet gives up when its agent has not come within 30 s, and on two busy cores several nodes may
+take longer to start than that: hence the patience, the small stores, no worker that is not asked
+for, and no dashboard, whose port another Ray on the machine may have.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def main() -> None:
 
 def _measured(store: Path) -> dict[str, object] | None:
     """None when Ray put the door or Serve's controller beside each of the shards."""
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": True})
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     served: subprocess.Popen[bytes] | None = None
     try:
         for _ in range(NUM_NODES - 1):
