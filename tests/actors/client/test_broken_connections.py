@@ -26,12 +26,12 @@ class Line:
         self._door_port = door_port
         self.num_cut = 0
         self.is_mute = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        self._open[task] = writer
         try:
             while data := await reader.read(65536):
                 if self.num_cut:
@@ -40,8 +40,11 @@ class Line:
                 if self.is_mute:
                     continue
                 await self._pass_on(data, writer)
+        except ConnectionError:
+            # Hung up on by the caller: nothing more to pass on.
+            return
         finally:
-            self._tasks.discard(task)
+            del self._open[task]
             writer.close()
 
     async def _pass_on(self, data: bytes, writer: asyncio.StreamWriter) -> None:
@@ -53,9 +56,10 @@ class Line:
         onward.close()
 
     async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Not cancelled: asyncio's own callback of a connection chokes on that.
+        for writer in self._open.values():
+            writer.close()
+        await asyncio.gather(*self._open)
 
 
 @asynccontextmanager
