@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,36 +26,42 @@ class Line:
         self._door_port = door_port
         self.num_cut = 0
         self.is_mute = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        self._open[task] = writer
+        from_door, onward = await asyncio.open_connection("127.0.0.1", self._door_port)
+        back = asyncio.create_task(_pass_on(from_door, writer))
         try:
             while data := await reader.read(65536):
                 if self.num_cut:
                     self.num_cut -= 1
                     return
-                if self.is_mute:
-                    continue
-                await self._pass_on(data, writer)
+                if not self.is_mute:
+                    onward.write(data)
+        except ConnectionError:
+            # Hung up on by the caller: nothing more to pass on.
+            return
         finally:
-            self._tasks.discard(task)
+            del self._open[task]
+            onward.close()
             writer.close()
-
-    async def _pass_on(self, data: bytes, writer: asyncio.StreamWriter) -> None:
-        """One request, which fits into one piece, on a connection of its own."""
-        reader, onward = await asyncio.open_connection("127.0.0.1", self._door_port)
-        onward.write(data.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
-        writer.write(await reader.read())
-        await writer.drain()
-        onward.close()
+            await back
 
     async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Not cancelled: asyncio's own callback of a connection chokes on that.
+        for writer in self._open.values():
+            writer.close()
+        await asyncio.gather(*self._open)
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What the door says, until either end is closed."""
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
 
 
 @asynccontextmanager
