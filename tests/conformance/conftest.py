@@ -45,7 +45,7 @@ def serving(root: Path, name: str, folder: Path) -> Iterator[Running]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def triton_models(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """`serve_configs/conformance-grpc.yaml`: everything Triton's example clients ask for."""
     yield from serving(root, "conformance-grpc.yaml", tmp_path_factory.mktemp("triton-models"))

@@ -55,7 +55,7 @@ class Checked:
     folder: Path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checked]:
     folder = tmp_path_factory.mktemp("checklist")
     store, notes = folder / "store", folder / "notes"

@@ -36,7 +36,7 @@ def serving_llm(root: Path, engine: str, folder: Path, **llm: object) -> Iterato
         yield started
 
 
-@pytest.fixture(scope="session", params=["torch", "vllm"])
+@pytest.fixture(scope="package", params=["torch", "vllm"])
 def llm(
     request: pytest.FixtureRequest, root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
