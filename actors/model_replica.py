@@ -11,13 +11,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from actors.batching.engine_run import EngineRun
 from actors.batching.runner import BatchRunner, Work
 from actors.batching.tally import BatchTally
+from actors.caching.prepared_cache import PreparedCache
+from actors.delivery.withdrawals import Withdrawals
 from actors.node_folder import metrics_folder
 from actors.sharding.replica import Sharding
+from cluster.config.cache import PreprocessCacheConfig
 from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
 from cluster.config.sequences import SequencesConfig
@@ -33,6 +37,7 @@ from cluster.scheduling.admission import Reject
 from cluster.scheduling.decision import Dropped, Idle, Queued, Run, Wait
 from cluster.scheduling.policy import bucket_of
 from cluster.scheduling.scheduler import Scheduler
+from cluster.tensors import Tensor
 
 STALLED_S = 120.0
 """An engine that has been at one batch for this long is taken for hung and the replica replaced."""
@@ -40,7 +45,8 @@ STALLED_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaSetup:
-    """All that one replica needs: its own section of the config and its model card."""
+    """All that one replica needs: its own section of the config and its model card. `version_of`:
+    the model that callers know the variant by, where that is another name."""
 
     variant: str
     card: ModelCard
@@ -55,7 +61,14 @@ class ReplicaSetup:
     llm: LanguageConfig | None = None
     sharding: Sharding | None = None
     placement_reason: str = ""
+    version_of: str = ""
+    preprocess_cache: PreprocessCacheConfig = field(default_factory=PreprocessCacheConfig)
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+    @property
+    def metric_labels(self) -> tuple[str, str]:
+        """Model and version, as Triton's metrics have them."""
+        return self.version_of or self.variant, self.card.version
 
 
 class ModelReplica:
@@ -84,6 +97,11 @@ class ModelReplica:
             raw=not setup.is_processed,
             pad_values=setup.batching.padding,
         )
+        self._prepared: PreparedCache | None = None
+        if setup.preprocess_cache.enabled:
+            self._prepared = PreparedCache(
+                setup.preprocess_cache, self._metrics.cache, setup.metric_labels
+            )
         self._scheduler: Scheduler[Work] = Scheduler(setup.batching, is_batched=setup.card.batched)
         # In the engine's own thread from the start: some runtimes bind a device to a thread.
         make = make_ready or loaded_engine
@@ -95,7 +113,7 @@ class ModelReplica:
         )
         if make_ready is None:
             self._computing.submit(self._warm_up).result()
-        version = setup.variant, setup.card.version
+        version = setup.metric_labels
         self.tally = BatchTally(self._metrics, *version, flush_later=flush_later)
         self._runner = BatchRunner(
             self._engine_run,
@@ -113,14 +131,19 @@ class ModelReplica:
         self._busy_since_s: float | None = None
         self._loop_task: asyncio.Task[None] | None = None
 
-    async def infer(self, message: bytes | memoryview) -> bytes:
+    async def infer(
+        self, message: bytes | memoryview, withdrawals: Withdrawals | None = None
+    ) -> bytes:
         """An envelope of calls in, an envelope of replies out; each call has its own outcome.
 
-        When it is cancelled its caller is gone: what of it still waits is not run.
+        What still waits is not run once it is cancelled (the callers are gone), or once it is
+        among the `withdrawals`.
         """
         calls = decode_calls(message)
         replies = self.answer_now(calls)
-        return encode_replies(await self.answer(calls) if replies is None else replies)
+        if replies is None:
+            replies = await self.answer(calls, withdrawals)
+        return encode_replies(replies)
 
     def answer_now(self, calls: Sequence[Call]) -> list[Reply] | None:
         """The replies at once, where that is cheaper than a queue; None where it is not.
@@ -138,9 +161,12 @@ class ModelReplica:
             self._scheduler.ran(rows, time.monotonic() - began_s, self._runner.cpu_s)
         return replies
 
-    async def answer(self, calls: Sequence[Call]) -> list[Reply]:
+    async def answer(
+        self, calls: Sequence[Call], withdrawals: Withdrawals | None = None
+    ) -> list[Reply]:
         """The replies when the queue and the engine have come to them; see `infer`."""
         self._start_once()
+        withdrawals = Withdrawals() if withdrawals is None else withdrawals
         arrived_s = time.monotonic()
         replies: dict[int, Reply | None] = dict.fromkeys([call.call_id for call in calls])
         wanted = calls
@@ -148,7 +174,8 @@ class ModelReplica:
         if not self._scheduler.admit_all(rows=rows, left_s=left_s):
             replies = {call.call_id: self._refusal(call) for call in calls}
             wanted = [call for call in calls if replies[call.call_id] is None]
-        items = await self._enqueue(wanted, replies, arrived_s)
+        items = await self._enqueue(wanted, replies, arrived_s, withdrawals)
+        withdrawals.follow(partial(self._withdraw, items))
         self._wake.set()
         try:
             for item in items:
@@ -180,16 +207,33 @@ class ModelReplica:
         if self._loop_task is None:
             self._loop_task = asyncio.get_running_loop().create_task(self._run_batches())
 
-    def _prepare(self, calls: Sequence[Call]) -> list[Prepared | SquadronError]:
+    def _withdraw(self, items: list[Queued[Work]], call_id: int) -> None:
+        """Its caller is gone: one that waits is not run."""
+        for item in items:
+            if item.payload.call.call_id == call_id and self._scheduler.withdraw(item):
+                _answer(item, Reply(call_id=call_id, error=_gone()))
+
+    def _prepare(
+        self, calls: Sequence[Call], withdrawals: Withdrawals
+    ) -> list[Prepared | SquadronError]:
         found: list[Prepared | SquadronError] = []
         for call in calls:
+            if call.call_id in withdrawals:
+                found.append(_gone())
+                continue
             try:
-                found.append(self._pipeline.prepare({t.name: t.array for t in call.inputs}))
+                found.append(self._prepared_inputs(call.inputs))
             except SquadronError as error:
                 found.append(error)
             except Exception as error:
                 found.append(EngineFailed(f"preparing the inputs failed: {type(error).__name__}"))
         return found
+
+    def _prepared_inputs(self, inputs: tuple[Tensor, ...]) -> Prepared:
+        def prepare() -> Prepared:
+            return self._pipeline.prepare({tensor.name: tensor.array for tensor in inputs})
+
+        return prepare() if self._prepared is None else self._prepared.prepared(inputs, prepare)
 
     def _refusal(self, call: Call) -> Reply | None:
         """None for a call that can be answered in time; it then counts as being prepared."""
@@ -207,15 +251,20 @@ class ModelReplica:
         return Reply(call_id=call.call_id, error=error)
 
     async def _enqueue(
-        self, calls: Sequence[Call], replies: dict[int, Reply | None], arrived_s: float
+        self,
+        calls: Sequence[Call],
+        replies: dict[int, Reply | None],
+        arrived_s: float,
+        withdrawals: Withdrawals,
     ) -> list[Queued[Work]]:
         """Prepare the calls and queue them; what goes wrong becomes the call's reply."""
         loop = asyncio.get_running_loop()
         try:
             if self._pipeline.is_plain:
-                prepared = self._prepare(calls)
+                prepared = self._prepare(calls, withdrawals)
             else:
-                prepared = await loop.run_in_executor(self._preparing, self._prepare, calls)
+                prepare = partial(self._prepare, calls, withdrawals)
+                prepared = await loop.run_in_executor(self._preparing, prepare)
         finally:
             self._scheduler.arrived(sum(call.rows for call in calls))
         items: list[Queued[Work]] = []
@@ -326,6 +375,11 @@ def _answer(item: Queued[Work], reply: Reply) -> None:
     future = item.payload.future
     if future is not None and not future.done():
         future.set_result(reply)
+
+
+def _gone() -> SquadronError:
+    """For a reply that nobody reads."""
+    return DeadlineExceeded("the caller is gone")
 
 
 def _dropped_reply(drop: Dropped[Work]) -> Reply:
