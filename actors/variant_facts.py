@@ -72,6 +72,13 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
             key=f"variants.{name}.llm",
         )
     _check_lengths(name, variant, card)
+    if variant.preprocess_cache.enabled and card.preprocess is None:
+        raise ConfigError(
+            f"variants.{name}.preprocess_cache: {card.name} has no preprocessing",
+            key=f"variants.{name}.preprocess_cache.enabled",
+            value="True",
+            allowed="false, or a card with `preprocess`",
+        )
     return VariantFacts(
         version=card.version,
         platform=_platform(origin.engine, card.format),

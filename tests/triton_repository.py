@@ -169,6 +169,19 @@ def write_scaler(file: Path, *, factor: float) -> Path:
     )
 
 
+def write_openvino_model(root: Path, text: str = "", *, factor: float = 3.0) -> Path:
+    """`intel`: y = factor * x on [-1, 3] in OpenVINO's own format; `text` is its configuration."""
+    import openvino
+
+    folder = root / "intel/1"
+    graph = write_scaler(folder / "graph.onnx", factor=factor)
+    openvino.save_model(openvino.convert_model(str(graph)), str(folder / "model.xml"))
+    graph.unlink()
+    if text:
+        (root / "intel/config.pbtxt").write_text(text)
+    return root
+
+
 def write_model(
     file: Path,
     nodes: Sequence[onnx.NodeProto],

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from cluster.config.cache import ResponseCacheConfig
+from cluster.config.cache import PreprocessCacheConfig, ResponseCacheConfig
 from cluster.config.device import parse_device
 from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
@@ -159,6 +159,8 @@ class VariantConfig(Section):
     is then scaled and killed with its door. `auto` does so with one replica of a small CPU model
     (`cluster.routing.colocation`). `placement`: the shards of each replica.
     `autoscaling`: how many replicas run, by load, instead of `replicas`.
+    `version_of`: the variant whose name this one is another, older version of: callers reach it as
+    `/v2/models/{version_of}/versions/{its version}`, and only those that name no version the other.
     """
 
     source: str | None = None
@@ -172,12 +174,14 @@ class VariantConfig(Section):
     optional: bool = False
     batching: BatchingConfig = BatchingConfig()
     response_cache: ResponseCacheConfig = ResponseCacheConfig()
+    preprocess_cache: PreprocessCacheConfig = PreprocessCacheConfig()
     sequences: SequencesConfig | None = None
     resources: ReplicaResources = ReplicaResources()
     limits: ProcessLimits = ProcessLimits()
     placement: PlacementConfig = PlacementConfig()
     llm: LanguageConfig | None = None
     autoscaling: AutoscalingConfig | None = None
+    version_of: str = ""
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
     @field_validator("source")
@@ -227,6 +231,12 @@ class VariantConfig(Section):
         is_decoupled = self.card is not None and self.card.decoupled
         if self.response_cache.enabled and (self.sequences is not None or is_decoupled):
             raise ValueError("response_cache excludes sequences and decoupled models")
+        return self
+
+    @model_validator(mode="after")
+    def _preprocessing_can_be_kept(self) -> Self:
+        if self.preprocess_cache.enabled and not self.processed:
+            raise ValueError("preprocess_cache needs processed: true; there is nothing to keep")
         return self
 
     @model_validator(mode="after")

@@ -112,6 +112,13 @@ def _checked(source: Path, kind: Kind, signature: SignatureCard) -> SignatureCar
 
         check_names(signature, onnx_signature(source), what=str(source))
         return signature
+    if kind.format == "openvino":
+        from cluster.optimization.signature import check_names, openvino_signature
+
+        found = openvino_signature(source)
+        check_names(signature, found, what=str(source))
+        _check_sizes(signature, found, source)
+        return signature
     inputs = [card.name for card in signature.inputs]
     outputs = [card.name for card in signature.outputs]
     order = {name: index for index, name in enumerate(_input_order(source, inputs))}
@@ -122,6 +129,23 @@ def _checked(source: Path, kind: Kind, signature: SignatureCard) -> SignatureCar
         if len(indexed) == len(outputs)
         else signature.outputs,
     )
+
+
+def _check_sizes(signature: SignatureCard, found: SignatureCard, source: Path) -> None:
+    """OpenVINO gives a graph's sizes no way out. Raises: ConfigError for one that is fixed in the
+    graph and free in the configuration, as a batch is with `max_batch_size`."""
+    own = {card.name: card.shape for card in found.inputs}
+    for card in signature.inputs:
+        shape = own[card.name]
+        if len(shape) != len(card.shape) or any(
+            is_ != -1 and said != is_ for said, is_ in zip(card.shape, shape, strict=True)
+        ):
+            raise ConfigError(
+                f"{source}: input {card.name!r} is {shape} in the graph and {card.shape} in the "
+                "configuration (with max_batch_size, -1 comes first): export it with these sizes "
+                "free, or set max_batch_size: 0",
+                file=str(source),
+            )
 
 
 def _input_order(source: Path, names: list[str]) -> list[str]:

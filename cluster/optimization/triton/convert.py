@@ -116,17 +116,12 @@ class _Import:
         self.stored.extend(each for each in added if each is not None)
         if findings.has_refused():
             return
-        if len(model.versions) > 1:
-            older = ", ".join(f"{v} as {model.name}-v{v}" for v in model.versions[:-1])
-            findings.changed(
-                "version_policy",
-                f"a name serves one version: {model.versions[-1]} under its own name, {older}",
-            )
         for version in model.versions:
             is_newest = version == model.versions[-1]
             name = model.name if is_newest else f"{model.name}-v{version}"
             self._names[model.name, str(version)] = name
-            self.variants[name] = {"source": f"{model.name}/{version}", **section}
+            older = {} if is_newest else {"version_of": model.name}
+            self.variants[name] = {"source": f"{model.name}/{version}", **older, **section}
             card = self._store.card(model.name, str(version))
             self._signatures[name] = card.public_signature()
 
