@@ -60,14 +60,11 @@ class VariantScaler:
         self._mended_s = -math.inf
 
     def decide(self, load: VariantLoad, *, rate_at_least: float = 0.0) -> Scaling:
-        """`rate_at_least`: what ensembles are expected to ask of it."""
+        """`rate_at_least`: what ensembles are expected to ask of it. What comes of it is to be
+        `granted`."""
         self._observe(load)
         wish = self._wish(load, rate_at_least)
         num, why = self._after_delays(load, wish)
-        # What was taken back before it ran tells nothing of how long a start takes.
-        self._raised = deque(each for each in self._raised if each[1] <= num)
-        if num > load.num_target:
-            self._raised.append((load.at_s, num))
         return Scaling(
             variant=self._variant,
             at_s=load.at_s,
@@ -79,6 +76,13 @@ class VariantScaler:
             service_s=self.service_s or 0.0,
             is_guard=wish.is_guard,
         )
+
+    def granted(self, at_s: float, num: int, load: VariantLoad) -> None:
+        """So many will be there, of those that it asked for: how long a start takes is learned."""
+        # What was taken back before it ran tells nothing of it.
+        self._raised = deque(each for each in self._raised if each[1] <= num)
+        if num > load.num_target:
+            self._raised.append((at_s, num))
 
     def _observe(self, load: VariantLoad) -> None:
         now_s = load.at_s

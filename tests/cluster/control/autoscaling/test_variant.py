@@ -47,7 +47,9 @@ class Run:
             "busy_s": 0.1 * rate,
             "num_served": rate,
         }
-        found = self.scaler.decide(VariantLoad(**(told | load)))
+        seen = VariantLoad(**(told | load))
+        found = self.scaler.decide(seen)
+        self.scaler.granted(self.at_s, found.num_replicas, seen)
         self.num = found.num_replicas
         return found
 
