@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from actors.batching.engine_run import EngineRun
+from actors.batching.replies import answer, answer_all, dropped_reply, gone
 from actors.batching.runner import BatchRunner, Work
 from actors.batching.tally import BatchTally
 from actors.caching.prepared_cache import PreparedCache
@@ -34,7 +35,7 @@ from cluster.observability.metrics import Metrics, make_metrics
 from cluster.processing.pipeline import Pipeline, Prepared
 from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
 from cluster.scheduling.admission import Reject
-from cluster.scheduling.decision import Dropped, Idle, Queued, Run, Wait
+from cluster.scheduling.decision import Idle, Queued, Run, Wait
 from cluster.scheduling.policy import bucket_of
 from cluster.scheduling.scheduler import Scheduler
 from cluster.tensors import Tensor
@@ -64,6 +65,11 @@ class ReplicaSetup:
     version_of: str = ""
     preprocess_cache: PreprocessCacheConfig = field(default_factory=PreprocessCacheConfig)
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether requests share a run of the engine."""
+        return self.card.batched or self.batching.ragged is not None
 
     @property
     def metric_labels(self) -> tuple[str, str]:
@@ -96,13 +102,14 @@ class ModelReplica:
             setup.folder,
             raw=not setup.is_processed,
             pad_values=setup.batching.padding,
+            ragged=setup.batching.ragged,
         )
         self._prepared: PreparedCache | None = None
         if setup.preprocess_cache.enabled:
             self._prepared = PreparedCache(
                 setup.preprocess_cache, self._metrics.cache, setup.metric_labels
             )
-        self._scheduler: Scheduler[Work] = Scheduler(setup.batching, is_batched=setup.card.batched)
+        self._scheduler: Scheduler[Work] = Scheduler(setup.batching, is_batched=setup.is_batched)
         # In the engine's own thread from the start: some runtimes bind a device to a thread.
         make = make_ready or loaded_engine
         self._engine: Engine = self._computing.submit(make, setup).result()
@@ -119,7 +126,7 @@ class ModelReplica:
             self._engine_run,
             self._pipeline,
             self.tally,
-            is_batched=setup.card.batched,
+            is_batched=setup.is_batched,
         )
         self._pending = self._metrics.pending.labels(*version)
         # A runtime that binds its device to a thread is not called from another one.
@@ -153,7 +160,7 @@ class ModelReplica:
         rows = sum([call.rows for call in calls])
         if not self._is_inline or not self._scheduler.runs_now(rows):
             return None
-        if len(calls) > 1 and not self._setup.card.batched:
+        if len(calls) > 1 and not self._setup.is_batched:
             return None
         began_s = time.monotonic()
         replies = self._runner.run_here(calls)
@@ -220,7 +227,7 @@ class ModelReplica:
         """Its caller is gone: one that waits is not run."""
         for item in items:
             if item.payload.call.call_id == call_id and self._scheduler.withdraw(item):
-                _answer(item, Reply(call_id=call_id, error=_gone()))
+                answer(item, Reply(call_id=call_id, error=gone()))
 
     def _prepare(
         self, calls: Sequence[Call], withdrawals: Withdrawals
@@ -228,7 +235,7 @@ class ModelReplica:
         found: list[Prepared | SquadronError] = []
         for call in calls:
             if call.call_id in withdrawals:
-                found.append(_gone())
+                found.append(gone())
                 continue
             try:
                 found.append(self._prepared_inputs(call.inputs))
@@ -314,7 +321,7 @@ class ModelReplica:
             self._wake.clear()
             decision = self._scheduler.decide(time.monotonic())
             for drop in decision.dropped:
-                _answer(drop.item, _dropped_reply(drop))
+                answer(drop.item, dropped_reply(drop))
             if self._num_pending != len(self._scheduler):
                 self._num_pending = len(self._scheduler)
                 self._pending.set(self._num_pending)
@@ -347,9 +354,9 @@ class ModelReplica:
         """Run a batch, in the engine's thread or in the loop, and hand every reply to the loop."""
         replies = self._runner.run([item.payload for item in run.batch])
         if loop is None:
-            _answer_all(run.batch, replies)
+            answer_all(run.batch, replies)
         else:
-            loop.call_soon_threadsafe(_answer_all, run.batch, replies)
+            loop.call_soon_threadsafe(answer_all, run.batch, replies)
         return replies
 
     def _warm_up(self) -> None:
@@ -378,23 +385,3 @@ def loaded_engine(setup: ReplicaSetup) -> Engine:
     )
     engine.load()
     return engine
-
-
-def _answer(item: Queued[Work], reply: Reply) -> None:
-    future = item.payload.future
-    if future is not None and not future.done():
-        future.set_result(reply)
-
-
-def _gone() -> SquadronError:
-    """For a reply that nobody reads."""
-    return DeadlineExceeded("the caller is gone")
-
-
-def _dropped_reply(drop: Dropped[Work]) -> Reply:
-    return Reply(call_id=drop.item.payload.call.call_id, error=drop.error())
-
-
-def _answer_all(batch: tuple[Queued[Work], ...], replies: list[Reply]) -> None:
-    for item, reply in zip(batch, replies, strict=True):
-        _answer(item, reply)

@@ -15,7 +15,12 @@ import tritonclient.http as http_client
 from tritonclient.utils import InferenceServerException
 
 from tests.e2e.running import Running, running
-from tests.triton_repository import write_openvino_model, write_repository
+from tests.triton_repository import (
+    SUMS,
+    write_openvino_model,
+    write_repository,
+    write_sums,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -24,6 +29,8 @@ pytestmark = pytest.mark.e2e
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("triton")
     write_openvino_model(write_repository(folder / "repository"), 'backend: "openvino"')
+    write_sums(folder / "repository/sums/1/model.onnx")
+    (folder / "repository/sums/config.pbtxt").write_text(SUMS)
     program = Path(sys.executable).with_name("squadron")
     arguments = ["--store", folder / "store", "--out", folder / "imported.yaml", "--strict"]
     subprocess.run(
@@ -65,6 +72,13 @@ def test_every_model_answers_as_its_graph_says(client: tuple[Any, Any]) -> None:
         np.testing.assert_array_equal(ask(client, model, {"x": X}).as_numpy("y"), factor * X)
 
 
+def test_rows_of_any_length_are_added_up(client: tuple[Any, Any]) -> None:
+    for length in (1, 5, 3):
+        x = np.ones((2, length), np.float32)
+        answer = ask(client, "sums", {"x": x}).as_numpy("sum")
+        np.testing.assert_array_equal(answer, [[length], [length]])
+
+
 def test_each_version_is_reached_under_the_one_name(client: tuple[Any, Any]) -> None:
     _, connected = client
     for version, factor in (("1", 1), ("2", 2), ("", 2)):
@@ -88,7 +102,7 @@ def test_the_index_metadata_and_statistics_list_the_versions(served: Running) ->
         index = [(each["name"], each["version"]) for each in client.get_model_repository_index()]
         assert index == [
             ("bare", "1"), ("intel", "1"), ("picker", "1"), ("pipeline", "1"),
-            ("scaler", "1"), ("scaler", "2"), ("simple", "1"),
+            ("scaler", "1"), ("scaler", "2"), ("simple", "1"), ("sums", "1"),
         ]  # fmt: skip
         assert client.get_model_metadata("scaler")["versions"] == ["1", "2"]
         assert client.get_model_metadata("scaler", "1")["versions"] == ["1", "2"]

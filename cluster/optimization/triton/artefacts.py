@@ -16,6 +16,7 @@ from cluster.optimization.add import external_data
 from cluster.optimization.triton.complete import onnx_file
 from cluster.optimization.triton.repository import TritonModel
 from cluster.protocols.triton.findings import Findings
+from cluster.protocols.triton.signature import ragged_inputs
 from cluster.protocols.triton.variant import Kind
 
 _INDEXED = re.compile(r".+__(\d+)")
@@ -61,7 +62,7 @@ def store_version(
         version=str(version),
         format=kind.format,
         artefact=source.name,
-        batched=model.config.max_batch_size > 0,
+        batched=model.config.max_batch_size > 0 and not ragged_inputs(model.config),
         signature=signature,
         provenance=Provenance(file=str(source), recipe="imported from a Triton model repository"),
     )

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from actors.caching.prepared_cache import PreparedCache
+from actors.model_replica import ModelReplica, ReplicaSetup
 from cluster.config.cache import PreprocessCacheConfig
+from cluster.config.model_card import ModelCard
+from cluster.config.variant import BatchingConfig, ProcessLimits
 from cluster.errors import InvalidRequest
 from cluster.observability.metrics import Metrics, make_metrics
 from cluster.processing.pipeline import Prepared
+from cluster.protocols.envelope import Call
 from cluster.tensors import Tensor, bytes_array, tensor
 
 
@@ -95,3 +101,48 @@ def test_an_error_is_not_kept(tmp_path: Path) -> None:
             making.ask(b"")
 
     assert making.num_made == 2
+
+
+async def test_a_replica_decodes_a_photo_once_and_answers_the_same(tmp_path: Path) -> None:
+    """y = 2 * x + 1 of the decoded picture."""
+    metrics = make_metrics(tmp_path / "metrics")
+    pixels = {"datatype": "FP32", "shape": [-1, 3, 8, 8]}
+    card = ModelCard.model_validate(
+        {
+            "name": "m",
+            "format": "fake",
+            "signature": {"inputs": [{"name": "x"} | pixels], "outputs": [{"name": "y"} | pixels]},
+            "preprocess": {"kind": "image", "input": "x", "size": 8, "crop_padding": 0},
+        }
+    )
+    setup = ReplicaSetup(
+        variant="m",
+        card=card,
+        folder=tmp_path,
+        engine="fake",
+        device="cpu",
+        threads=1,
+        is_processed=True,
+        batching=BatchingConfig(),
+        limits=ProcessLimits(),
+        preprocess_cache=PreprocessCacheConfig(enabled=True),
+    )
+    replica = ModelReplica(setup, metrics=metrics)
+    found = []
+    for colour in ("red", "red", "blue"):
+        file = io.BytesIO()
+        Image.new("RGB", (16, 16), colour).save(file, "PNG")
+        photo = tensor("image", bytes_array([file.getvalue()], (1,)))
+        call = Call(call_id=1, rows=1, left_s=30.0, inputs=(photo,))
+        (reply,) = await replica.answer([call])
+        assert reply.error is None
+        found.append(reply.outputs[0].array)
+    await replica.close()
+
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+    counted = [
+        each.labels("m", "1")
+        for each in (metrics.cache.prepared_hits, metrics.cache.prepared_misses)
+    ]
+    assert [each._value.get() for each in counted] == [1, 2]

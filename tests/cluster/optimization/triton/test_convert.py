@@ -18,11 +18,13 @@ from cluster.optimization.triton.convert import (
     write_serve_file,
 )
 from tests.triton_repository import (
+    SUMS,
     write_model,
     write_openvino_model,
     write_repository,
     write_scaler,
     write_sequence_model,
+    write_sums,
 )
 
 
@@ -212,7 +214,18 @@ def test_the_version_policy_decides_what_is_served(
             "model_operations.op_library_filename",
             "custom operators",
         ),
-        ('batch_input { kind: BATCH_ELEMENT_COUNT target_name: "n" }', "batch_input", "ragged"),
+        (
+            'batch_input { kind: BATCH_ELEMENT_COUNT target_name: "n" data_type: TYPE_INT32 '
+            'source_input: "x" }',
+            "batch_input",
+            "allow_ragged_batch",
+        ),
+        (
+            'batch_output { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "y" '
+            'source_input: "x" }',
+            "batch_output",
+            "a row for each item",
+        ),
         ("dynamic_batching { preferred_batch_size: [ 9 ] }", "dynamic_batching", "max_batch_size"),
     ],
 )
@@ -438,6 +451,30 @@ def test_openvino_weights_that_are_not_there_refuse_the_model(
     (finding,) = imported(root, store).findings
 
     assert (finding.model, finding.outcome) == ("intel", "refused")
+
+
+def test_a_ragged_batch_and_what_describes_it_are_carried_over(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    write_sums(tmp_path / "triton/sums/1/model.onnx")
+    (tmp_path / "triton/sums/config.pbtxt").write_text(SUMS)
+    report = imported(tmp_path / "triton", store)
+    write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
+    ragged = read_serve_file(tmp_path / "mine.yaml")[1].variants["sums"].batching.ragged
+
+    assert report.findings == ()
+    assert ragged is not None
+    assert ragged.model_dump() == {
+        "inputs": ("x",),
+        "batch_inputs": {
+            "ends": {"kind": "accumulated_element_count_with_zero", "source": "x"},
+        },
+    }
+    card = store.card("sums", "1")
+    assert not card.batched
+    assert [(each.name, each.shape) for each in card.signature.inputs] == [
+        ("x", [-1]), ("ends", [-1]),
+    ]  # fmt: skip
 
 
 def test_a_tensor_that_the_graph_has_not_refuses_the_model(
