@@ -15,12 +15,15 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from tests.conformance.openai.conftest import serving_llm
 from tests.e2e.running import Running
 
 NUM_STREAMS = 500
+NUM_WAITING = 4
+"""Requests without a stream: until their answer is whole their callers have had nothing of it."""
 
 
 def metric(llm: Running, name: str) -> float:
@@ -115,32 +118,35 @@ def engine_pids(llm: Running) -> list[int]:
 
 
 def test_a_killed_engine_ends_streams_with_an_error_and_is_replaced(mortal: Running) -> None:
+    """Who has had tokens hears of it; who had none is answered by the next replica."""
     asked = {"model": "assistant", "prompt": "Count:", "max_tokens": 900, "stream": True}
     asked["ignore_eos"] = True  # type: ignore[assignment]
     events: list[str] = []
-    with httpx.stream("POST", f"{mortal.http}/v1/completions", json=asked, timeout=120) as stream:
-        lines = stream.iter_lines()
-        events.append(next(lines))
-        for pid in engine_pids(mortal):
-            os.kill(pid, signal.SIGKILL)
-        events += [line for line in lines if line]
+    with (
+        openai.OpenAI(
+            base_url=f"{mortal.http}/v1", api_key="unused", timeout=280, max_retries=0
+        ) as client,
+        ThreadPoolExecutor(NUM_WAITING) as pool,
+    ):
+        with httpx.stream(
+            "POST", f"{mortal.http}/v1/completions", json=asked, timeout=120
+        ) as stream:
+            lines = stream.iter_lines()
+            events.append(next(lines))
+            waiting = [pool.submit(france, client) for _ in range(NUM_WAITING)]
+            eventually(lambda: metric(mortal, "squadron_llm_running") > 1, "the others do not run")
+            for pid in engine_pids(mortal):
+                os.kill(pid, signal.SIGKILL)
+            events += [line for line in lines if line]
 
-    assert events[-1] == "data: [DONE]"
-    assert "error" in json.loads(events[-2].removeprefix("data: "))
-
-    with openai.OpenAI(base_url=f"{mortal.http}/v1", api_key="unused", timeout=120) as client:
-
-        def answers() -> bool:
-            try:
-                return france(client) == "The capital of France is Paris."
-            except openai.APIError:
-                return False
-
-        eventually(answers, "no replica took its place", patience_s=240)
+        assert events[-1] == "data: [DONE]"
+        assert "error" in json.loads(events[-2].removeprefix("data: "))
+        assert {each.result() for each in waiting} == {"The capital of France is Paris."}
 
 
 def test_a_request_that_has_no_token_yet_is_tried_elsewhere(mortal: Running) -> None:
     """Its replica dies while it waits; the next one answers it (the door waits for it)."""
+    before = engine_pids(mortal) + mortal.pids("VLLM::")
     with (
         ThreadPoolExecutor(1) as pool,
         openai.OpenAI(
@@ -153,3 +159,7 @@ def test_a_request_that_has_no_token_yet_is_tried_elsewhere(mortal: Running) -> 
             time.sleep(0.5)
             os.kill(pid, signal.SIGKILL)
             assert answer.result() == "The capital of France is Paris."
+    eventually(
+        lambda: not any(psutil.pid_exists(pid) for pid in before),
+        "the engine's processes outlive their replica",
+    )
