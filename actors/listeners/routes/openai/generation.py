@@ -83,16 +83,18 @@ class GenerationRoutes:
         responses = self._door.stream(asked)
         try:
             first = await anext(responses)
+            if not streams:
+                # To its end: a stream that is left counts as given up by its caller.
+                await anext(responses, None)
         except BaseException:
             await responses.aclose()
             raise
         headers = (
             ("x-squadron-variant", first.variant),
-            ("X-Request-Id", asked.request_id),
+            ("X-Request-Id", asked.tracking_id or asked.request_id),
         )
         part = bytes(first.outputs[0].array.item())
         if not streams:
-            await responses.aclose()
             return HttpReply(status=200, chunks=(part,), content_type=JSON, headers=headers)
         return HttpStream(parts=_events(part, responses), content_type=EVENTS, headers=headers)
 
