@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import httpx
 
@@ -39,11 +40,19 @@ FRANCE = {
     "temperature": 0,
     "max_tokens": 16,
 }
+STORY = {
+    "model": "assistant",
+    "prompt": "Once upon a time",
+    "temperature": 0,
+    "max_tokens": 160,
+    "ignore_eos": True,
+}
 
 
 def metric(running: Running, name: str) -> float:
     """The sum of a metric over its labels."""
-    lines = httpx.get(f"{running.metrics}/metrics", timeout=30).text.splitlines()
+    with urlopen(f"{running.metrics}/metrics", timeout=30) as page:
+        lines = page.read().decode().splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{"))
 
 
@@ -110,6 +119,26 @@ def france(running: Running) -> str:
     return str(answer.json()["choices"][0]["message"]["content"])
 
 
+def story(running: Running) -> str:
+    """A completion of some seconds without a stream: its caller has nothing of it until its end.
+    **Raises:** httpx.HTTPStatusError."""
+    answer = httpx.post(f"{running.http}/v1/completions", json=STORY, timeout=PATIENCE_S)
+    answer.raise_for_status()
+    return str(answer.json()["choices"][0]["text"])
+
+
+def kill_under_work(running: Running, count: int) -> list[str]:
+    """What `count` callers of `story` get, whose engine is killed while it computes for them."""
+    with ThreadPoolExecutor(count) as pool:
+        waiting = [pool.submit(story, running) for _ in range(count)]
+        eventually(
+            lambda: metric(running, "squadron_llm_running") >= count, "the requests do not run"
+        )
+        for pid in engine_pids(running):
+            os.kill(pid, signal.SIGKILL)
+        return [each.result() for each in waiting]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -134,13 +163,9 @@ def main() -> None:
             f"{options.streams * MAX_TOKENS} tokens generated; next answer "
             f"{'right' if france(running) == expected else 'WRONG'}"
         )
+        expected = story(running)
         began_s = time.monotonic()
-        with ThreadPoolExecutor(4) as pool:
-            waiting = [pool.submit(france, running) for _ in range(4)]
-            time.sleep(0.3)
-            for pid in engine_pids(running):
-                os.kill(pid, signal.SIGKILL)
-            right = sum(each.result() == expected for each in waiting)
+        right = sum(each == expected for each in kill_under_work(running, 4))
         print(
             f"engine killed with 4 requests under way: {right} of 4 answered rightly by the next "
             f"replica, the last after {time.monotonic() - began_s:.1f} s"

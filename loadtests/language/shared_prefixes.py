@@ -23,8 +23,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import httpx
+from urllib.request import urlopen
 
 from loadtests.blocks import compare
 from loadtests.language.asking import Chat, Seen, ask_all
@@ -77,7 +76,8 @@ def change(variants: dict[str, Any]) -> None:
 
 
 def counted(running: Running, name: str, variant: str) -> float:
-    lines = httpx.get(f"{running.metrics}/metrics", timeout=60).text.splitlines()
+    with urlopen(f"{running.metrics}/metrics", timeout=60) as page:
+        lines = page.read().decode().splitlines()
     return sum(
         float(line.rsplit(" ", 1)[1])
         for line in lines

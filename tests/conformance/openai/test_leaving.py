@@ -20,15 +20,15 @@ from loadtests.language.leaving import (
     engine_pids,
     eventually,
     france,
+    kill_under_work,
     metric,
+    story,
 )
 from tests.conformance.conftest import IS_WHOLE
 from tests.conformance.openai.conftest import serving_llm
 from tests.e2e.running import Running
 
 NUM_STREAMS = 500 if IS_WHOLE else 60
-NUM_WAITING = 4
-"""Requests without a stream: until their answer is whole their callers have had nothing of it."""
 PARIS = "The capital of France is Paris."
 
 
@@ -63,24 +63,18 @@ def mortal(
 @pytest.mark.slice
 def test_a_killed_engine_ends_streams_with_an_error_and_is_replaced(mortal: Running) -> None:
     """Who has had tokens hears of it; who had none is answered by the next replica."""
+    expected = story(mortal)
     asked = {"model": "assistant", "prompt": "Count:", "max_tokens": 900, "stream": True}
     asked["ignore_eos"] = True
-    events: list[str] = []
-    with ThreadPoolExecutor(NUM_WAITING) as pool:
-        with httpx.stream(
-            "POST", f"{mortal.http}/v1/completions", json=asked, timeout=240
-        ) as stream:
-            lines = stream.iter_lines()
-            events.append(next(lines))
-            waiting = [pool.submit(france, mortal) for _ in range(NUM_WAITING)]
-            eventually(lambda: metric(mortal, "squadron_llm_running") > 1, "the others do not run")
-            for pid in engine_pids(mortal):
-                os.kill(pid, signal.SIGKILL)
-            events += [line for line in lines if line]
+    with httpx.stream("POST", f"{mortal.http}/v1/completions", json=asked, timeout=240) as stream:
+        lines = stream.iter_lines()
+        events = [next(lines)]
+        answers = kill_under_work(mortal, 4)
+        events += [line for line in lines if line]
 
-        assert events[-1] == "data: [DONE]"
-        assert "error" in json.loads(events[-2].removeprefix("data: "))
-        assert {each.result() for each in waiting} == {PARIS}
+    assert events[-1] == "data: [DONE]"
+    assert "error" in json.loads(events[-2].removeprefix("data: "))
+    assert answers == [expected] * 4
 
 
 def test_a_request_that_has_no_token_yet_is_tried_elsewhere(mortal: Running) -> None:
