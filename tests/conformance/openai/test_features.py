@@ -3,9 +3,11 @@ engines under one name, with copies to a third."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,10 @@ import numpy as np
 import pytest
 import yaml
 
+from cluster.config.language.settings import LanguageConfig
 from cluster.config.store import ModelStore
+from cluster.engines.language.engine import LanguageSetup
+from cluster.engines.language.vllm_options import engine_options
 from loadtests.language.leaving import eventually, metric
 from tests.conformance.openai.conftest import MODEL
 from tests.e2e.running import Running, running
@@ -114,7 +119,11 @@ def served(
     args["variants"] |= {
         "adapted": {**base, "llm": llm | {"lora": lora, "max_batched_tokens": 64}},
         "guessing": {**base, "llm": llm | {"speculative": {"method": "ngram", "num_tokens": 3}}},
-        "plain": {**base, "engine": "torch", "llm": llm},
+        "plain": {
+            **base,
+            "engine": "torch",
+            "llm": llm | {"max_num_seqs": 2, "queue": {"max_requests": 2}},
+        },
     }
     args["experiments"] = {
         "assistant": {"split": {"plain": 50, "guessing": 50}, "sticky_header": "x-user"},
@@ -212,6 +221,41 @@ def test_copies_of_streams_and_answers_are_compared_by_what_they_say(served: Run
     eventually(lambda: agreement()["mirrored"] >= 2 * len(PROMPTS), "no copy was compared")
     found = agreement()
     assert (found["failed"], found["skipped"], found["top1"]) == (0, 0, 1.0)
+
+
+def test_what_the_queue_cannot_hold_is_refused_and_the_rest_is_right(served: Running) -> None:
+    """Two are computed, two wait."""
+    expected = text(complete(served, "plain", PROMPTS[0]))
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: complete(served, "plain", PROMPTS[0]), range(12)))
+
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert 0 < len(refused) <= 8
+    for answer in refused:
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert "the most that may" in answer.json()["error"]["message"]
+    assert {text(answer) for answer in answers if answer not in refused} == {expected}
+
+
+def test_every_option_is_one_of_vllms(served: Running, model_folder: Path) -> None:
+    """So a renamed one is noticed here and not by an operator."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    known = set(inspect.signature(AsyncEngineArgs).parameters)
+    llm = {
+        "lora": {},
+        "speculative": {},
+        "kv_cache_bytes": 1,
+        "max_model_len": 1,
+        "max_batched_tokens": 1,
+        "block_size": 16,
+        "tensor_parallel": 2,
+    }
+    config = LanguageConfig.model_validate(llm)
+    for on_gpu in (False, True):
+        setup = LanguageSetup(name="m", folder=model_folder, config=config)
+        assert set(engine_options(setup, on_gpu=on_gpu)) <= known
 
 
 def test_an_answer_that_comes_whole_counts_as_answered(served: Running) -> None:
