@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from actors.batching.engine_run import EngineRun
@@ -27,6 +27,7 @@ from cluster.engines.table import make_engine
 from cluster.errors import DeadlineExceeded, EngineFailed, SquadronError
 from cluster.models import EngineName
 from cluster.observability.metrics import Metrics, make_metrics
+from cluster.optimization.remote.mirror import RemoteVersion
 from cluster.processing.pipeline import Pipeline, Prepared
 from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
 from cluster.scheduling.admission import Reject
@@ -40,7 +41,8 @@ STALLED_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaSetup:
-    """All that one replica needs: its own section of the config and its model card."""
+    """All that one replica needs: its own section of the config and its model card. `remote`: where
+    the folder's content comes from on a node that does not have it."""
 
     variant: str
     card: ModelCard
@@ -55,7 +57,15 @@ class ReplicaSetup:
     llm: LanguageConfig | None = None
     sharding: Sharding | None = None
     placement_reason: str = ""
+    remote: RemoteVersion | None = None
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+
+def brought(setup: ReplicaSetup) -> ReplicaSetup:
+    """The setup with its folder on this node. Raises: ConfigError when it cannot be had."""
+    if setup.remote is None:
+        return setup
+    return replace(setup, folder=setup.remote.bring())
 
 
 class ModelReplica:
