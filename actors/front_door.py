@@ -93,11 +93,11 @@ class FrontDoor:
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
         self._tally.flush_with(self._dispatchers.write_counts)
         self._cache = RouteCache(server.cache, metrics.cache, table)
-        self._streams = StreamAnswers(self, make_streams)
         self._sequences = SequenceAnswers(make_sequences)
         self.experiments = ExperimentDesk(keeps_ratings=bool(server.state_postgres.url))
         self.experiments.adopt(table)
         self._mirror = Mirror(self, draw)
+        self._streams = StreamAnswers(self, make_streams, self._mirror)
         self._members = RunSetup(
             ask=self._ask_member, draw=draw, rules=MemberRules(metrics.count_ensemble_event)
         )
@@ -362,6 +362,12 @@ class FrontDoor:
         else:
             reply = await self._dispatchers.of(route).run(call, deadline_s=deadline_s)
         return reply.outputs
+
+    async def ask_stream(
+        self, route: VariantRoute, request: InferenceRequest, deadline_s: float
+    ) -> tuple[Tensor, ...]:
+        """A decoupled variant's whole stream as one answer, uncounted. Raises: as `infer`."""
+        return await self._streams.whole(route, request, deadline_s)
 
     async def _ask_member(self, request: InferenceRequest, deadline_s: float) -> tuple[Tensor, ...]:
         work = self._ask(self.route(request.model), request, deadline_s)
