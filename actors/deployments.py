@@ -30,6 +30,7 @@ def replica_setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaS
         variant=name,
         card=origin.card,
         folder=origin.folder,
+        remote=origin.remote,
         engine=origin.engine,
         device=variant.device,
         threads=variant.threads,

@@ -39,7 +39,7 @@ from actors.listeners.grpc import GrpcListener
 from actors.listeners.http import HttpListener
 from actors.listeners.metrics import MetricsListener
 from actors.listeners.port_claim import PortClaim, claim_port
-from actors.model_replica import ModelReplica, ReplicaSetup
+from actors.model_replica import ModelReplica, ReplicaSetup, brought
 from actors.node_folder import metrics_folder, node_folder
 from actors.repository.control import RepositorySetup
 from actors.sequences.affinity import NodeFirstReplicas, Replicas
@@ -102,6 +102,7 @@ class Gateway:
             make_sequences=self._sequence_replicas,
         )
         for model in setup.colocated:
+            model = await asyncio.to_thread(brought, model)
             # Loading and warming up take their time; the loop is Serve's as well.
             self._own[model.variant] = await asyncio.to_thread(
                 ModelReplica, model, metrics=metrics, flush_later=self._door.flush_with

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from cluster.engines.table import make_engine
 from cluster.errors import DeadlineExceeded, EngineFailed, SquadronError
 from cluster.models import EngineName
 from cluster.observability.metrics import Metrics, make_metrics
+from cluster.optimization.remote.mirror import RemoteVersion
 from cluster.processing.pipeline import Pipeline, Prepared
 from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
 from cluster.scheduling.admission import Reject
@@ -47,7 +48,8 @@ STALLED_S = 120.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaSetup:
     """All that one replica needs: its own section of the config and its model card. `version_of`:
-    the model that callers know the variant by, where that is another name."""
+    the model that callers know the variant by, where that is another name. `remote`: where the
+    folder's content comes from on a node that does not have it."""
 
     variant: str
     card: ModelCard
@@ -64,6 +66,7 @@ class ReplicaSetup:
     placement_reason: str = ""
     version_of: str = ""
     preprocess_cache: PreprocessCacheConfig = field(default_factory=PreprocessCacheConfig)
+    remote: RemoteVersion | None = None
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
 
     @property
@@ -75,6 +78,13 @@ class ReplicaSetup:
     def metric_labels(self) -> tuple[str, str]:
         """Model and version, as Triton's metrics have them."""
         return self.version_of or self.variant, self.card.version
+
+
+def brought(setup: ReplicaSetup) -> ReplicaSetup:
+    """The setup with its folder on this node. Raises: ConfigError when it cannot be had."""
+    if setup.remote is None:
+        return setup
+    return replace(setup, folder=setup.remote.bring())
 
 
 class ModelReplica:

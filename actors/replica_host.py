@@ -5,6 +5,7 @@ Doors of the node reach it over a Unix socket, other nodes' doors by Serve's han
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -15,7 +16,7 @@ from actors.autoscaling.resident import resident_bytes
 from actors.delivery.node_link import NodeListener, replica_folder
 from actors.garbage import collect_rarely
 from actors.language.replica import LanguageReplica
-from actors.model_replica import ModelReplica, ReplicaSetup
+from actors.model_replica import ModelReplica, ReplicaSetup, brought
 from actors.node_folder import node_folder
 from actors.process_limits import ProcessGuard
 from actors.sequences.replica import SequenceReplica
@@ -32,6 +33,7 @@ class ReplicaHost:
 
     # Serve awaits an asynchronous constructor, on the loop that the replica will live on.
     async def __init__(self, setup: ReplicaSetup) -> None:  # type: ignore[misc]
+        setup = await asyncio.to_thread(brought, setup)
         # Before the engine makes its threads: they inherit what is set here.
         self._guard = ProcessGuard(leader_limits(setup))
         self._guard.hold(threads=setup.threads, folder=node_folder() / "cores")

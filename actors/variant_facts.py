@@ -14,6 +14,7 @@ from cluster.engines.sharded.generate import generating
 from cluster.engines.table import check_installed
 from cluster.errors import ConfigError
 from cluster.models import EngineName
+from cluster.optimization.remote.mirror import MirroredStore, RemoteVersion
 from cluster.processing.padding import Padding
 from cluster.processing.pipeline import ragged_of
 from cluster.routing.cache_key import digest_of
@@ -24,15 +25,18 @@ from cluster.tensors import Signature
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The model card of a variant, the folder of its artefact and the engine that will run it."""
+    """The model card of a variant, the folder of its artefact and the engine that will run it.
+    `remote`: where other nodes get it from; None for a folder that all of them have."""
 
     card: ModelCard
     folder: Path
     engine: EngineName
+    remote: RemoteVersion | None = None
 
 
 def origin_of(name: str, variant: VariantConfig, store: ModelStore) -> Origin | ConfigError:
     """The error instead of an origin only for an optional variant, which then is unavailable."""
+    remote: RemoteVersion | None = None
     try:
         if variant.optional and variant.engine is not None:
             # A model that nobody can run here is not looked for in the store.
@@ -43,13 +47,15 @@ def origin_of(name: str, variant: VariantConfig, store: ModelStore) -> Origin | 
             source, _, version = (variant.source or "").partition("/")
             card = store.card(source, version)
             folder = store.folder(source, card.version)
+            if isinstance(store, MirroredStore):
+                remote = store.remote(source, card.version)
         engine = check_fit(card, variant.engine, variant.device)
         card = generating(card, variant.options)
     except ConfigError as error:
         if variant.optional:
             return error
         raise ConfigError(f"variants.{name}: {error.message}", **error.details) from None
-    return Origin(card=card, folder=folder, engine=engine)
+    return Origin(card=card, folder=folder, engine=engine, remote=remote)
 
 
 def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) -> VariantFacts:

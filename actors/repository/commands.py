@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -133,7 +132,7 @@ class Commands:
 
         Raises: InvalidRequest, ConfigError; SquadronError for a model that nobody knows.
         """
-        store = ModelStore(self._control.setup.store)
+        store = self._control.setup.store
         variant = self._control.config.variants.get(model)
         if variant is None:
             if not store.versions(model):
@@ -155,7 +154,7 @@ class Commands:
             _check_name(parse_json(config or "{}"), model)
             work: Any = ray.remote(num_cpus=0, max_retries=0)(store_upload)
             found: Uploaded = await work.remote(
-                model, config, files, Path(self._control.setup.store)
+                model, config, files, self._control.setup.store.root
             )
         except RayTaskError as error:
             if isinstance(error.cause, SquadronError):

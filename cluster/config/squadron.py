@@ -13,16 +13,11 @@ from cluster.config.experiment import ExperimentConfig
 from cluster.config.scaling.autoscaling import AutoscalingBudget
 from cluster.config.section import Mistake, Mistakes, Section
 from cluster.config.server import ServerConfig
+from cluster.config.storage.location import StoreConfig
 from cluster.config.variant import NAME_PATTERN, VariantConfig
 
 RESERVED_NAMES = frozenset({"stats"})
 """`GET /v2/models/stats` is a route of its own (protocol section "statistics")."""
-
-
-class StoreConfig(Section):
-    """`path`: the model store; relative paths start where Serve was started."""
-
-    path: str = "models"
 
 
 class SquadronConfig(Section):
