@@ -62,7 +62,7 @@ def asking(served: Running, *values: int) -> socket.socket:
 def told(served: Running, metric: str, **labels: str) -> float:
     """A metric's value, summed over the lines with these labels."""
     wanted = [f'{name}="{value}"' for name, value in labels.items()]
-    lines = httpx.get(f"{served.metrics}/metrics").text.splitlines()
+    lines = httpx.get(served.metrics).raise_for_status().text.splitlines()
     found = [line for line in lines if line.startswith(metric + "{")]
     return sum(
         float(line.rpartition(" ")[2]) for line in found if all(each in line for each in wanted)
