@@ -118,7 +118,7 @@ def _bound(config: SquadronConfig) -> Application:
         health_check_period_s=HEALTH_PERIOD_S,
         # A new door stands before an old one goes, also when there is only one.
         max_surge_percent=100,
-        graceful_shutdown_timeout_s=limits.default_timeout_s + 5,
+        graceful_shutdown_timeout_s=limits.default_timeout_s + limits.grpc_leave_s + 5,
         graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options={"num_cpus": 0.1},
     )

@@ -187,8 +187,15 @@ class Gateway:
     def check_health(self) -> None:
         """Raises: EngineFailed when a listener or a model of the door's own has stopped; Serve then
         replaces this door."""
-        if not self._http.is_listening or self._following.done():
-            raise EngineFailed("the door no longer listens or follows the routing table")
+        for port, listener in (
+            ("HTTP", self._http),
+            ("gRPC", self._grpc),
+            ("metrics", self._metrics),
+        ):
+            if not listener.is_listening:
+                raise EngineFailed(f"the door no longer listens on its {port} port")
+        if self._following.done():
+            raise EngineFailed("the door no longer follows the routing table")
         for model in self._own.values():
             model.check_health()
 

@@ -16,6 +16,7 @@ from cluster.errors import ConfigError
 from cluster.models import EngineName
 from cluster.optimization.remote.mirror import MirroredStore, RemoteVersion
 from cluster.processing.padding import Padding
+from cluster.processing.pipeline import ragged_of
 from cluster.routing.cache_key import digest_of
 from cluster.routing.colocation import Colocation, colocate
 from cluster.routing.table import VariantFacts
@@ -72,18 +73,27 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
     signature = card.public_signature() if processed else card.raw_signature()
     if variant.sequences is not None:
         signature = _of_sequences(name, variant.sequences, card)
+    if variant.batching.ragged is not None:
+        signature = ragged_of(card, variant.batching.ragged).signature
     if variant.llm is not None and card.format != "causal_lm":
         raise ConfigError(
             f"variants.{name}.llm: {card.name} is {card.format}; only causal_lm models generate",
             key=f"variants.{name}.llm",
         )
     _check_lengths(name, variant, card)
+    if variant.preprocess_cache.enabled and card.preprocess is None:
+        raise ConfigError(
+            f"variants.{name}.preprocess_cache: {card.name} has no preprocessing",
+            key=f"variants.{name}.preprocess_cache.enabled",
+            value="True",
+            allowed="false, or a card with `preprocess`",
+        )
     return VariantFacts(
         version=card.version,
         platform=_platform(origin.engine, card.format),
         backend=origin.engine,
         signature=signature,
-        is_batched=card.batched,
+        is_batched=card.batched or variant.batching.ragged is not None,
         is_decoupled=card.decoupled,
         labels=_labels(card, origin.folder) if processed else (),
         is_colocated=colocation_of(variant, origin).is_colocated,

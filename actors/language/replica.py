@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 from prometheus_client import CollectorRegistry
 
+from actors.delivery.withdrawals import Withdrawals
 from actors.language.endpoints import OpenAiEndpoints
 from actors.language.gate import Turnstile
 from actors.language.prompts import PromptMaker
@@ -104,7 +105,9 @@ class LanguageReplica:
         """How busy it has been."""
         return self._turns
 
-    async def infer(self, message: bytes | memoryview) -> bytes:
+    async def infer(
+        self, message: bytes | memoryview, withdrawals: Withdrawals | None = None
+    ) -> bytes:
         """Refuses: a door asks a language model for a stream."""
         error = Unsupported(f"{self._setup.variant} is decoupled: it answers streams only")
         calls = decode_calls(message)

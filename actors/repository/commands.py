@@ -16,7 +16,7 @@ from actors.variant_facts import Origin
 from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.config.store import ModelStore
 from cluster.config.variant import NAME_PATTERN, VariantConfig
-from cluster.control.repository import Setting, Wanted, members_of
+from cluster.control.repository import Setting, Wanted, members_of, older_versions
 from cluster.errors import ConfigError, InvalidRequest, ModelNotFound, SquadronError
 from cluster.optimization.triton.repository import chosen_versions
 from cluster.optimization.triton.upload import Uploaded, store_upload
@@ -50,6 +50,8 @@ class Commands:
                     await self._load_graph(model, bool(config or files))
                 else:
                     await self._load_variant(model, config, files)
+                    for version in older_versions(self._control.config, model):
+                        await self._load_variant(version, "", {})
             except (ConfigError, InvalidRequest) as error:
                 raise InvalidRequest(f"failed to load '{model}', {error.message}") from None
             except SquadronError as error:
@@ -74,6 +76,7 @@ class Commands:
             shared = {each for other in others for each in members_of(control.config, other)}
             members = members_of(control.config, model)
             names += [each for each in members if each not in shared]
+        names += [each for name in names for each in older_versions(control.config, name)]
         for name in names:
             control.give_up(name, "it was unloaded meanwhile")
             wanted = desired.variants.get(name)

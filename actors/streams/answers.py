@@ -18,7 +18,7 @@ from cluster.errors import DeadlineExceeded, NoReadyReplica, ShardLost, Squadron
 from cluster.protocols.envelope import Call, Reply
 from cluster.protocols.v2_check import check_request
 from cluster.requests import InferenceRequest, InferenceResponse
-from cluster.routing.table import EnsembleRoute, Route, VariantRoute
+from cluster.routing.table import EnsembleRoute, Route, VariantRoute, version_of
 from cluster.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class StreamAnswers:
     ) -> AsyncGenerator[InferenceResponse, None]:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._door.timeout_s(request)
-        version = self._door.version_of(self._door.route(request.model, request.version))
+        version = version_of(self._door.route(request.model, request.version))
         asked, names, answered_by = request, None, route.name
         if isinstance(route, EnsembleRoute):
             run = self._door.ensemble_run(route, request, deadline_s)

@@ -35,7 +35,8 @@ class SquadronConfig(Section):
 
     @model_validator(mode="after")
     def _names_hold_together(self) -> Self:
-        mistakes = [*self._bad_names(), *self._bad_arms(), *self._bad_members()]
+        mistakes = [*self._bad_names(), *self._bad_versions(), *self._bad_arms()]
+        mistakes += self._bad_members()
         if mistakes:
             raise Mistakes(mistakes)
         return self
@@ -76,6 +77,17 @@ class SquadronConfig(Section):
                         value=repr(arm),
                         allowed=", ".join(self.variants),
                     )
+
+    def _bad_versions(self) -> Iterator[Mistake]:
+        names = [name for name, variant in self.variants.items() if not variant.version_of]
+        for name, variant in self.variants.items():
+            if variant.version_of and variant.version_of not in names:
+                yield Mistake(
+                    key=f"variants.{name}.version_of",
+                    text="no such variant, or itself a version of another",
+                    value=repr(variant.version_of),
+                    allowed=", ".join(names),
+                )
 
     def _bad_members(self) -> Iterator[Mistake]:
         callable_names = {*self.variants, *self.experiments, *self.ensembles}
