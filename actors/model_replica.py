@@ -316,6 +316,10 @@ def loaded_engine(setup: ReplicaSetup) -> Engine:
             device=setup.device,
             threads=setup.threads,
             options=setup.options,
+            batch_sizes=(
+                *setup.batching.preferred_batch_sizes,
+                1 if setup.batching.mode == "off" else setup.batching.max_batch_size,
+            ),
         ),
     )
     engine.load()

@@ -95,7 +95,10 @@ def test_a_wrong_engine_names_the_engines() -> None:
 
     assert "variants.a.engine" in said
     assert "'onnx'" in said
-    assert "allowed: 'onnxruntime', 'openvino', 'torch', 'vllm', 'python' or 'fake'" in said
+    assert (
+        "allowed: 'onnxruntime', 'openvino', 'tensorrt', 'torch', 'vllm', 'python' or 'fake'"
+        in said
+    )
 
 
 def test_a_number_out_of_range_names_the_range() -> None:
