@@ -30,6 +30,7 @@ def replica_setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaS
         variant=name,
         card=origin.card,
         folder=origin.folder,
+        remote=origin.remote,
         engine=origin.engine,
         device=variant.device,
         threads=variant.threads,
@@ -40,6 +41,8 @@ def replica_setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaS
         llm=variant.llm,
         sharding=sharding,
         placement_reason=reason,
+        version_of=variant.version_of,
+        preprocess_cache=variant.preprocess_cache,
         options=dict(variant.options),
     )
 

@@ -45,6 +45,7 @@ from cluster.routing.table import (
     Route,
     RoutingTable,
     VariantRoute,
+    version_of,
 )
 from cluster.tensors import Tensor
 
@@ -93,11 +94,11 @@ class FrontDoor:
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
         self._tally.flush_with(self._dispatchers.write_counts)
         self._cache = RouteCache(server.cache, metrics.cache, table)
-        self._streams = StreamAnswers(self, make_streams)
         self._sequences = SequenceAnswers(make_sequences)
         self.experiments = ExperimentDesk(keeps_ratings=bool(server.state_postgres.url))
         self.experiments.adopt(table)
         self._mirror = Mirror(self, draw)
+        self._streams = StreamAnswers(self, make_streams, self._mirror)
         self._members = RunSetup(
             ask=self._ask_member, draw=draw, rules=MemberRules(metrics.count_ensemble_event)
         )
@@ -121,10 +122,12 @@ class FrontDoor:
             raise ModelNotFound(f"Request for unknown model: '{model}' has no available versions")
         if route is None:
             raise ModelNotFound(f"Request for unknown model: '{model}' is not found")
-        if version and version != self.version_of(route):
-            raise ModelNotFound(
-                f"Request for unknown model: '{model}' version {version} is not found"
-            )
+        if version and version != version_of(route):
+            found = self.table.routes.get(self.table.versions_of(model).get(version, ""))
+            if found is None:
+                text = f"Request for unknown model: '{model}' version {version} is not found"
+                raise ModelNotFound(text)
+            return found
         return route
 
     def variant_for(self, request: InferenceRequest) -> VariantRoute | None:
@@ -142,9 +145,6 @@ class FrontDoor:
             return route.plan.stream is not None
         variant = self.variant_for(request)
         return variant is not None and variant.facts.is_decoupled
-
-    def version_of(self, route: Route) -> str:
-        return route.facts.version if isinstance(route, VariantRoute) else "1"
 
     def not_ready(self) -> tuple[str, ...]:
         """Why the server is not ready; empty when it is."""
@@ -196,9 +196,9 @@ class FrontDoor:
             rows_waiting=rows_waiting,
         )
 
-    def class_labels(self, model: str) -> Mapping[str, Sequence[str]]:
+    def class_labels(self, request: InferenceRequest) -> Mapping[str, Sequence[str]]:
         """Output -> class names, as the model's variants know them."""
-        variants = self.table.variants_of(model)
+        variants = self.table.variants_of(self.route(request.model, request.version).name)
         return variants[0].class_labels if len(variants) > 0 else {}
 
     def sticky_header(self, model: str) -> str:
@@ -226,7 +226,7 @@ class FrontDoor:
         self._mirror.offer(request, answer.outputs)
         return InferenceResponse(
             model=request.model,
-            version=self.version_of(route),
+            version=version_of(route),
             request_id=request.request_id,
             variant=answer.variant,
             outputs=answer.outputs,
@@ -247,9 +247,12 @@ class FrontDoor:
         `done` is called once, later, with the answer or the error; not at all after `cancel`.
         Raises: Overloaded.
         """
-        route = self.table.routes.get(request.model)
+        if request.version:
+            route: Route | None = self.route(request.model, request.version)
+        else:
+            route = self.table.routes.get(request.model)
         # Before an arm is drawn: a second draw would favour the arms that are not cached.
-        if request.model in self._cache.models:
+        if route is None or route.name in self._cache.models:
             return None
         if isinstance(route, ExperimentRoute) and route.is_of_variants:
             route = self._arm(route, request)
@@ -291,7 +294,7 @@ class FrontDoor:
         done(
             InferenceResponse(
                 model=request.model,
-                version=route.facts.version if route.name == request.model else "1",
+                version=route.facts.version if route.model == request.model else "1",
                 request_id=request.request_id,
                 variant=route.name,
                 outputs=reply.outputs,
@@ -319,7 +322,7 @@ class FrontDoor:
             self.experiments.began(request)
             return await self._ask(arm, request, deadline_s)
         compute = partial(self._compute, route, request, deadline_s)
-        version = self.version_of(route)
+        version = version_of(route)
         if not self._cache.takes(route, request):
             return _Answer(variant=route.name, version=version, outputs=await compute())
         outputs, how = await self._cache.ask(route, request, deadline_s, compute)
@@ -363,6 +366,12 @@ class FrontDoor:
             reply = await self._dispatchers.of(route).run(call, deadline_s=deadline_s)
         return reply.outputs
 
+    async def ask_stream(
+        self, route: VariantRoute, request: InferenceRequest, deadline_s: float
+    ) -> tuple[Tensor, ...]:
+        """A decoupled variant's whole stream as one answer, uncounted. Raises: as `infer`."""
+        return await self._streams.whole(route, request, deadline_s)
+
     async def _ask_member(self, request: InferenceRequest, deadline_s: float) -> tuple[Tensor, ...]:
         work = self._ask(self.route(request.model), request, deadline_s)
         return (await self.experiments.counted(request, work)).outputs
@@ -373,7 +382,10 @@ class FrontDoor:
         if known is None:
             self._tally.add("(unknown)", "", variant, outcome, seconds)
         else:
-            self._tally.add(request.model, self.version_of(known), variant, outcome, seconds)
+            version = request.version
+            if not version or version not in self.table.versions_of(request.model):
+                version = version_of(known)
+            self._tally.add(request.model, version, variant, outcome, seconds)
         if request.assignment is not None:
             self.experiments.ended(request, outcome, seconds)
 

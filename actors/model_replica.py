@@ -10,14 +10,19 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from actors.batching.engine_run import EngineRun
+from actors.batching.replies import answer, answer_all, dropped_reply, gone
 from actors.batching.runner import BatchRunner, Work
 from actors.batching.tally import BatchTally
+from actors.caching.prepared_cache import PreparedCache
+from actors.delivery.withdrawals import Withdrawals
 from actors.node_folder import metrics_folder
 from actors.sharding.replica import Sharding
+from cluster.config.cache import PreprocessCacheConfig
 from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
 from cluster.config.sequences import SequencesConfig
@@ -27,12 +32,14 @@ from cluster.engines.table import make_engine
 from cluster.errors import DeadlineExceeded, EngineFailed, SquadronError
 from cluster.models import EngineName
 from cluster.observability.metrics import Metrics, make_metrics
+from cluster.optimization.remote.mirror import RemoteVersion
 from cluster.processing.pipeline import Pipeline, Prepared
 from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
 from cluster.scheduling.admission import Reject
-from cluster.scheduling.decision import Dropped, Idle, Queued, Run, Wait
+from cluster.scheduling.decision import Idle, Queued, Run, Wait
 from cluster.scheduling.policy import bucket_of
 from cluster.scheduling.scheduler import Scheduler
+from cluster.tensors import Tensor
 
 STALLED_S = 120.0
 """An engine that has been at one batch for this long is taken for hung and the replica replaced."""
@@ -40,7 +47,9 @@ STALLED_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaSetup:
-    """All that one replica needs: its own section of the config and its model card."""
+    """All that one replica needs: its own section of the config and its model card. `version_of`:
+    the model that callers know the variant by, where that is another name. `remote`: where the
+    folder's content comes from on a node that does not have it."""
 
     variant: str
     card: ModelCard
@@ -55,7 +64,27 @@ class ReplicaSetup:
     llm: LanguageConfig | None = None
     sharding: Sharding | None = None
     placement_reason: str = ""
+    version_of: str = ""
+    preprocess_cache: PreprocessCacheConfig = field(default_factory=PreprocessCacheConfig)
+    remote: RemoteVersion | None = None
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether requests share a run of the engine."""
+        return self.card.batched or self.batching.ragged is not None
+
+    @property
+    def metric_labels(self) -> tuple[str, str]:
+        """Model and version, as Triton's metrics have them."""
+        return self.version_of or self.variant, self.card.version
+
+
+def brought(setup: ReplicaSetup) -> ReplicaSetup:
+    """The setup with its folder on this node. Raises: ConfigError when it cannot be had."""
+    if setup.remote is None:
+        return setup
+    return replace(setup, folder=setup.remote.bring())
 
 
 class ModelReplica:
@@ -83,8 +112,14 @@ class ModelReplica:
             setup.folder,
             raw=not setup.is_processed,
             pad_values=setup.batching.padding,
+            ragged=setup.batching.ragged,
         )
-        self._scheduler: Scheduler[Work] = Scheduler(setup.batching, is_batched=setup.card.batched)
+        self._prepared: PreparedCache | None = None
+        if setup.preprocess_cache.enabled:
+            self._prepared = PreparedCache(
+                setup.preprocess_cache, self._metrics.cache, setup.metric_labels
+            )
+        self._scheduler: Scheduler[Work] = Scheduler(setup.batching, is_batched=setup.is_batched)
         # In the engine's own thread from the start: some runtimes bind a device to a thread.
         make = make_ready or loaded_engine
         self._engine: Engine = self._computing.submit(make, setup).result()
@@ -95,13 +130,13 @@ class ModelReplica:
         )
         if make_ready is None:
             self._computing.submit(self._warm_up).result()
-        version = setup.variant, setup.card.version
+        version = setup.metric_labels
         self.tally = BatchTally(self._metrics, *version, flush_later=flush_later)
         self._runner = BatchRunner(
             self._engine_run,
             self._pipeline,
             self.tally,
-            is_batched=setup.card.batched,
+            is_batched=setup.is_batched,
         )
         self._pending = self._metrics.pending.labels(*version)
         # A runtime that binds its device to a thread is not called from another one.
@@ -113,14 +148,19 @@ class ModelReplica:
         self._busy_since_s: float | None = None
         self._loop_task: asyncio.Task[None] | None = None
 
-    async def infer(self, message: bytes | memoryview) -> bytes:
+    async def infer(
+        self, message: bytes | memoryview, withdrawals: Withdrawals | None = None
+    ) -> bytes:
         """An envelope of calls in, an envelope of replies out; each call has its own outcome.
 
-        When it is cancelled its caller is gone: what of it still waits is not run.
+        What still waits is not run once it is cancelled (the callers are gone), or once it is
+        among the `withdrawals`.
         """
         calls = decode_calls(message)
         replies = self.answer_now(calls)
-        return encode_replies(await self.answer(calls) if replies is None else replies)
+        if replies is None:
+            replies = await self.answer(calls, withdrawals)
+        return encode_replies(replies)
 
     def answer_now(self, calls: Sequence[Call]) -> list[Reply] | None:
         """The replies at once, where that is cheaper than a queue; None where it is not.
@@ -130,7 +170,7 @@ class ModelReplica:
         rows = sum([call.rows for call in calls])
         if not self._is_inline or not self._scheduler.runs_now(rows):
             return None
-        if len(calls) > 1 and not self._setup.card.batched:
+        if len(calls) > 1 and not self._setup.is_batched:
             return None
         began_s = time.monotonic()
         replies = self._runner.run_here(calls)
@@ -138,9 +178,12 @@ class ModelReplica:
             self._scheduler.ran(rows, time.monotonic() - began_s, self._runner.cpu_s)
         return replies
 
-    async def answer(self, calls: Sequence[Call]) -> list[Reply]:
+    async def answer(
+        self, calls: Sequence[Call], withdrawals: Withdrawals | None = None
+    ) -> list[Reply]:
         """The replies when the queue and the engine have come to them; see `infer`."""
         self._start_once()
+        withdrawals = Withdrawals() if withdrawals is None else withdrawals
         arrived_s = time.monotonic()
         replies: dict[int, Reply | None] = dict.fromkeys([call.call_id for call in calls])
         wanted = calls
@@ -148,7 +191,8 @@ class ModelReplica:
         if not self._scheduler.admit_all(rows=rows, left_s=left_s):
             replies = {call.call_id: self._refusal(call) for call in calls}
             wanted = [call for call in calls if replies[call.call_id] is None]
-        items = await self._enqueue(wanted, replies, arrived_s)
+        items = await self._enqueue(wanted, replies, arrived_s, withdrawals)
+        withdrawals.follow(partial(self._withdraw, items))
         self._wake.set()
         try:
             for item in items:
@@ -160,6 +204,15 @@ class ModelReplica:
                 self._scheduler.withdraw(item)
             raise
         return [reply for reply in replies.values() if reply is not None]
+
+    def batch_s(self) -> dict[int, float]:
+        """Rows -> seconds of such a batch, as measured: the least, the largest that there is memory
+        for, and powers of two between them. Empty where nothing is batched."""
+        most = self._scheduler.cap_rows
+        points = self._scheduler.costs.curve(None).points() if most > 1 else ()
+        told = {point.rows: point.mean_s for point in points if point.rows <= most}
+        ends = {min(told, default=0), max(told, default=0)}
+        return {rows: s for rows, s in told.items() if rows in ends or rows.bit_count() == 1}
 
     def check_health(self) -> None:
         """Serve asks every health period. Raises: EngineFailed when this replica cannot answer."""
@@ -180,16 +233,33 @@ class ModelReplica:
         if self._loop_task is None:
             self._loop_task = asyncio.get_running_loop().create_task(self._run_batches())
 
-    def _prepare(self, calls: Sequence[Call]) -> list[Prepared | SquadronError]:
+    def _withdraw(self, items: list[Queued[Work]], call_id: int) -> None:
+        """Its caller is gone: one that waits is not run."""
+        for item in items:
+            if item.payload.call.call_id == call_id and self._scheduler.withdraw(item):
+                answer(item, Reply(call_id=call_id, error=gone()))
+
+    def _prepare(
+        self, calls: Sequence[Call], withdrawals: Withdrawals
+    ) -> list[Prepared | SquadronError]:
         found: list[Prepared | SquadronError] = []
         for call in calls:
+            if call.call_id in withdrawals:
+                found.append(gone())
+                continue
             try:
-                found.append(self._pipeline.prepare({t.name: t.array for t in call.inputs}))
+                found.append(self._prepared_inputs(call.inputs))
             except SquadronError as error:
                 found.append(error)
             except Exception as error:
                 found.append(EngineFailed(f"preparing the inputs failed: {type(error).__name__}"))
         return found
+
+    def _prepared_inputs(self, inputs: tuple[Tensor, ...]) -> Prepared:
+        def prepare() -> Prepared:
+            return self._pipeline.prepare({tensor.name: tensor.array for tensor in inputs})
+
+        return prepare() if self._prepared is None else self._prepared.prepared(inputs, prepare)
 
     def _refusal(self, call: Call) -> Reply | None:
         """None for a call that can be answered in time; it then counts as being prepared."""
@@ -207,15 +277,20 @@ class ModelReplica:
         return Reply(call_id=call.call_id, error=error)
 
     async def _enqueue(
-        self, calls: Sequence[Call], replies: dict[int, Reply | None], arrived_s: float
+        self,
+        calls: Sequence[Call],
+        replies: dict[int, Reply | None],
+        arrived_s: float,
+        withdrawals: Withdrawals,
     ) -> list[Queued[Work]]:
         """Prepare the calls and queue them; what goes wrong becomes the call's reply."""
         loop = asyncio.get_running_loop()
         try:
             if self._pipeline.is_plain:
-                prepared = self._prepare(calls)
+                prepared = self._prepare(calls, withdrawals)
             else:
-                prepared = await loop.run_in_executor(self._preparing, self._prepare, calls)
+                prepare = partial(self._prepare, calls, withdrawals)
+                prepared = await loop.run_in_executor(self._preparing, prepare)
         finally:
             self._scheduler.arrived(sum(call.rows for call in calls))
         items: list[Queued[Work]] = []
@@ -256,7 +331,7 @@ class ModelReplica:
             self._wake.clear()
             decision = self._scheduler.decide(time.monotonic())
             for drop in decision.dropped:
-                _answer(drop.item, _dropped_reply(drop))
+                answer(drop.item, dropped_reply(drop))
             if self._num_pending != len(self._scheduler):
                 self._num_pending = len(self._scheduler)
                 self._pending.set(self._num_pending)
@@ -289,9 +364,9 @@ class ModelReplica:
         """Run a batch, in the engine's thread or in the loop, and hand every reply to the loop."""
         replies = self._runner.run([item.payload for item in run.batch])
         if loop is None:
-            _answer_all(run.batch, replies)
+            answer_all(run.batch, replies)
         else:
-            loop.call_soon_threadsafe(_answer_all, run.batch, replies)
+            loop.call_soon_threadsafe(answer_all, run.batch, replies)
         return replies
 
     def _warm_up(self) -> None:
@@ -324,18 +399,3 @@ def loaded_engine(setup: ReplicaSetup) -> Engine:
     )
     engine.load()
     return engine
-
-
-def _answer(item: Queued[Work], reply: Reply) -> None:
-    future = item.payload.future
-    if future is not None and not future.done():
-        future.set_result(reply)
-
-
-def _dropped_reply(drop: Dropped[Work]) -> Reply:
-    return Reply(call_id=drop.item.payload.call.call_id, error=drop.error())
-
-
-def _answer_all(batch: tuple[Queued[Work], ...], replies: list[Reply]) -> None:
-    for item, reply in zip(batch, replies, strict=True):
-        _answer(item, reply)

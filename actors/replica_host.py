@@ -5,17 +5,18 @@ Doors of the node reach it over a Unix socket, other nodes' doors by Serve's han
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from ray import serve
 
-from actors.autoscaling.names import BUSY, MEMORY, SERVED
+from actors.autoscaling.names import BATCH, BUSY, MEMORY, ROWS, SERVED
 from actors.autoscaling.resident import resident_bytes
 from actors.delivery.node_link import NodeListener, replica_folder
 from actors.garbage import collect_rarely
 from actors.language.replica import LanguageReplica
-from actors.model_replica import ModelReplica, ReplicaSetup
+from actors.model_replica import ModelReplica, ReplicaSetup, brought
 from actors.node_folder import node_folder
 from actors.process_limits import ProcessGuard
 from actors.sequences.replica import SequenceReplica
@@ -32,6 +33,7 @@ class ReplicaHost:
 
     # Serve awaits an asynchronous constructor, on the loop that the replica will live on.
     async def __init__(self, setup: ReplicaSetup) -> None:  # type: ignore[misc]
+        setup = await asyncio.to_thread(brought, setup)
         # Before the engine makes its threads: they inherit what is set here.
         self._guard = ProcessGuard(leader_limits(setup))
         self._guard.hold(threads=setup.threads, folder=node_folder() / "cores")
@@ -64,8 +66,15 @@ class ReplicaHost:
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Serve asks for it where the deployment is autoscaled; its policy reads it."""
         tally = self._replica.tally
-        held = {MEMORY: float(resident_bytes())}
-        return {BUSY: tally.busy_s, SERVED: float(tally.num_served), **held}
+        told = {
+            BUSY: tally.busy_s,
+            SERVED: float(tally.num_served),
+            MEMORY: float(resident_bytes()),
+        }
+        if isinstance(self._replica, ModelReplica):
+            told[ROWS] = float(self._replica.tally.num_rows)
+            told |= {f"{BATCH}{rows}": s for rows, s in self._replica.batch_s().items()}
+        return told
 
     def check_health(self) -> None:
         """Serve asks every health period. Raises: EngineFailed when it cannot answer."""

@@ -11,6 +11,7 @@ import numpy as np
 import prometheus_client.values
 import pytest
 
+from actors.delivery.withdrawals import Withdrawals
 from actors.model_replica import ModelReplica, ReplicaSetup
 from cluster.config.variant import BatchingConfig
 from cluster.engines.engine import EngineSetup
@@ -175,6 +176,41 @@ async def test_a_call_whose_caller_is_gone_is_not_run(make: Make) -> None:
     assert replica.engine.batches == [[99], [2]]
 
 
+async def test_one_call_of_an_envelope_whose_caller_is_gone_is_not_run(make: Make) -> None:
+    replica = make(max_batch_size=4)
+    first = await busy(replica)
+    withdrawals = Withdrawals()
+    envelope = encode_calls([call(1), call(2), call(3)])
+    shared = asyncio.create_task(replica.infer(envelope, withdrawals))
+    await queued(replica, 3)
+
+    withdrawals.add(2)
+    await queued(replica, 2)
+    replica.engine.gate.set()
+    replies = decode_replies(await shared)
+    await first
+
+    assert replica.engine.batches == [[99], [1, 3]]
+    assert [(reply.call_id, reply.error is None) for reply in replies] == [
+        (1, True), (2, False), (3, True),
+    ]  # fmt: skip
+
+
+async def test_a_call_withdrawn_before_it_is_prepared_is_neither_prepared_nor_run(
+    make: Make,
+) -> None:
+    replica = make(max_batch_size=4)
+    first = await busy(replica)
+    withdrawals = Withdrawals()
+    withdrawals.add(1)
+    shared = asyncio.create_task(replica.infer(encode_calls([call(1), call(2)]), withdrawals))
+    await queued(replica, 1)
+    replica.engine.gate.set()
+    await asyncio.gather(first, shared)
+
+    assert replica.engine.batches == [[99], [2]]
+
+
 async def test_a_call_whose_deadline_passed_in_the_queue_is_not_run(make: Make) -> None:
     replica = make(max_batch_size=1)
     first = await busy(replica)
@@ -246,3 +282,24 @@ async def test_one_call_that_cannot_be_read_does_not_spoil_its_companions(make: 
     assert replies[0].error is None
     assert replies[1].error is not None
     assert replies[1].error.http_status == 400
+
+
+async def test_what_batches_take_is_told_for_the_sizes_that_ran(make: Make) -> None:
+    replica = make(max_batch_size=8)
+    assert replica.batch_s() == {}
+
+    for size in (1, 3, 4, 6):
+        await ask(replica, *[call(number) for number in range(size)])
+
+    await until(lambda: 6 in replica.batch_s())  # told once the batch's replies are out
+    told = replica.batch_s()
+    assert sorted(told) == [1, 4, 6]
+    assert all(seconds > 0 for seconds in told.values())
+    assert replica.tally.num_rows == 1 + 3 + 4 + 6
+
+
+async def test_where_nothing_is_batched_no_cost_of_batches_is_told(make: Make) -> None:
+    replica = make(mode="off", max_batch_size=8)
+    await ask(replica, call(1), call(2))
+
+    assert replica.batch_s() == {}
