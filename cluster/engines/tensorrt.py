@@ -64,6 +64,7 @@ class TensorRtEngine:
                     key=f"signature.{spec.name}",
                 )
         self._context: Any = None
+        self._runtime: Any = None
         self._plan: Any = None
         self._stream: Any = None
         self._buffers: dict[str, TensorBuffer] = {}
@@ -101,7 +102,9 @@ class TensorRtEngine:
             )
             content = (hit.folder / PLAN_FILE).read_bytes()
             words = Words()
-            self._plan = trt.Runtime(words.logger(trt)).deserialize_cuda_engine(content)
+            # Kept: the plan speaks to its runtime's logger as long as it lives.
+            self._runtime = trt.Runtime(words.logger(trt))
+            self._plan = self._runtime.deserialize_cuda_engine(content)
             if self._plan is None:
                 raise ConfigError(
                     f"{hit.folder / PLAN_FILE}: TensorRT cannot load the plan: {words.last()}",
@@ -158,7 +161,11 @@ class TensorRtEngine:
             raise EngineFailed(f"TensorRT failed: {said}") from None
 
     def close(self) -> None:
-        self._context = self._plan = self._stream = None
+        # In this order: a context must go before its plan, and the plan before its runtime.
+        self._context = None
+        self._plan = None
+        self._runtime = None
+        self._stream = None
         self._buffers = {}
 
     def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
@@ -174,7 +181,7 @@ class TensorRtEngine:
                         f"input {spec.name!r}: the plan refuses shape {list(array.shape)}",
                         tensor=spec.name,
                     )
-                context.set_tensor_address(spec.name, buffer.address)
+                self._place(spec.name)
             if missing := context.infer_shapes():
                 raise EngineFailed(f"TensorRT misses shapes of {', '.join(missing)}")
             for index in range(self._plan.num_io_tensors):
@@ -197,7 +204,11 @@ class TensorRtEngine:
             raise EngineFailed(f"the size of output {name!r} depends on the data: not supported")
         shapes[name] = shape
         self._buffers[name].reserve(int(np.prod(shape, dtype=np.int64)))
-        self._context.set_tensor_address(name, self._buffers[name].address)
+        self._place(name)
+
+    def _place(self, name: str) -> None:
+        if not self._context.set_tensor_address(name, self._buffers[name].address):
+            raise EngineFailed(f"TensorRT refuses the memory of {name!r}")
 
     def _cuda_device(self) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -87,7 +87,7 @@ def build_plan(
     if settings.precision == "int8" and not _has_quantisation(trt, network):
         raise ConfigError(
             f"{onnx_file}: precision int8 takes a graph with quantise and dequantise nodes (QDQ); "
-            "build one with `squadron optimize --recipe onnxruntime-int8-static`",
+            "of signed numbers without zero points; recipe tensorrt-int8 makes one",
             file=str(onnx_file),
             key="options.precision",
             value="int8",

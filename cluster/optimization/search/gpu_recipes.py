@@ -41,7 +41,7 @@ def _plan(name: str, level: Level, precision: str, says: str) -> Recipe:
         format="onnx",
         artefact="model.onnx",
         precision="int8" if is_int8 else "fp32" if precision == "tf32" else precision,  # type: ignore[arg-type]
-        build=int8.static if is_int8 else optimise.copy,
+        build=int8.symmetric if is_int8 else optimise.copy,
         wants_calibration=is_int8,
         requires=("tensorrt",),
         options={"precision": precision},
