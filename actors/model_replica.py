@@ -391,10 +391,7 @@ def loaded_engine(setup: ReplicaSetup) -> Engine:
             device=setup.device,
             threads=setup.threads,
             options=setup.options,
-            batch_sizes=(
-                *setup.batching.preferred_batch_sizes,
-                1 if setup.batching.mode == "off" else setup.batching.max_batch_size,
-            ),
+            batch_sizes=setup.batching.usual_sizes,
         ),
     )
     engine.load()
