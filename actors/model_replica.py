@@ -391,6 +391,7 @@ def loaded_engine(setup: ReplicaSetup) -> Engine:
             device=setup.device,
             threads=setup.threads,
             options=setup.options,
+            batch_sizes=setup.batching.usual_sizes,
         ),
     )
     engine.load()
