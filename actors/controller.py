@@ -25,9 +25,11 @@ from actors.experiments.control import ExperimentControl
 from actors.experiments.doors import Doors
 from actors.experiments.kept import Keeper, Newest, StateSetup, Store
 from actors.experiments.redis_keeper import RedisKeeper
+from actors.logs.set_up import set_up_logs
 from actors.repository import apps
 from actors.repository.commands import Commands
 from actors.repository.control import RepositoryControl, RepositorySetup, app_prefix
+from cluster.config.observability.logs import LogsConfig
 from cluster.control.reconcile import (
     DeploymentSeen,
     KeepPeaks,
@@ -100,6 +102,10 @@ class Controller:
             self._repository = RepositoryControl(self._app, repository)
             self._commands = Commands(self._repository, self._pass)
         await self._pass(reasons=(f"configuration {generation} adopted",))
+
+    async def log_as(self, logs: LogsConfig) -> None:
+        """A door tells how the server's processes write their lines."""
+        set_up_logs(logs, role="controller")
 
     async def load(self, model: str, config: str, files: Mapping[str, bytes]) -> RoutingTable:
         """The table in which the model serves as asked. Raises: what `Commands.load` raises."""

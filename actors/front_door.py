@@ -25,6 +25,7 @@ from actors.experiments.mirror import Mirror
 from actors.request_tally import RequestTally, SeeSums
 from actors.sequences.answers import MakeSequences, SequenceAnswers
 from actors.streams.answers import ONE_ANSWER, MakeStreams, StreamAnswers
+from actors.tracing.follows import Follows
 from cluster.config.server import ServerConfig
 from cluster.errors import (
     InvalidRequest,
@@ -63,12 +64,14 @@ class _Answer:
 
 class FrontDoor:
     """One a door process, on one event loop. `callers`: who may come in, where there are keys.
+    `follows`: what every request is shown to, where there are traces or an access log.
 
     `check_health` raises EngineFailed when a part of the process has stopped; who knows its parts
     sets it.
     """
 
     callers: Callers | None = None
+    follows: Follows | None = None
 
     def __init__(
         self,
@@ -164,7 +167,7 @@ class FrontDoor:
         """Of every variant that was asked for."""
         return self._dispatchers.arrivals() | self._streams.arrivals()
 
-    def enter(self) -> None:
+    def enter(self, request: InferenceRequest) -> None:
         """Count a request in; `leave` counts it out. Raises: Overloaded when too many are."""
         if self._num_in_flight >= self.server.limits.max_in_flight:
             self._dispatchers.refused.refuse("", "in_flight")
@@ -172,6 +175,8 @@ class FrontDoor:
         if not self._num_in_flight:
             self._tally.wake()
         self._num_in_flight += 1
+        if self.follows is not None:
+            self.follows.began(request)
 
     def leave(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
         self._num_in_flight -= 1
@@ -208,7 +213,7 @@ class FrontDoor:
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Raises: RequestError, CapacityError or ReplicaError, each with its protocol's status."""
-        self.enter()
+        self.enter(request)
         # The loop's own clock is good for deadlines; uvloop's has a resolution of 1 ms.
         began_s = time.perf_counter()
         answered_by = ""
@@ -255,7 +260,7 @@ class FrontDoor:
             route = self._arm(route, request)
         if not isinstance(route, VariantRoute) or route.state == "UNAVAILABLE":
             return None
-        self.enter()
+        self.enter(request)
         if request.assignment is not None:
             self.experiments.began(request)
         began_s = time.perf_counter()
@@ -364,8 +369,12 @@ class FrontDoor:
         return reply.outputs
 
     async def _ask_member(self, request: InferenceRequest, deadline_s: float) -> tuple[Tensor, ...]:
-        work = self._ask(self.route(request.model), request, deadline_s)
-        return (await self.experiments.counted(request, work)).outputs
+        work = self.experiments.counted(
+            request, self._ask(self.route(request.model), request, deadline_s)
+        )
+        if self.follows is not None:
+            return (await self.follows.member(request, work)).outputs
+        return (await work).outputs
 
     def _count(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
         known = self.table.routes.get(request.model)
@@ -376,6 +385,8 @@ class FrontDoor:
             self._tally.add(request.model, self.version_of(known), variant, outcome, seconds)
         if request.assignment is not None:
             self.experiments.ended(request, outcome, seconds)
+        if request.follower is not None:
+            request.follower.ended(request, variant, outcome)
 
 
 def _healthy() -> None:

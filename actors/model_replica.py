@@ -12,14 +12,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from actors.batching.engine_run import EngineRun
-from actors.batching.runner import BatchRunner, Work
+from actors.batching.runner import Work
 from actors.batching.tally import BatchTally
 from actors.node_folder import metrics_folder
 from actors.sharding.replica import Sharding
+from actors.tracing.opened import close_spans, opened_runs, spans_of
 from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
+from cluster.config.observability.logs import LogsConfig
+from cluster.config.observability.tracing import TracingConfig
 from cluster.config.sequences import SequencesConfig
 from cluster.config.variant import BatchingConfig, ProcessLimits
 from cluster.engines.engine import Engine, EngineSetup
@@ -33,6 +36,9 @@ from cluster.scheduling.admission import Reject
 from cluster.scheduling.decision import Dropped, Idle, Queued, Run, Wait
 from cluster.scheduling.policy import bucket_of
 from cluster.scheduling.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from actors.tracing.spans import ProcessTracer
 
 STALLED_S = 120.0
 """An engine that has been at one batch for this long is taken for hung and the replica replaced."""
@@ -56,6 +62,8 @@ class ReplicaSetup:
     sharding: Sharding | None = None
     placement_reason: str = ""
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
+    tracing: TracingConfig | None = None
+    logs: LogsConfig = field(default_factory=LogsConfig)
 
 
 class ModelReplica:
@@ -69,11 +77,12 @@ class ModelReplica:
         metrics: Metrics | None = None,
         make_ready: Callable[[ReplicaSetup], Engine] | None = None,
         flush_later: Callable[[Callable[[], None]], None] | None = None,
+        tracer: ProcessTracer | None = None,
     ) -> None:
         """`metrics_at`: where this process writes its metrics; the node's own folder if None.
         `metrics`: those of the process, where it has some already.
         `make_ready` gives the engine, loaded and warm; the one of the setup if None.
-        `flush_later`: see `BatchTally`."""
+        `flush_later`: see `BatchTally`. `tracer`: that of the process, where it has one already."""
         self._setup = setup
         self._metrics = metrics or make_metrics(metrics_at or metrics_folder())
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
@@ -88,7 +97,9 @@ class ModelReplica:
         # In the engine's own thread from the start: some runtimes bind a device to a thread.
         make = make_ready or loaded_engine
         self._engine: Engine = self._computing.submit(make, setup).result()
-        self._engine_run = EngineRun(
+        self._spans = spans_of(setup.tracing, setup.variant, tracer)
+        make_engine_run, make_runner = opened_runs(self._spans)
+        self._engine_run = make_engine_run(
             self._engine,
             max_rows=self._scheduler.policy.max_batch_size,
             is_batched=setup.card.batched,
@@ -97,7 +108,7 @@ class ModelReplica:
             self._computing.submit(self._warm_up).result()
         version = setup.variant, setup.card.version
         self.tally = BatchTally(self._metrics, *version, flush_later=flush_later)
-        self._runner = BatchRunner(
+        self._runner = make_runner(
             self._engine_run,
             self._pipeline,
             self.tally,
@@ -148,6 +159,8 @@ class ModelReplica:
         if not self._scheduler.admit_all(rows=rows, left_s=left_s):
             replies = {call.call_id: self._refusal(call) for call in calls}
             wanted = [call for call in calls if replies[call.call_id] is None]
+        if self._spans is not None:
+            self._spans.waits()
         items = await self._enqueue(wanted, replies, arrived_s)
         self._wake.set()
         try:
@@ -174,6 +187,7 @@ class ModelReplica:
         if self._loop_task is not None:
             self._loop_task.cancel()
         self._engine.close()
+        await close_spans(self._spans)
 
     def _start_once(self) -> None:
         # Serve constructs replicas outside a coroutine: the loop's task starts with a call.
@@ -287,6 +301,8 @@ class ModelReplica:
         self, run: Run[Work], loop: asyncio.AbstractEventLoop | None = None
     ) -> list[Reply]:
         """Run a batch, in the engine's thread or in the loop, and hand every reply to the loop."""
+        if self._spans is not None:
+            self._spans.taken([(item.payload.call, item.arrived_s) for item in run.batch])
         replies = self._runner.run([item.payload for item in run.batch])
         if loop is None:
             _answer_all(run.batch, replies)

@@ -72,7 +72,9 @@ class Mirror:
             if is_full or len(self._tasks) + len(self._waiting) >= MAX_UNDER_WAY:
                 self._door.experiments.mirrored(assignment, variant, Agreement(num_skipped=1))
                 continue
-            copy = replace(request, model=variant, version="", assignment=None, affinity_key="")
+            copy = replace(
+                request, model=variant, version="", assignment=None, affinity_key="", follower=None
+            )
             if not self._waiting:
                 asyncio.get_running_loop().call_later(GATHER_S, self._send)
             self._num_bytes += num_bytes
@@ -108,4 +110,7 @@ class Mirror:
         route = self._door.route(copy.model)
         assert isinstance(route, VariantRoute)  # the configuration allows no other
         ends_s = asyncio.get_running_loop().time() + self._door.timeout_s(copy)
-        return await self._door.ask_variant(route, copy, ends_s)
+        work = self._door.ask_variant(route, copy, ends_s)
+        if self._door.follows is not None:
+            return await self._door.follows.member(copy, work, "mirror")
+        return await work

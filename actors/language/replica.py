@@ -19,6 +19,7 @@ from actors.language.prompts import PromptMaker
 from actors.language.watch import Watch
 from actors.model_replica import ReplicaSetup
 from actors.node_folder import metrics_folder
+from actors.tracing.opened import close_spans, span_of_stream, spans_of
 from cluster.config.language.settings import LanguageConfig
 from cluster.engines.language.engine import LanguageSetup
 from cluster.engines.language.table import make_language_engine
@@ -65,6 +66,7 @@ class LanguageReplica:
         self._turns = Turnstile(self._config.queue, places=self._config.max_num_seqs)
         lora = self._config.lora
         self._adapters = {each.name for each in lora.adapters} if lora is not None else set()
+        self._spans = spans_of(setup.tracing, setup.variant)
         self._loading = asyncio.Lock()
 
     async def start(self) -> None:
@@ -106,9 +108,10 @@ class LanguageReplica:
         (call,) = decode_calls(message)
         used = Usage()
         try:
-            async with aclosing(self._parts(call, used)) as parts:
-                async for part in parts:
-                    yield encode_replies([_reply(call, part, used)])
+            with span_of_stream(self._spans, call):
+                async with aclosing(self._parts(call, used)) as parts:
+                    async for part in parts:
+                        yield encode_replies([_reply(call, part, used)])
         except SquadronError as error:
             yield encode_replies([Reply(call_id=call.call_id, error=error)])
         except Exception as error:
@@ -124,6 +127,7 @@ class LanguageReplica:
     async def close(self) -> None:
         self._looking.cancel()
         await self._engine.close()
+        await close_spans(self._spans)
 
     async def _parts(self, call: Call, used: Usage) -> AsyncGenerator[bytes, None]:
         body = bytes(call.inputs[0].array.item())

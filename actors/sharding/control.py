@@ -24,7 +24,8 @@ class Edge(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """Leader to shard, first: what it is. `card` and `limits` are those sections as JSON;
+    """Leader to shard, first: what it is. `card`, `limits`, `tracing` (empty without) and `logs`
+    are those sections as JSON;
     `cores` is the folder where the processes of a node share out its cores."""
 
     title: str
@@ -48,6 +49,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     beat_period_s: float
     needs_group: bool
     host: str | None
+    tracing: str = ""
+    logs: str = "{}"
 
 
 class Listening(msgspec.Struct, frozen=True, kw_only=True):

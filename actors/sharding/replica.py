@@ -131,6 +131,8 @@ def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
                 max_tokens=sharding.model.max_tokens,
                 limits=setup.limits,
                 cores=node_folder() / "cores",
+                tracing=setup.tracing,
+                logs=setup.logs,
             ),
             RayStarter(layout, placement, threads=setup.threads),
             on_lost=_end_process,

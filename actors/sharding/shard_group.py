@@ -20,6 +20,7 @@ from actors.sharding.gathered import Gathered
 from actors.sharding.group_start import GroupSetup, start_group
 from actors.sharding.shard_worker import QUEUE_DEPTH
 from actors.sharding.starters import WorkerStarter
+from actors.tracing.engine_span import ENGINE_SPAN
 from cluster.engines.engine import EngineFacts
 from cluster.engines.sharded.generate import generate
 from cluster.engines.sharded.part import Step, Values
@@ -115,7 +116,9 @@ class ShardGroup:
         rows = check_inputs(inputs, self._signature, is_batched=is_batched)
         self._check_ids(inputs)
         given = {spec.name: inputs[spec.name] for spec in self._signature.inputs}
-        answer = self._run(self._micro_batches(given, rows), Step(ends=self._take_ended()))
+        answer = self._run(
+            self._micro_batches(given, rows), Step(ends=self._take_ended(), trace=ENGINE_SPAN.get())
+        )
         outputs = {
             spec.name: answer[spec.name].astype(NUMPY_DTYPES[spec.datatype], copy=False)
             for spec in self._signature.outputs
@@ -131,7 +134,12 @@ class ShardGroup:
         sequence = f"s{next(self._numbers)}"
 
         def logits(ids: Array) -> Array:
-            step = Step(sequence=sequence, is_last_only=True, ends=self._take_ended())
+            step = Step(
+                sequence=sequence,
+                is_last_only=True,
+                ends=self._take_ended(),
+                trace=ENGINE_SPAN.get(),
+            )
             self._check_ids({"input_ids": ids})
             found: Array = self._run([{"input_ids": ids}], step)["logits"]
             return found

@@ -61,7 +61,7 @@ class StreamAnswers:
         if route is None or not is_streamed:
             yield await self._door.infer(request)
             return
-        self._door.enter()
+        self._door.enter(request)
         self._door.experiments.began(request)
         began_s = time.perf_counter()
         outcome, answered_by = "cancelled", ""
