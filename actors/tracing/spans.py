@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from importlib.util import find_spec
 from typing import Any
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 
 from cluster.config.observability.tracing import TracingConfig
 from cluster.errors import ConfigError
+
+GOODBYE_S = 2.0
 
 _EXPORTERS = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc",
@@ -58,7 +61,9 @@ class ProcessTracer:
                 **{f"squadron.{name}": value for name, value in facts.items()},
             }
         )
-        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource)
+        self._provider = TracerProvider(
+            sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False
+        )
         self._provider.add_span_processor(
             BatchSpanProcessor(
                 exporter or _exporter(config),
@@ -68,14 +73,12 @@ class ProcessTracer:
         )
         self.tracer = self._provider.get_tracer("squadron")
 
-    def flush(self) -> None:
-        """Send what has ended, before this returns; a collector that is away is waited for 2 s."""
-        self._provider.force_flush(2000)
-
     def close(self) -> None:
-        """The last spans, and no more after that."""
-        self.flush()
-        self._provider.shutdown()
+        """The last spans, and no more after that. Nobody's end waits long for a collector."""
+        # The SDK's own patience is that of its exporter, for every span that is left.
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(GOODBYE_S)
 
 
 def wall_ns(monotonic_s: float) -> int:
