@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 from ray import serve
 
-from actors.autoscaling.names import BUSY, MEMORY, SERVED
+from actors.autoscaling.names import BATCH, BUSY, MEMORY, ROWS, SERVED
 from actors.autoscaling.resident import resident_bytes
 from actors.delivery.node_link import NodeListener, replica_folder
 from actors.garbage import collect_rarely
@@ -66,8 +66,15 @@ class ReplicaHost:
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Serve asks for it where the deployment is autoscaled; its policy reads it."""
         tally = self._replica.tally
-        held = {MEMORY: float(resident_bytes())}
-        return {BUSY: tally.busy_s, SERVED: float(tally.num_served), **held}
+        told = {
+            BUSY: tally.busy_s,
+            SERVED: float(tally.num_served),
+            MEMORY: float(resident_bytes()),
+        }
+        if isinstance(self._replica, ModelReplica):
+            told[ROWS] = float(self._replica.tally.num_rows)
+            told |= {f"{BATCH}{rows}": s for rows, s in self._replica.batch_s().items()}
+        return told
 
     def check_health(self) -> None:
         """Serve asks every health period. Raises: EngineFailed when it cannot answer."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import os
 import time
 from collections.abc import Mapping
 from typing import Any, cast
@@ -27,6 +29,7 @@ from cluster.control.autoscaling.gather import DeploymentReport, DoorReport
 from cluster.observability.metrics import make_metrics
 
 PERIOD_S = 1.0
+RECOUNT_S = 30.0
 ORPHANED_S = 60.0
 """Without a word from a door for this long the autoscaler ends itself."""
 
@@ -40,6 +43,8 @@ class Autoscaler:
         self._app = app
         self._control = AutoscalingControl(make_metrics(metrics_folder()).autoscaling)
         self._heard_s = time.monotonic()
+        self._num_cores = 0
+        self._counted_s = -math.inf
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def report(self, door: str, setup: AutoscalingSetup, report: DoorReport) -> None:
@@ -55,13 +60,21 @@ class Autoscaler:
         while True:
             await asyncio.sleep(PERIOD_S)
             try:
-                self._control.decide()
+                self._control.decide(await self._count_cores())
                 await self._publish()
             except Exception:
                 # One failed decision must not end the autoscaler; the numbers stay meanwhile.
                 logger.exception("no autoscaling decision")
             if time.monotonic() - self._heard_s > ORPHANED_S:
                 ray.actor.exit_actor()
+
+    async def _count_cores(self) -> int:
+        """Of all nodes, taken to be like this one: what Ray calls CPU is what it was told."""
+        if time.monotonic() - self._counted_s > RECOUNT_S:
+            nodes = await asyncio.to_thread(ray.nodes)
+            self._num_cores = (os.cpu_count() or 1) * sum(node["Alive"] for node in nodes)
+            self._counted_s = time.monotonic()
+        return self._num_cores
 
     async def _publish(self) -> None:
         """The controller shows them (`GET /admin/v1/autoscaling`, `squadron explain`)."""

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from actors.autoscaling.setup import AutoscalingSetup
 from cluster.control.autoscaling.fleet import Fleet
@@ -64,12 +64,13 @@ class AutoscalingControl:
         latest = [(now_s, each) for each in self._latest.values()]
         return [_told(at_s, each) for at_s, each in (*latest, *reversed(self._changes))]
 
-    def decide(self) -> None:
-        """Look at what was told since the last time. Asked about once a second."""
+    def decide(self, num_cores: int = 0) -> None:
+        """Look at what was told since the last time. Asked about once a second. `num_cores`: of
+        all nodes; 0: not known."""
         load = self._gatherer.look(self._clock())
         if load is None or self._fleet is None:
             return
-        for scaling in self._fleet.decide(load):
+        for scaling in self._fleet.decide(replace(load, num_cores=num_cores)):
             self._latest[scaling.variant] = scaling
             self._metrics.target.labels(scaling.variant).set(scaling.num_replicas)
             if scaling.is_change:

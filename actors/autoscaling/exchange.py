@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from actors.autoscaling.names import BUSY, MEMORY, NAMESPACE, SERVED, autoscaler_name
+from actors.autoscaling.names import BATCH, BUSY, MEMORY, NAMESPACE, ROWS, SERVED, autoscaler_name
 from cluster.control.autoscaling.gather import DeploymentReport
 
 PERIOD_S = 0.5
@@ -46,6 +46,12 @@ class Exchange:
             num_target=context.target_num_replicas,
             busy_s=_last(raw.get(BUSY, {})),
             num_served=_last(raw.get(SERVED, {})),
+            num_rows=_last(raw.get(ROWS, {})),
+            batch_s={
+                int(name.removeprefix(BATCH)): max(_last(series).values(), default=0.0)
+                for name, series in raw.items()
+                if name.startswith(BATCH) and series
+            },
             memory_bytes=int(max(_last(raw.get(MEMORY, {})).values(), default=0)),
         )
         with self._lock:

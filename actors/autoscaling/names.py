@@ -4,9 +4,11 @@ NAMESPACE = "squadron"
 
 BUSY = "squadron_busy_s"
 SERVED = "squadron_served"
+ROWS = "squadron_rows"
 MEMORY = "squadron_memory_bytes"
-"""What a replica records for Serve: seconds of the engine, and requests, since it started; and
-what its process holds."""
+BATCH = "squadron_batch_s:"
+"""What a replica records for Serve: seconds of the engine, requests, and their rows, since it
+started; what its process holds; and what a batch takes, its rows behind the name."""
 
 
 def autoscaler_name(app: str) -> str:

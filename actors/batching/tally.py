@@ -27,8 +27,8 @@ class _Sum:
 
 
 class BatchTally:
-    """Of one variant in one process, `busy_s` and `num_served` since it began. `add` and
-    `flush` may come from two threads."""
+    """Of one variant in one process; `busy_s`, `num_served` and `num_rows` since it began. `add`
+    and `flush` may come from two threads."""
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class BatchTally:
         metrics; without it every batch is written at once."""
         self.busy_s = 0.0
         self.num_served = 0
+        self.num_rows = 0
         self._metrics = metrics
         self._variant = variant
         self._labels = (variant, version)
@@ -56,6 +57,7 @@ class BatchTally:
         with self._lock:
             self.busy_s += compute_s
             self.num_served += num_requests
+            self.num_rows += rows
             total = self._sums.get(rows)
             if total is None:
                 total = self._sums[rows] = _Sum()

@@ -246,3 +246,24 @@ async def test_one_call_that_cannot_be_read_does_not_spoil_its_companions(make: 
     assert replies[0].error is None
     assert replies[1].error is not None
     assert replies[1].error.http_status == 400
+
+
+async def test_what_batches_take_is_told_for_the_sizes_that_ran(make: Make) -> None:
+    replica = make(max_batch_size=8)
+    assert replica.batch_s() == {}
+
+    for size in (1, 3, 4, 6):
+        await ask(replica, *[call(number) for number in range(size)])
+
+    await until(lambda: 6 in replica.batch_s())  # told once the batch's replies are out
+    told = replica.batch_s()
+    assert sorted(told) == [1, 4, 6]
+    assert all(seconds > 0 for seconds in told.values())
+    assert replica.tally.num_rows == 1 + 3 + 4 + 6
+
+
+async def test_where_nothing_is_batched_no_cost_of_batches_is_told(make: Make) -> None:
+    replica = make(mode="off", max_batch_size=8)
+    await ask(replica, call(1), call(2))
+
+    assert replica.batch_s() == {}

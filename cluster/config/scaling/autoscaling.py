@@ -67,10 +67,14 @@ class AutoscalingConfig(Section):
 class AutoscalingBudget(Section):
     """What all autoscaled variants together may take. `max_cost`: the sum of their replicas'
     `cost`; `max_memory_bytes`: of their replicas' memory (`resources.memory_bytes`, else what a
-    replica was seen to hold). Above it, what was asked least recently goes first where it may scale
-    to zero. `loaded`: how models are scaled that are loaded at run time; without it they keep the
-    replicas that they start with."""
+    replica was seen to hold). Above it, what was asked least recently goes first where it may
+    scale to zero. `max_starting`: how many replicas start at a time, the others after them;
+    without it as many as the cluster's nodes have cores, since a start keeps one busy.
+    `loaded`: how models are scaled that are loaded at run time; without it they keep the
+    replicas that they start with.
+    """
 
     max_cost: float | None = Field(default=None, gt=0)
     max_memory_bytes: int | None = Field(default=None, gt=0)
+    max_starting: int | None = Field(default=None, ge=1)
     loaded: AutoscalingConfig | None = None

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import NormalDist
 
 
 def replicas_for(
@@ -32,6 +36,47 @@ def replicas_for(
                 return num
         num += 1
         blocked = load * blocked / (num + load * blocked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullBatch:
+    """The largest batch that may be waited for: its rows, and what it takes."""
+
+    rows: int
+    seconds: float
+
+    @property
+    def row_s(self) -> float:
+        return self.seconds / self.rows
+
+
+def full_batch(batch_s: Mapping[int, float], limit_s: float) -> FullBatch | None:
+    """The largest batch that takes at most `limit_s`, on the line between the measured sizes; None
+    where none of more than one row does, or where a row costs no less in company."""
+    points = sorted(batch_s.items())
+    best: FullBatch | None = None
+    for (rows, seconds), (more, longer) in pairwise(points):
+        slope = (longer - seconds) / (more - rows)
+        fits = more if longer <= limit_s else rows + math.floor((limit_s - seconds) / slope)
+        if fits > max(rows, 1) and seconds <= limit_s:
+            best = FullBatch(rows=fits, seconds=seconds + slope * (fits - rows))
+    if best is None or best.row_s >= points[0][1] / points[0][0]:
+        return None
+    return best
+
+
+def replicas_for_batches(
+    *, rate: float, batch: FullBatch, miss_share: float, dispersion: float
+) -> int:
+    """The fewest replicas at which the rows that come while a full batch runs fit into the next
+    one, but for `miss_share` of the times: then nobody waits for more than one batch.
+
+    `rate`: rows a second; `dispersion`: variance over mean of their counts (1: Poisson). The counts
+    are taken as normal: x + z sqrt(dispersion x) <= rows, for x rows a batch on average.
+    """
+    spread = NormalDist().inv_cdf(1 - miss_share) * math.sqrt(max(dispersion, 0.05))
+    root = (math.sqrt(spread * spread + 4 * batch.rows) - spread) / 2
+    return math.ceil(rate * batch.seconds / (root * root))
 
 
 def _erlang_b(num: int, load: float) -> float:

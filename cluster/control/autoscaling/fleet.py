@@ -22,6 +22,7 @@ class Scaled:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetLoad:
     """A look at everything. `ensembles`: requests that came to each in the last `window_s`.
+    `num_cores`: of all nodes; 0: not known.
 
     A variant that is not in `variants` has told nothing; what it has stays.
     """
@@ -30,6 +31,7 @@ class FleetLoad:
     window_s: float
     variants: Mapping[str, VariantLoad]
     ensembles: Mapping[str, int]
+    num_cores: int = 0
 
 
 class Fleet:
@@ -98,7 +100,33 @@ class Fleet:
             size=self._size_bytes,
             key="autoscaling.max_memory_bytes",
         )
+        found = self._in_turn(found, load)
+        for name, scaling in found.items():
+            self._scalers[name].granted(load.at_s, scaling.num_replicas, load.variants[name])
         return tuple(found.values())
+
+    def _in_turn(self, found: dict[str, Scaling], load: FleetLoad) -> dict[str, Scaling]:
+        """As many as may start at a time, the others when these run: started together on few cores,
+        the first would answer as late as the last. Those that were asked for are never taken back
+        for it, and who wants more always gets one."""
+        limit = self._budget.max_starting or load.num_cores
+        running = {name: seen.num_running for name, seen in load.variants.items()}
+        starting = {name: max(0, each.num_replicas - running[name]) for name, each in found.items()}
+        while limit and sum(starting.values()) > limit:
+            fewer = {
+                name: num
+                for name, num in starting.items()
+                if num > max(1, found[name].num_before - running[name])
+            }
+            if not fewer:
+                break
+            starting[max(fewer, key=fewer.__getitem__)] -= 1
+        for name, num in starting.items():
+            each = found[name]
+            if num and running[name] + num < each.num_replicas:
+                text = f"{each.reason}; {num} start now, the others after them ({limit} at a time)"
+                found[name] = replace(each, num_replicas=running[name] + num, reason=text)
+        return found
 
     def _size_bytes(self, name: str) -> int:
         """What the configuration says, else what a replica was last seen to hold."""

@@ -34,14 +34,16 @@ class DoorReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentReport:
-    """What Serve says of a variant. `busy_s` and `num_served`: by replica, since it started;
-    `memory_bytes`: of the largest of them."""
+    """What Serve says of a variant. `busy_s`, `num_served` and `num_rows`: by replica, since it
+    started; `memory_bytes`: of the largest of them; `batch_s`: rows -> what the slowest takes."""
 
     num_running: int
     num_target: int
     busy_s: Mapping[str, float]
     num_served: Mapping[str, float]
     memory_bytes: int = 0
+    num_rows: Mapping[str, float] = field(default_factory=dict)
+    batch_s: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ class _Sums:
     num_in_time: int = 0
     busy_s: float = 0.0
     num_served: float = 0.0
+    num_rows: float = 0.0
 
 
 @dataclass(slots=True)
@@ -62,7 +65,7 @@ class Gatherer:
     _ensembles: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     _queues: dict[str, tuple[float, Mapping[str, DoorLoad]]] = field(default_factory=dict)
     _serve: dict[str, DeploymentReport] = field(default_factory=dict)
-    _done: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    _done: dict[tuple[str, str], tuple[float, float, float]] = field(default_factory=dict)
     _looked_s: float | None = None
 
     def door(self, door: str, report: DoorReport, at_s: float) -> None:
@@ -81,14 +84,16 @@ class Gatherer:
         sums = self._sums[variant]
         for replica, busy_s in report.busy_s.items():
             served = report.num_served.get(replica, 0.0)
+            rows = report.num_rows.get(replica, served)
             known = self._done.get((variant, replica))
             if known is None and not is_first:
-                known = (0.0, 0.0)  # it started since the last look
+                known = (0.0, 0.0, 0.0)  # it started since the last look
             # The first word of what ran before we looked says nothing of when it was busy.
             if known is not None and busy_s >= known[0]:
                 sums.busy_s += busy_s - known[0]
                 sums.num_served += served - known[1]
-            self._done[variant, replica] = (busy_s, served)
+                sums.num_rows += rows - known[2]
+            self._done[variant, replica] = (busy_s, served, rows)
         for place in [p for p in self._done if p[0] == variant and p[1] not in report.busy_s]:
             del self._done[place]
 
@@ -133,5 +138,7 @@ class Gatherer:
             num_in_time=sums.num_in_time,
             busy_s=sums.busy_s if is_measured else None,
             num_served=round(sums.num_served),
+            num_rows=round(sums.num_rows),
+            batch_s=seen.batch_s,
             memory_bytes=seen.memory_bytes,
         )

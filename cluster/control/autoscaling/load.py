@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +14,8 @@ class VariantLoad:
     has begun; `num_in_time` of `num_answered` were answered within the objective. `busy_s`: engine
     seconds of all replicas in the window, for `num_served` requests; None where nothing told them.
     `num_target`: what was asked for last; `num_running` of these answer. `memory_bytes`: what the
-    largest replica holds; 0 while none tells.
+    largest replica holds; 0 while none tells. `num_rows`: of `num_served`. `batch_s`: rows -> what
+    a batch of so many takes, by the slowest replica; empty where nothing is batched.
     """
 
     at_s: float
@@ -26,6 +28,8 @@ class VariantLoad:
     num_in_time: int = 0
     busy_s: float | None = None
     num_served: int = 0
+    num_rows: int = 0
+    batch_s: Mapping[int, float] = field(default_factory=dict)
     memory_bytes: int = 0
 
 

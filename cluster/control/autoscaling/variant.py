@@ -7,7 +7,12 @@ from collections import deque
 from dataclasses import dataclass
 
 from cluster.config.scaling.autoscaling import AutoscalingConfig
-from cluster.control.autoscaling.capacity import replicas_for
+from cluster.control.autoscaling.capacity import (
+    FullBatch,
+    full_batch,
+    replicas_for,
+    replicas_for_batches,
+)
 from cluster.control.autoscaling.forecast import RateForecast
 from cluster.control.autoscaling.load import Scaling, VariantLoad
 
@@ -44,6 +49,8 @@ class VariantScaler:
             quantile=config.forecast_quantile,
         )
         self.service_s: float | None = None
+        self._rows = 1.0
+        self._batch: FullBatch | None = None
         self.startup_s = config.startup_s
         self.last_arrival_s: float | None = None
         self._wishes: deque[tuple[float, int]] = deque()
@@ -53,14 +60,11 @@ class VariantScaler:
         self._mended_s = -math.inf
 
     def decide(self, load: VariantLoad, *, rate_at_least: float = 0.0) -> Scaling:
-        """`rate_at_least`: what ensembles are expected to ask of it."""
+        """`rate_at_least`: what ensembles are expected to ask of it. What comes of it is to be
+        `granted`."""
         self._observe(load)
         wish = self._wish(load, rate_at_least)
         num, why = self._after_delays(load, wish)
-        # What was taken back before it ran tells nothing of how long a start takes.
-        self._raised = deque(each for each in self._raised if each[1] <= num)
-        if num > load.num_target:
-            self._raised.append((load.at_s, num))
         return Scaling(
             variant=self._variant,
             at_s=load.at_s,
@@ -72,6 +76,13 @@ class VariantScaler:
             service_s=self.service_s or 0.0,
             is_guard=wish.is_guard,
         )
+
+    def granted(self, at_s: float, num: int, load: VariantLoad) -> None:
+        """So many will be there, of those that it asked for: how long a start takes is learned."""
+        # What was taken back before it ran tells nothing of it.
+        self._raised = deque(each for each in self._raised if each[1] <= num)
+        if num > load.num_target:
+            self._raised.append((at_s, num))
 
     def _observe(self, load: VariantLoad) -> None:
         now_s = load.at_s
@@ -86,6 +97,10 @@ class VariantScaler:
             self.service_s = (
                 seen_s if known_s is None else known_s + SERVICE_SHARE * (seen_s - known_s)
             )
+            self._rows += SERVICE_SHARE * (max(1.0, load.num_rows / load.num_served) - self._rows)
+        if load.batch_s:
+            # One batch may be waited for, and then there is the own one.
+            self._batch = full_batch(load.batch_s, self._config.slo_ms / 2e3)
         # How long those took to start that have been asked for.
         while self._raised and load.num_running >= self._raised[0][1]:
             at_s, _ = self._raised.popleft()
@@ -111,23 +126,41 @@ class VariantScaler:
         rate, source = forecast.rate, forecast.source
         if rate_at_least > rate:
             rate, source = rate_at_least, "its ensembles"
-        slo_s = config.slo_ms / 1e3
-        variability = min(MAX_VARIABILITY, (self.forecast.dispersion() + 0.5) / 2)
-        num = replicas_for(
-            rate=rate,
-            service_s=service_s,
-            wait_s=max(0.0, slo_s - 1.5 * service_s),
-            miss_share=1 - config.slo_share,
-            variability=max(0.5, variability),
-        )
+        num, each_s, how = self._enough(rate, service_s)
         wish = _Wish(
             num=num,
             rate=rate,
             reason=f"{rate:.1f} requests/s expected in {ahead_s:.0f} s ({source}) at "
-            f"{service_s * 1e3:.0f} ms each: {num} keep {config.slo_share:.1%} below "
-            f"{config.slo_ms:g} ms",
+            f"{how}: {num} keep {config.slo_share:.1%} below {config.slo_ms:g} ms",
         )
-        return self._guarded(load, wish, service_s, slo_s)
+        return self._guarded(load, wish, each_s, config.slo_ms / 1e3)
+
+    def _enough(self, rate: float, service_s: float) -> tuple[int, float, str]:
+        """How many replicas, what a request takes in one of them when they are that few, and how it
+        is said. `service_s`: as measured, in batches as small as they happened to be: with many
+        replicas they never grow, so fewer are looked at with batches as large as they may be."""
+        config = self._config
+        dispersion = self.forecast.dispersion()
+        variability = min(MAX_VARIABILITY, (dispersion + 0.5) / 2)
+        num = replicas_for(
+            rate=rate,
+            service_s=service_s,
+            wait_s=max(0.0, config.slo_ms / 1e3 - 1.5 * service_s),
+            miss_share=1 - config.slo_share,
+            variability=max(0.5, variability),
+        )
+        batch = self._batch
+        if batch is not None:
+            fewer = replicas_for_batches(
+                rate=rate * self._rows,
+                batch=batch,
+                miss_share=1 - config.slo_share,
+                dispersion=min(2 * MAX_VARIABILITY, dispersion) * self._rows,
+            )
+            if fewer <= num:
+                how = f"{batch.seconds * 1e3:.0f} ms a batch of {batch.rows}"
+                return fewer, min(service_s, batch.row_s * self._rows), how
+        return num, service_s, f"{service_s * 1e3:.0f} ms each"
 
     def _guarded(self, load: VariantLoad, wish: _Wish, service_s: float, slo_s: float) -> _Wish:
         """More at once when the requests that wait now cannot be in time."""

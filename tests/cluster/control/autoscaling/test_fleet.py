@@ -141,3 +141,74 @@ def test_what_a_replica_was_seen_to_hold_counts_where_the_configuration_does_not
     assert look(2, is_new_asked=True, holds=30) == {"old": 1, "new": 1}
     assert look(3, is_new_asked=True, holds=50) == {"old": 0, "new": 1}
     assert look(4, is_new_asked=True, holds=0) == {"old": 0, "new": 1}
+
+
+def starts(made: Fleet, rates: dict[str, int], running: dict[str, int], cores: int = 0) -> Any:
+    """Decisions of consecutive seconds in which nothing that was asked for has started yet."""
+    target = dict(running)
+    second = 0
+    while True:
+        second += 1
+        loads = {
+            name: VariantLoad(
+                at_s=second,
+                window_s=1.0,
+                num_arrived=rate,
+                num_waiting=0,
+                num_running=running[name],
+                num_target=target[name],
+                busy_s=0.1 * rate,
+                num_served=rate,
+            )
+            for name, rate in rates.items()
+        }
+        told = FleetLoad(at_s=second, window_s=1.0, variants=loads, ensembles={}, num_cores=cores)
+        found = {each.variant: each for each in made.decide(told)}
+        target = {name: each.num_replicas for name, each in found.items()}
+        yield found
+
+
+def test_as_many_start_at_a_time_as_there_are_cores_and_the_others_after_them() -> None:
+    running = {"a": 1, "b": 1}
+    seconds = starts(fleet("a", "b"), {"a": 60, "b": 60}, running, cores=4)
+
+    for _ in range(5):
+        found = next(seconds)
+        assert {name: each.num_replicas for name, each in found.items()} == {"a": 3, "b": 3}
+    assert "2 start now, the others after them (4 at a time)" in found["a"].reason
+
+    running["a"] = 3  # both of one have started: two more may
+    assert next(seconds)["a"].num_replicas == 5
+
+
+def test_the_configuration_says_how_many_start_and_everyone_gets_one() -> None:
+    made = fleet("a", "b", "c", budget={"max_starting": 1})
+    running = {"a": 1, "b": 1, "c": 1}
+
+    found = next(starts(made, {"a": 60, "b": 60, "c": 60}, running, cores=64))
+
+    assert [each.num_replicas for each in found.values()] == [2, 2, 2]
+
+
+def test_what_was_asked_for_is_not_taken_back_for_another_one() -> None:
+    running = {"a": 1, "b": 1}
+    rates = {"a": 60, "b": 0}
+    seconds = starts(fleet("a", "b"), rates, running, cores=4)
+    assert next(seconds)["a"].num_replicas == 5
+
+    rates["b"] = 60
+    found = next(seconds)
+
+    assert (found["a"].num_replicas, found["b"].num_replicas) == (5, 2)
+
+
+def test_how_long_a_start_takes_is_learned_of_those_that_were_let_start() -> None:
+    made = fleet("a", budget={"max_starting": 2}, startup_s=4.0)
+    running = {"a": 1}
+    seconds = starts(made, {"a": 60}, running)
+    for _ in range(20):
+        asked = next(seconds)["a"]
+        next(seconds)
+        running["a"] = asked.num_replicas  # two seconds after it was asked for
+
+    assert made._scalers["a"].startup_s < 3.5

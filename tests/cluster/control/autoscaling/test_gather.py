@@ -45,6 +45,7 @@ def test_the_reports_of_all_doors_and_replicas_are_added_up() -> None:
         num_in_time=4,
         busy_s=1.0,
         num_served=10,
+        num_rows=10,
     )
     assert found.ensembles == {"e": 6}
 
@@ -101,3 +102,23 @@ def test_what_a_replica_did_before_its_first_word_counts_if_it_started_while_we_
 
     assert found is not None
     assert (found.variants["m"].busy_s, found.variants["m"].num_served) == (0.2, 2)
+
+
+def test_rows_are_added_up_and_the_cost_of_batches_goes_through() -> None:
+    gatherer = Gatherer(rows_at_once={})
+    told = {"num_running": 1, "num_target": 1, "batch_s": {1: 0.01, 8: 0.02}}
+
+    def report(busy_s: float, served: float, rows: float) -> DeploymentReport:
+        return DeploymentReport(
+            busy_s={"a": busy_s}, num_served={"a": served}, num_rows={"a": rows}, **told
+        )
+
+    gatherer.serve("m", report(1.0, 10, 25))
+    gatherer.look(0.0)
+    gatherer.door("one", door(num_arrived=1), 0.5)
+    gatherer.serve("m", report(2.0, 14, 37))
+    found = gatherer.look(1.0)
+
+    assert found is not None
+    load = found.variants["m"]
+    assert (load.num_served, load.num_rows, load.batch_s) == (4, 12, {1: 0.01, 8: 0.02})

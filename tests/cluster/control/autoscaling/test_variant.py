@@ -47,7 +47,9 @@ class Run:
             "busy_s": 0.1 * rate,
             "num_served": rate,
         }
-        found = self.scaler.decide(VariantLoad(**(told | load)))
+        seen = VariantLoad(**(told | load))
+        found = self.scaler.decide(seen)
+        self.scaler.granted(self.at_s, found.num_replicas, seen)
         self.num = found.num_replicas
         return found
 
@@ -185,3 +187,21 @@ def test_replicas_that_were_taken_back_before_they_ran_teach_nothing_of_starting
     run.looks(60, 20)
 
     assert run.scaler.startup_s < 4
+
+
+def test_an_engine_that_batches_well_needs_fewer_and_says_so() -> None:
+    """With four replicas batches are of one row for ever: what larger ones cost is known anyway."""
+    run = Run(num=4, max_replicas=50)
+    for _ in range(40):
+        found = run.look(60, batch_s={1: 0.1, 16: 0.175}, num_rows=60)
+
+    assert found.wanted == 1
+    assert "at 175 ms a batch of 16: 1 keep" in found.reason
+
+
+def test_rows_of_a_request_count() -> None:
+    run = Run(num=4, max_replicas=50)
+    for _ in range(40):
+        found = run.look(60, batch_s={1: 0.1, 16: 0.175}, num_rows=240)
+
+    assert found.wanted == 4
