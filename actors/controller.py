@@ -27,6 +27,8 @@ from actors.experiments.doors import Doors
 from actors.experiments.kept import Keeper, Newest, StateSetup, Store
 from actors.experiments.redis_keeper import RedisKeeper
 from actors.logs.set_up import set_up_logs
+from actors.measures.processes import watch_process
+from actors.node_folder import metrics_folder
 from actors.repository import apps
 from actors.repository.commands import Commands
 from actors.repository.control import RepositoryControl, RepositorySetup, app_prefix
@@ -42,6 +44,7 @@ from cluster.control.reconcile import (
 )
 from cluster.experiments.report import Cost, Feedback, Report
 from cluster.experiments.view import JsonObject
+from cluster.observability.metrics import make_metrics
 from cluster.routing.table import RoutingTable
 
 NAMESPACE = "squadron"
@@ -82,6 +85,8 @@ class Controller:
         self._seen: apps.Seen = {}
         self._observed_s = -math.inf
         self._moved_s = -math.inf
+        make_metrics(metrics_folder())
+        watch_process("controller")
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def adopt(

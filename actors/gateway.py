@@ -41,6 +41,7 @@ from actors.listeners.metrics import MetricsListener
 from actors.listeners.port_claim import PortClaim, claim_port
 from actors.logs.notes import follows_of, noted
 from actors.logs.set_up import set_up_logs
+from actors.measures.processes import watch_process
 from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import metrics_folder, node_folder
 from actors.repository.control import RepositorySetup
@@ -137,6 +138,7 @@ class Gateway:
         except BaseException:
             self._release_claims()
             raise
+        watch_process("door")
         collect_rarely()
         self._following = asyncio.get_running_loop().create_task(self._follow())
         self._door.check_health = self.check_health

@@ -239,6 +239,7 @@ class ModelReplica:
                 prepared = self._prepare(calls)
             else:
                 prepared = await loop.run_in_executor(self._preparing, self._prepare, calls)
+                self.tally.spent(prepare=time.monotonic() - arrived_s)
         finally:
             self._scheduler.arrived(sum(call.rows for call in calls))
         items: list[Queued[Work]] = []

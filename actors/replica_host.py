@@ -16,6 +16,7 @@ from actors.delivery.node_link import NodeListener, replica_folder
 from actors.garbage import collect_rarely
 from actors.language.replica import LanguageReplica
 from actors.logs.set_up import set_up_logs
+from actors.measures.processes import watch_process
 from actors.model_replica import ModelReplica, ReplicaSetup
 from actors.node_folder import node_folder
 from actors.process_limits import ProcessGuard
@@ -49,6 +50,7 @@ class ReplicaHost:
         if isinstance(self._replica, StreamReplica | LanguageReplica):
             self._streams = StreamListener(path.with_suffix(SUFFIX), self._replica.stream)
             await self._streams.start()
+        watch_process("replica", setup.variant)
         collect_rarely()
 
     async def infer(self, message: bytes | memoryview) -> bytes:

@@ -94,9 +94,14 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
-    """Shard to leader, again and again: alive, with its greatest resident size so far."""
+    """Shard to leader, again and again: alive, with its greatest resident size so far; and what it
+    has done and taken since it began."""
 
     peak_bytes: int
+    resident_bytes: int = 0
+    cpu_s: float = 0.0
+    busy_s: float = 0.0
+    num_steps: int = 0
 
 
 T = TypeVar("T")

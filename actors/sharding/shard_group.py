@@ -20,6 +20,7 @@ from actors.sharding.gathered import Gathered
 from actors.sharding.group_start import GroupSetup, start_group
 from actors.sharding.shard_worker import QUEUE_DEPTH
 from actors.sharding.starters import WorkerStarter
+from actors.sharding.watch import GroupWatch
 from actors.tracing.engine_span import ENGINE_SPAN
 from cluster.engines.engine import EngineFacts
 from cluster.engines.sharded.generate import generate
@@ -49,10 +50,12 @@ class ShardGroup:
         starter: WorkerStarter,
         *,
         on_lost: Callable[[str], None] = lambda reason: None,
+        watch: GroupWatch | None = None,
     ) -> None:
         self._setup = setup
         self._starter = starter
         self._on_lost = on_lost
+        self._watch = watch
         self._signature = setup.card.raw_signature()
         self._lost = ""
         self._is_closed = False
@@ -103,6 +106,8 @@ class ShardGroup:
             weight_bytes=sum(ready.weight_bytes for ready in self._started.ready),
         )
         self._peaks = dict(enumerate(ready.peak_bytes for ready in self._started.ready))
+        if self._watch is not None:
+            self._watch.started(self._started.ready)
         threading.Thread(target=self._monitor, name="shard-monitor", daemon=True).start()
 
     def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
@@ -155,6 +160,8 @@ class ShardGroup:
     def close(self) -> None:
         """The shards end with their control connections; what does not is killed."""
         with self._lock:
+            if self._watch is not None and not self._is_closed:
+                self._watch.ended(is_lost=False)
             self._is_closed = True
             self._end_channels()
         self._starter.stop()
@@ -252,6 +259,8 @@ class ShardGroup:
             self._lose(f"shard {rank} (process {self._started.pids[rank]}) has ended")
             return False
         self._peaks[rank] = max(self._peaks[rank], beat.peak_bytes)
+        if self._watch is not None:
+            self._watch.heard(rank, beat)
         return True
 
     def _lose(self, reason: str) -> None:
@@ -259,6 +268,8 @@ class ShardGroup:
             if self._lost or self._is_closed:
                 return
             self._lost = reason
+            if self._watch is not None:
+                self._watch.ended(is_lost=True)
         logger.error("%s: %s; the group stops", self._setup.title, reason)
         for rank, pid in enumerate(self._started.pids):
             if self._starter.is_here(rank):

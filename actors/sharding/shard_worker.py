@@ -95,6 +95,8 @@ class _Worker:
         self._targets: list[Channel] = []
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._room = threading.Semaphore(QUEUE_DEPTH)
+        self._busy_s = 0.0
+        self._num_steps = 0
 
     def start(self) -> None:
         setup = self._setup
@@ -136,7 +138,10 @@ class _Worker:
             threading.Thread(target=self._read, args=(source,), daemon=True).start()
         while True:
             message = self._inbox.get()
+            began_s = time.perf_counter()
             answer = self._compute(message)
+            self._busy_s += time.perf_counter() - began_s
+            self._num_steps += 1
             for target in self._targets:
                 try:
                     target.send(answer)
@@ -191,10 +196,20 @@ class _Worker:
     def _beat(self) -> None:
         try:
             while True:
-                self._control.send(Beat(peak_bytes=resident_bytes(peak=True)))
+                self._control.send(self._state())
                 time.sleep(self._setup.beat_period_s)
         except ShardLost:
             _stop("the leader is gone")
+
+    def _state(self) -> Beat:
+        times = os.times()
+        return Beat(
+            peak_bytes=resident_bytes(peak=True),
+            resident_bytes=resident_bytes(peak=False),
+            cpu_s=times.user + times.system,
+            busy_s=self._busy_s,
+            num_steps=self._num_steps,
+        )
 
     def _watch_leader(self) -> None:
         with contextlib.suppress(SquadronError):

@@ -178,9 +178,10 @@ class TracedBatchRunner(BatchRunner):
         calls: Sequence[Call],
         *,
         clock: Callable[[], float],
+        is_timed: bool = False,
     ) -> dict[str, Array]:
         with self._spans.batch(calls):
-            return super()._compute(merge, calls, clock=clock)
+            return super()._compute(merge, calls, clock=clock, is_timed=is_timed)
 
 
 def replica_spans(
