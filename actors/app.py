@@ -26,8 +26,9 @@ from actors.variant_facts import Origin, facts_of, origin_of
 from cluster.config.serve_file import IMPORT_PATH
 from cluster.config.server import ServerConfig
 from cluster.config.squadron import SquadronConfig
-from cluster.config.store import ModelStore
+from cluster.config.storage.location import parse_location
 from cluster.errors import ConfigError
+from cluster.optimization.remote.mirror import open_store
 from cluster.routing.table import GATEWAY, build_table
 
 assert actors.own_package
@@ -62,7 +63,7 @@ def check_postgres(config: SquadronConfig) -> None:
 def _bound(config: SquadronConfig) -> Application:
     check_postgres(config)
     check_tracing(config.server.tracing)
-    store = ModelStore(store_path(config))
+    store = open_store(store_location(config), config.store.cache)
     is_controlled = config.server.repository_control == "explicit"
     if is_controlled:
         config = never_colocated(config)
@@ -98,7 +99,7 @@ def _bound(config: SquadronConfig) -> Application:
         health_check_period_s=HEALTH_PERIOD_S,
         # A new door stands before an old one goes, also when there is only one.
         max_surge_percent=100,
-        graceful_shutdown_timeout_s=limits.default_timeout_s + 5,
+        graceful_shutdown_timeout_s=limits.default_timeout_s + limits.grpc_leave_s + 5,
         graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options={"num_cpus": 0.1},
     )
@@ -111,8 +112,8 @@ def _bound(config: SquadronConfig) -> Application:
         colocated=colocated,
         generation=time.time_ns(),
         autoscaling=autoscaling_of(config),
-        repository=RepositorySetup(config=config, store=store.root) if is_controlled else None,
-        state_place=f"{config.server.name}\0{store.root}",
+        repository=RepositorySetup(config=config, store=store) if is_controlled else None,
+        state_place=f"{config.server.name}\0{store_location(config)}",
     )
     # The models are arguments only so that Serve deploys them with the door: it finds them by name.
     return gateway.bind(setup, *replicas)
@@ -139,6 +140,9 @@ def with_whole_paths(server: ServerConfig) -> ServerConfig:
     return server.model_copy(update=changes)
 
 
-def store_path(config: SquadronConfig) -> Path:
-    """The environment's store goes before the file's, so that one file serves everywhere."""
-    return Path(os.environ.get(STORE_VARIABLE) or config.store.path).resolve()
+def store_location(config: SquadronConfig) -> str:
+    """The environment's store goes before the file's, so that one file serves everywhere. A folder
+    is given whole: doors and replicas run in folders of their own."""
+    location = os.environ.get(STORE_VARIABLE) or config.store.path
+    found = parse_location(location)
+    return str(found.resolve()) if isinstance(found, Path) else location

@@ -8,7 +8,7 @@ from actors.extensions import cuda_memory
 from actors.front_door import FrontDoor
 from cluster.protocols import v2_model
 from cluster.protocols.v2_model import ModelDescription
-from cluster.routing.table import EnsembleRoute, ExperimentRoute, VariantRoute
+from cluster.routing.table import EnsembleRoute, ExperimentRoute, VariantRoute, version_of
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -51,7 +51,7 @@ def describe_server(door: FrontDoor) -> dict[str, object]:
 def describe_model(door: FrontDoor, model: str, version: str = "") -> ModelDescription:
     """Raises: ModelNotFound."""
     route = door.route(model, version)
-    variants = door.table.variants_of(model)
+    variants = door.table.variants_of(route.name)
     match route:
         case VariantRoute(facts=facts):
             platform, backend = facts.platform, facts.backend
@@ -64,7 +64,7 @@ def describe_model(door: FrontDoor, model: str, version: str = "") -> ModelDescr
     extras = [spec.name for spec in route.signature.extra_outputs]
     return ModelDescription(
         name=model,
-        versions=(door.version_of(route),),
+        versions=tuple(door.table.versions_of(model)) or (version_of(route),),
         platform=platform,
         backend=backend,
         signature=route.signature,
@@ -86,8 +86,8 @@ def describe_model(door: FrontDoor, model: str, version: str = "") -> ModelDescr
 def repository_index(door: FrontDoor, *, only_ready: bool) -> list[dict[str, str]]:
     index: list[dict[str, str]] = []
     for name in sorted({*door.table.routes, *door.table.unloaded}):
-        state, reason = door.table.state_of(name)
-        if state == "READY" or not only_ready:
-            version = door.version_of(door.table.known(name))
-            index.append({"name": name, "version": version, "state": state, "reason": reason})
+        for version, served_as in door.table.versions_of(name).items():
+            state, reason = door.table.state_of(served_as)
+            if state == "READY" or not only_ready:
+                index.append({"name": name, "version": version, "state": state, "reason": reason})
     return index

@@ -10,11 +10,11 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from actors.access.callers import Callers
 from actors.caching.route_cache import RouteCache
+from actors.delivery.answer import Answer
 from actors.delivery.calls import call_of
 from actors.delivery.dispatch import Ticket
 from actors.delivery.dispatchers import Arrivals, Dispatchers, MakeTransport
@@ -39,27 +39,18 @@ from cluster.observability.metrics import Metrics
 from cluster.protocols.envelope import Reply
 from cluster.protocols.extensions.load_report import LoadReport
 from cluster.protocols.v2_check import check_request
-from cluster.requests import InferenceRequest, InferenceResponse, Parameter
+from cluster.requests import InferenceRequest, InferenceResponse
 from cluster.routing.table import (
     EnsembleRoute,
     ExperimentRoute,
     Route,
     RoutingTable,
     VariantRoute,
+    version_of,
 )
 from cluster.tensors import Tensor
 
 Outcome = InferenceResponse | SquadronError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Answer:
-    """Outputs, and the variant that computed them."""
-
-    variant: str
-    version: str
-    outputs: tuple[Tensor, ...]
-    cache: str = ""
 
 
 class FrontDoor:
@@ -96,11 +87,11 @@ class FrontDoor:
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
         self._tally.flush_with(self._dispatchers.write_counts)
         self._cache = RouteCache(server.cache, metrics.cache, table)
-        self._streams = StreamAnswers(self, make_streams)
         self._sequences = SequenceAnswers(make_sequences)
         self.experiments = ExperimentDesk(keeps_ratings=bool(server.state_postgres.url))
         self.experiments.adopt(table)
         self._mirror = Mirror(self, draw)
+        self._streams = StreamAnswers(self, make_streams, self._mirror)
         self._members = RunSetup(
             ask=self._ask_member, draw=draw, rules=MemberRules(metrics.count_ensemble_event)
         )
@@ -124,10 +115,12 @@ class FrontDoor:
             raise ModelNotFound(f"Request for unknown model: '{model}' has no available versions")
         if route is None:
             raise ModelNotFound(f"Request for unknown model: '{model}' is not found")
-        if version and version != self.version_of(route):
-            raise ModelNotFound(
-                f"Request for unknown model: '{model}' version {version} is not found"
-            )
+        if version and version != version_of(route):
+            found = self.table.routes.get(self.table.versions_of(model).get(version, ""))
+            if found is None:
+                text = f"Request for unknown model: '{model}' version {version} is not found"
+                raise ModelNotFound(text)
+            return found
         return route
 
     def variant_for(self, request: InferenceRequest) -> VariantRoute | None:
@@ -145,9 +138,6 @@ class FrontDoor:
             return route.plan.stream is not None
         variant = self.variant_for(request)
         return variant is not None and variant.facts.is_decoupled
-
-    def version_of(self, route: Route) -> str:
-        return route.facts.version if isinstance(route, VariantRoute) else "1"
 
     def not_ready(self) -> tuple[str, ...]:
         """Why the server is not ready; empty when it is."""
@@ -201,9 +191,9 @@ class FrontDoor:
             rows_waiting=rows_waiting,
         )
 
-    def class_labels(self, model: str) -> Mapping[str, Sequence[str]]:
+    def class_labels(self, request: InferenceRequest) -> Mapping[str, Sequence[str]]:
         """Output -> class names, as the model's variants know them."""
-        variants = self.table.variants_of(model)
+        variants = self.table.variants_of(self.route(request.model, request.version).name)
         return variants[0].class_labels if len(variants) > 0 else {}
 
     def sticky_header(self, model: str) -> str:
@@ -231,11 +221,11 @@ class FrontDoor:
         self._mirror.offer(request, answer.outputs)
         return InferenceResponse(
             model=request.model,
-            version=self.version_of(route),
+            version=version_of(route),
             request_id=request.request_id,
             variant=answer.variant,
             outputs=answer.outputs,
-            parameters=_parameters(answer),
+            parameters=answer.parameters(),
         )
 
     def stream(self, request: InferenceRequest) -> AsyncGenerator[InferenceResponse, None]:
@@ -252,9 +242,12 @@ class FrontDoor:
         `done` is called once, later, with the answer or the error; not at all after `cancel`.
         Raises: Overloaded.
         """
-        route = self.table.routes.get(request.model)
+        if request.version:
+            route: Route | None = self.route(request.model, request.version)
+        else:
+            route = self.table.routes.get(request.model)
         # Before an arm is drawn: a second draw would favour the arms that are not cached.
-        if request.model in self._cache.models:
+        if route is None or route.name in self._cache.models:
             return None
         if isinstance(route, ExperimentRoute) and route.is_of_variants:
             route = self._arm(route, request)
@@ -296,7 +289,7 @@ class FrontDoor:
         done(
             InferenceResponse(
                 model=request.model,
-                version=route.facts.version if route.name == request.model else "1",
+                version=route.facts.version if route.model == request.model else "1",
                 request_id=request.request_id,
                 variant=route.name,
                 outputs=reply.outputs,
@@ -318,17 +311,17 @@ class FrontDoor:
             )
         return min(limit_s, int(asked) / 1e6)
 
-    async def _ask(self, route: Route, request: InferenceRequest, deadline_s: float) -> _Answer:
+    async def _ask(self, route: Route, request: InferenceRequest, deadline_s: float) -> Answer:
         if isinstance(route, ExperimentRoute):
             arm = self._arm(route, request)
             self.experiments.began(request)
             return await self._ask(arm, request, deadline_s)
         compute = partial(self._compute, route, request, deadline_s)
-        version = self.version_of(route)
+        version = version_of(route)
         if not self._cache.takes(route, request):
-            return _Answer(variant=route.name, version=version, outputs=await compute())
+            return Answer(variant=route.name, version=version, outputs=await compute())
         outputs, how = await self._cache.ask(route, request, deadline_s, compute)
-        return _Answer(variant=route.name, version=version, outputs=outputs, cache=how)
+        return Answer(variant=route.name, version=version, outputs=outputs, cache=how)
 
     async def _compute(
         self, route: VariantRoute | EnsembleRoute, request: InferenceRequest, deadline_s: float
@@ -368,6 +361,12 @@ class FrontDoor:
             reply = await self._dispatchers.of(route).run(call, deadline_s=deadline_s)
         return reply.outputs
 
+    async def ask_stream(
+        self, route: VariantRoute, request: InferenceRequest, deadline_s: float
+    ) -> tuple[Tensor, ...]:
+        """A decoupled variant's whole stream as one answer, uncounted. Raises: as `infer`."""
+        return await self._streams.whole(route, request, deadline_s)
+
     async def _ask_member(self, request: InferenceRequest, deadline_s: float) -> tuple[Tensor, ...]:
         work = self.experiments.counted(
             request, self._ask(self.route(request.model), request, deadline_s)
@@ -382,7 +381,10 @@ class FrontDoor:
         if known is None:
             self._tally.add("(unknown)", "", variant, outcome, seconds)
         else:
-            self._tally.add(request.model, self.version_of(known), variant, outcome, seconds)
+            version = request.version
+            if not version or version not in self.table.versions_of(request.model):
+                version = version_of(known)
+            self._tally.add(request.model, version, variant, outcome, seconds)
         if request.assignment is not None:
             self.experiments.ended(request, outcome, seconds)
         if request.follower is not None:
@@ -391,8 +393,3 @@ class FrontDoor:
 
 def _healthy() -> None:
     """Of a door that stands alone: while it answers, it is well."""
-
-
-def _parameters(answer: _Answer) -> dict[str, Parameter]:
-    found: dict[str, Parameter] = {"squadron_variant": answer.variant}
-    return {**found, "squadron_cache": answer.cache} if answer.cache else found

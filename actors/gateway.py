@@ -42,7 +42,7 @@ from actors.listeners.port_claim import PortClaim, claim_port
 from actors.logs.notes import follows_of, noted
 from actors.logs.set_up import set_up_logs
 from actors.measures.processes import watch_process
-from actors.model_replica import ModelReplica, ReplicaSetup
+from actors.model_replica import ModelReplica, ReplicaSetup, brought
 from actors.node_folder import metrics_folder, node_folder
 from actors.repository.control import RepositorySetup
 from actors.sequences.affinity import NodeFirstReplicas, Replicas
@@ -110,6 +110,7 @@ class Gateway:
         self._spans = door_spans(self._tracer, server.tracing)
         self._door.follows = follows_of(self._spans, server.logging)
         for model in setup.colocated:
+            model = await asyncio.to_thread(brought, model)
             # Loading and warming up take their time; the loop is Serve's as well.
             self._own[model.variant] = await asyncio.to_thread(
                 ModelReplica,
@@ -202,8 +203,15 @@ class Gateway:
     def check_health(self) -> None:
         """Raises: EngineFailed when a listener or a model of the door's own has stopped; Serve then
         replaces this door."""
-        if not self._http.is_listening or self._following.done():
-            raise EngineFailed("the door no longer listens or follows the routing table")
+        for port, listener in (
+            ("HTTP", self._http),
+            ("gRPC", self._grpc),
+            ("metrics", self._metrics),
+        ):
+            if not listener.is_listening:
+                raise EngineFailed(f"the door no longer listens on its {port} port")
+        if self._following.done():
+            raise EngineFailed("the door no longer follows the routing table")
         for model in self._own.values():
             model.check_health()
 

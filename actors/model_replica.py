@@ -10,15 +10,21 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from actors.batching.replies import answer, answer_all, dropped_reply, gone
 from actors.batching.runner import Work
 from actors.batching.tally import BatchTally
+from actors.batching.warm_up import warm_up
+from actors.caching.prepared_cache import PreparedCache
+from actors.delivery.withdrawals import Withdrawals
 from actors.node_folder import metrics_folder
 from actors.sharding.replica import Sharding
 from actors.tracing.opened import close_spans, opened_runs, spans_of
+from actors.tracing.spans import ProcessTracer
+from cluster.config.cache import PreprocessCacheConfig
 from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
 from cluster.config.observability.logs import LogsConfig
@@ -30,15 +36,14 @@ from cluster.engines.table import make_engine
 from cluster.errors import DeadlineExceeded, EngineFailed, SquadronError
 from cluster.models import EngineName
 from cluster.observability.metrics import Metrics, make_metrics
+from cluster.optimization.remote.mirror import RemoteVersion
 from cluster.processing.pipeline import Pipeline, Prepared
 from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
 from cluster.scheduling.admission import Reject
-from cluster.scheduling.decision import Dropped, Idle, Queued, Run, Wait
+from cluster.scheduling.decision import Idle, Queued, Run, Wait
 from cluster.scheduling.policy import bucket_of
 from cluster.scheduling.scheduler import Scheduler
-
-if TYPE_CHECKING:
-    from actors.tracing.spans import ProcessTracer
+from cluster.tensors import Tensor
 
 STALLED_S = 120.0
 """An engine that has been at one batch for this long is taken for hung and the replica replaced."""
@@ -46,7 +51,9 @@ STALLED_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaSetup:
-    """All that one replica needs: its own section of the config and its model card."""
+    """All that one replica needs: its own section of the config and its model card. `version_of`:
+    the model that callers know the variant by, where that is another name. `remote`: where the
+    folder's content comes from on a node that does not have it."""
 
     variant: str
     card: ModelCard
@@ -61,9 +68,29 @@ class ReplicaSetup:
     llm: LanguageConfig | None = None
     sharding: Sharding | None = None
     placement_reason: str = ""
+    version_of: str = ""
+    preprocess_cache: PreprocessCacheConfig = field(default_factory=PreprocessCacheConfig)
+    remote: RemoteVersion | None = None
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
     tracing: TracingConfig | None = None
     logs: LogsConfig = field(default_factory=LogsConfig)
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether requests share a run of the engine."""
+        return self.card.batched or self.batching.ragged is not None
+
+    @property
+    def metric_labels(self) -> tuple[str, str]:
+        """Model and version, as Triton's metrics have them."""
+        return self.version_of or self.variant, self.card.version
+
+
+def brought(setup: ReplicaSetup) -> ReplicaSetup:
+    """The setup with its folder on this node. Raises: ConfigError when it cannot be had."""
+    if setup.remote is None:
+        return setup
+    return replace(setup, folder=setup.remote.bring())
 
 
 class ModelReplica:
@@ -92,11 +119,16 @@ class ModelReplica:
             setup.folder,
             raw=not setup.is_processed,
             pad_values=setup.batching.padding,
+            ragged=setup.batching.ragged,
         )
-        self._scheduler: Scheduler[Work] = Scheduler(setup.batching, is_batched=setup.card.batched)
+        self._prepared: PreparedCache | None = None
+        if setup.preprocess_cache.enabled:
+            self._prepared = PreparedCache(
+                setup.preprocess_cache, self._metrics.cache, setup.metric_labels
+            )
+        self._scheduler: Scheduler[Work] = Scheduler(setup.batching, is_batched=setup.is_batched)
         # In the engine's own thread from the start: some runtimes bind a device to a thread.
-        make = make_ready or loaded_engine
-        self._engine: Engine = self._computing.submit(make, setup).result()
+        self._engine: Engine = self._computing.submit(make_ready or loaded_engine, setup).result()
         self._spans = spans_of(setup.tracing, setup.variant, tracer)
         make_engine_run, make_runner = opened_runs(self._spans)
         self._engine_run = make_engine_run(
@@ -105,14 +137,15 @@ class ModelReplica:
             is_batched=setup.card.batched,
         )
         if make_ready is None:
-            self._computing.submit(self._warm_up).result()
-        version = setup.variant, setup.card.version
+            warming = (self._engine, self._engine_run, self._scheduler)
+            self._computing.submit(warm_up, *warming).result()
+        version = setup.metric_labels
         self.tally = BatchTally(self._metrics, *version, flush_later=flush_later)
         self._runner = make_runner(
             self._engine_run,
             self._pipeline,
             self.tally,
-            is_batched=setup.card.batched,
+            is_batched=setup.is_batched,
         )
         self._pending = self._metrics.pending.labels(*version)
         # A runtime that binds its device to a thread is not called from another one.
@@ -124,14 +157,19 @@ class ModelReplica:
         self._busy_since_s: float | None = None
         self._loop_task: asyncio.Task[None] | None = None
 
-    async def infer(self, message: bytes | memoryview) -> bytes:
+    async def infer(
+        self, message: bytes | memoryview, withdrawals: Withdrawals | None = None
+    ) -> bytes:
         """An envelope of calls in, an envelope of replies out; each call has its own outcome.
 
-        When it is cancelled its caller is gone: what of it still waits is not run.
+        What still waits is not run once it is cancelled (the callers are gone), or once it is
+        among the `withdrawals`.
         """
         calls = decode_calls(message)
         replies = self.answer_now(calls)
-        return encode_replies(await self.answer(calls) if replies is None else replies)
+        if replies is None:
+            replies = await self.answer(calls, withdrawals)
+        return encode_replies(replies)
 
     def answer_now(self, calls: Sequence[Call]) -> list[Reply] | None:
         """The replies at once, where that is cheaper than a queue; None where it is not.
@@ -141,7 +179,7 @@ class ModelReplica:
         rows = sum([call.rows for call in calls])
         if not self._is_inline or not self._scheduler.runs_now(rows):
             return None
-        if len(calls) > 1 and not self._setup.card.batched:
+        if len(calls) > 1 and not self._setup.is_batched:
             return None
         began_s = time.monotonic()
         replies = self._runner.run_here(calls)
@@ -149,9 +187,12 @@ class ModelReplica:
             self._scheduler.ran(rows, time.monotonic() - began_s, self._runner.cpu_s)
         return replies
 
-    async def answer(self, calls: Sequence[Call]) -> list[Reply]:
+    async def answer(
+        self, calls: Sequence[Call], withdrawals: Withdrawals | None = None
+    ) -> list[Reply]:
         """The replies when the queue and the engine have come to them; see `infer`."""
         self._start_once()
+        withdrawals = Withdrawals() if withdrawals is None else withdrawals
         arrived_s = time.monotonic()
         replies: dict[int, Reply | None] = dict.fromkeys([call.call_id for call in calls])
         wanted = calls
@@ -161,7 +202,8 @@ class ModelReplica:
             wanted = [call for call in calls if replies[call.call_id] is None]
         if self._spans is not None:
             self._spans.waits()
-        items = await self._enqueue(wanted, replies, arrived_s)
+        items = await self._enqueue(wanted, replies, arrived_s, withdrawals)
+        withdrawals.follow(partial(self._withdraw, items))
         self._wake.set()
         try:
             for item in items:
@@ -203,16 +245,33 @@ class ModelReplica:
         if self._loop_task is None:
             self._loop_task = asyncio.get_running_loop().create_task(self._run_batches())
 
-    def _prepare(self, calls: Sequence[Call]) -> list[Prepared | SquadronError]:
+    def _withdraw(self, items: list[Queued[Work]], call_id: int) -> None:
+        """Its caller is gone: one that waits is not run."""
+        for item in items:
+            if item.payload.call.call_id == call_id and self._scheduler.withdraw(item):
+                answer(item, Reply(call_id=call_id, error=gone()))
+
+    def _prepare(
+        self, calls: Sequence[Call], withdrawals: Withdrawals
+    ) -> list[Prepared | SquadronError]:
         found: list[Prepared | SquadronError] = []
         for call in calls:
+            if call.call_id in withdrawals:
+                found.append(gone())
+                continue
             try:
-                found.append(self._pipeline.prepare({t.name: t.array for t in call.inputs}))
+                found.append(self._prepared_inputs(call.inputs))
             except SquadronError as error:
                 found.append(error)
             except Exception as error:
                 found.append(EngineFailed(f"preparing the inputs failed: {type(error).__name__}"))
         return found
+
+    def _prepared_inputs(self, inputs: tuple[Tensor, ...]) -> Prepared:
+        def prepare() -> Prepared:
+            return self._pipeline.prepare({tensor.name: tensor.array for tensor in inputs})
+
+        return prepare() if self._prepared is None else self._prepared.prepared(inputs, prepare)
 
     def _refusal(self, call: Call) -> Reply | None:
         """None for a call that can be answered in time; it then counts as being prepared."""
@@ -230,15 +289,20 @@ class ModelReplica:
         return Reply(call_id=call.call_id, error=error)
 
     async def _enqueue(
-        self, calls: Sequence[Call], replies: dict[int, Reply | None], arrived_s: float
+        self,
+        calls: Sequence[Call],
+        replies: dict[int, Reply | None],
+        arrived_s: float,
+        withdrawals: Withdrawals,
     ) -> list[Queued[Work]]:
         """Prepare the calls and queue them; what goes wrong becomes the call's reply."""
         loop = asyncio.get_running_loop()
         try:
             if self._pipeline.is_plain:
-                prepared = self._prepare(calls)
+                prepared = self._prepare(calls, withdrawals)
             else:
-                prepared = await loop.run_in_executor(self._preparing, self._prepare, calls)
+                prepare = partial(self._prepare, calls, withdrawals)
+                prepared = await loop.run_in_executor(self._preparing, prepare)
                 self.tally.spent(prepare=time.monotonic() - arrived_s)
         finally:
             self._scheduler.arrived(sum(call.rows for call in calls))
@@ -280,7 +344,7 @@ class ModelReplica:
             self._wake.clear()
             decision = self._scheduler.decide(time.monotonic())
             for drop in decision.dropped:
-                _answer(drop.item, _dropped_reply(drop))
+                answer(drop.item, dropped_reply(drop))
             if self._num_pending != len(self._scheduler):
                 self._num_pending = len(self._scheduler)
                 self._pending.set(self._num_pending)
@@ -315,22 +379,10 @@ class ModelReplica:
             self._spans.taken([(item.payload.call, item.arrived_s) for item in run.batch])
         replies = self._runner.run([item.payload for item in run.batch])
         if loop is None:
-            _answer_all(run.batch, replies)
+            answer_all(run.batch, replies)
         else:
-            loop.call_soon_threadsafe(_answer_all, run.batch, replies)
+            loop.call_soon_threadsafe(answer_all, run.batch, replies)
         return replies
-
-    def _warm_up(self) -> None:
-        """What warm batches take is the start of the cost curve."""
-        sizes = sorted({1, self._scheduler.policy.max_batch_size})
-        for rows in sizes:
-            self._engine_run.warm_up(rows)
-        for rows in {min(size, self._engine_run.max_rows) for size in sizes}:
-            began_s, cpu_began_s = time.monotonic(), time.thread_time()
-            self._engine.warm_up((rows,))
-            cpu_s = time.thread_time() - cpu_began_s
-            self._scheduler.ran(rows, time.monotonic() - began_s, cpu_s)
-        self._scheduler.cap(self._engine_run.max_rows)
 
 
 def loaded_engine(setup: ReplicaSetup) -> Engine:
@@ -346,18 +398,3 @@ def loaded_engine(setup: ReplicaSetup) -> Engine:
     )
     engine.load()
     return engine
-
-
-def _answer(item: Queued[Work], reply: Reply) -> None:
-    future = item.payload.future
-    if future is not None and not future.done():
-        future.set_result(reply)
-
-
-def _dropped_reply(drop: Dropped[Work]) -> Reply:
-    return Reply(call_id=drop.item.payload.call.call_id, error=drop.error())
-
-
-def _answer_all(batch: tuple[Queued[Work], ...], replies: list[Reply]) -> None:
-    for item, reply in zip(batch, replies, strict=True):
-        _answer(item, reply)

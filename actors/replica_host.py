@@ -5,6 +5,7 @@ Doors of the node reach it over a Unix socket, other nodes' doors by Serve's han
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -17,7 +18,7 @@ from actors.garbage import collect_rarely
 from actors.language.replica import LanguageReplica
 from actors.logs.set_up import set_up_logs
 from actors.measures.processes import watch_process
-from actors.model_replica import ModelReplica, ReplicaSetup
+from actors.model_replica import ModelReplica, ReplicaSetup, brought
 from actors.node_folder import node_folder
 from actors.process_limits import ProcessGuard
 from actors.sequences.replica import SequenceReplica
@@ -34,6 +35,7 @@ class ReplicaHost:
 
     # Serve awaits an asynchronous constructor, on the loop that the replica will live on.
     async def __init__(self, setup: ReplicaSetup) -> None:  # type: ignore[misc]
+        setup = await asyncio.to_thread(brought, setup)
         # Before the engine makes its threads: they inherit what is set here.
         self._guard = ProcessGuard(leader_limits(setup))
         self._guard.hold(threads=setup.threads, folder=node_folder() / "cores")

@@ -14,7 +14,9 @@ from cluster.engines.sharded.generate import generating
 from cluster.engines.table import check_installed
 from cluster.errors import ConfigError
 from cluster.models import EngineName
+from cluster.optimization.remote.mirror import MirroredStore, RemoteVersion
 from cluster.processing.padding import Padding
+from cluster.processing.pipeline import ragged_of
 from cluster.routing.cache_key import digest_of
 from cluster.routing.colocation import Colocation, colocate
 from cluster.routing.table import VariantFacts
@@ -23,15 +25,18 @@ from cluster.tensors import Signature
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The model card of a variant, the folder of its artefact and the engine that will run it."""
+    """The model card of a variant, the folder of its artefact and the engine that will run it.
+    `remote`: where other nodes get it from; None for a folder that all of them have."""
 
     card: ModelCard
     folder: Path
     engine: EngineName
+    remote: RemoteVersion | None = None
 
 
 def origin_of(name: str, variant: VariantConfig, store: ModelStore) -> Origin | ConfigError:
     """The error instead of an origin only for an optional variant, which then is unavailable."""
+    remote: RemoteVersion | None = None
     try:
         if variant.optional and variant.engine is not None:
             # A model that nobody can run here is not looked for in the store.
@@ -42,13 +47,15 @@ def origin_of(name: str, variant: VariantConfig, store: ModelStore) -> Origin | 
             source, _, version = (variant.source or "").partition("/")
             card = store.card(source, version)
             folder = store.folder(source, card.version)
+            if isinstance(store, MirroredStore):
+                remote = store.remote(source, card.version)
         engine = check_fit(card, variant.engine, variant.device)
         card = generating(card, variant.options)
     except ConfigError as error:
         if variant.optional:
             return error
         raise ConfigError(f"variants.{name}: {error.message}", **error.details) from None
-    return Origin(card=card, folder=folder, engine=engine)
+    return Origin(card=card, folder=folder, engine=engine, remote=remote)
 
 
 def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) -> VariantFacts:
@@ -66,18 +73,27 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
     signature = card.public_signature() if processed else card.raw_signature()
     if variant.sequences is not None:
         signature = _of_sequences(name, variant.sequences, card)
+    if variant.batching.ragged is not None:
+        signature = ragged_of(card, variant.batching.ragged).signature
     if variant.llm is not None and card.format != "causal_lm":
         raise ConfigError(
             f"variants.{name}.llm: {card.name} is {card.format}; only causal_lm models generate",
             key=f"variants.{name}.llm",
         )
     _check_lengths(name, variant, card)
+    if variant.preprocess_cache.enabled and card.preprocess is None:
+        raise ConfigError(
+            f"variants.{name}.preprocess_cache: {card.name} has no preprocessing",
+            key=f"variants.{name}.preprocess_cache.enabled",
+            value="True",
+            allowed="false, or a card with `preprocess`",
+        )
     return VariantFacts(
         version=card.version,
         platform=_platform(origin.engine, card.format),
         backend=origin.engine,
         signature=signature,
-        is_batched=card.batched,
+        is_batched=card.batched or variant.batching.ragged is not None,
         is_decoupled=card.decoupled,
         labels=_labels(card, origin.folder) if processed else (),
         is_colocated=colocation_of(variant, origin).is_colocated,

@@ -33,7 +33,7 @@ ROUNDS = 300
 def echo(path: str) -> None:
     """A model process whose engine costs nothing."""
 
-    async def answer(frame: Frame) -> bytes:
+    async def answer(frame: Frame, *_: object) -> bytes:
         (call,) = decode_calls(frame)
         return encode_replies([Reply(call_id=call.call_id, outputs=call.inputs)])
 

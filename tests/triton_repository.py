@@ -169,6 +169,62 @@ def write_scaler(file: Path, *, factor: float) -> Path:
     )
 
 
+SUMS = """
+platform: "onnxruntime_onnx"
+max_batch_size: 8
+input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] allow_ragged_batch: true } ]
+output [ { name: "sum" data_type: TYPE_FP32 dims: [ 1 ] } ]
+batch_input [ {
+  kind: BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO
+  target_name: "ends" data_type: TYPE_INT64 source_input: "x"
+} ]
+dynamic_batching { }
+"""
+
+
+def write_sums(file: Path) -> Path:
+    """`sum` of the elements of `x` between one of `ends` and the next: a ragged batch's items."""
+    int64 = TensorProto.INT64
+    constants = [
+        helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
+        helper.make_tensor("axis", int64, [], [0]),
+        helper.make_tensor("first", int64, [1], [0]),
+        helper.make_tensor("second", int64, [1], [1]),
+        helper.make_tensor("last", int64, [1], [-1]),
+        helper.make_tensor("end", int64, [1], [2**62]),
+        helper.make_tensor("row", int64, [2], [-1, 1]),
+    ]
+    nodes = [
+        helper.make_node("Concat", ["zero", "x"], ["all"], axis=0),
+        helper.make_node("CumSum", ["all", "axis"], ["running"]),
+        helper.make_node("Gather", ["running", "ends"], ["at"]),
+        helper.make_node("Slice", ["at", "second", "end"], ["to"]),
+        helper.make_node("Slice", ["at", "first", "last"], ["from"]),
+        helper.make_node("Sub", ["to", "from"], ["flat"]),
+        helper.make_node("Reshape", ["flat", "row"], ["sum"]),
+    ]
+    return write_model(
+        file,
+        nodes,
+        [("x", TensorProto.FLOAT, ["elements"]), ("ends", int64, ["bounds"])],
+        [("sum", TensorProto.FLOAT, ["items", 1])],
+        constants,
+    )
+
+
+def write_openvino_model(root: Path, text: str = "", *, factor: float = 3.0) -> Path:
+    """`intel`: y = factor * x on [-1, 3] in OpenVINO's own format; `text` is its configuration."""
+    import openvino
+
+    folder = root / "intel/1"
+    graph = write_scaler(folder / "graph.onnx", factor=factor)
+    openvino.save_model(openvino.convert_model(str(graph)), str(folder / "model.xml"))
+    graph.unlink()
+    if text:
+        (root / "intel/config.pbtxt").write_text(text)
+    return root
+
+
 def write_model(
     file: Path,
     nodes: Sequence[onnx.NodeProto],

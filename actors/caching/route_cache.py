@@ -62,7 +62,7 @@ class RouteCache:
         )
         asked = Asked(
             key=key,
-            model=route.name,
+            model=route.model if isinstance(route, VariantRoute) else route.name,
             version=route.facts.version if isinstance(route, VariantRoute) else "1",
             ttl_s=settings.ttl_s,
             deadline_s=deadline_s,

@@ -16,6 +16,7 @@ from functools import partial
 from math import inf
 
 from actors.delivery.transport import Transport
+from actors.delivery.withdrawals import Withdrawals
 from cluster.errors import DeadlineExceeded, EngineFailed, ShardLost, SquadronError
 from cluster.observability.door_metrics import Refusal
 from cluster.protocols.envelope import Call, Reply
@@ -39,6 +40,7 @@ class _Flight:
     """An envelope under way, and how many of its calls somebody still waits for."""
 
     task: asyncio.Task[None]
+    withdrawals: Withdrawals
     num_open: int
 
 
@@ -54,7 +56,7 @@ class Ticket(Queued[Call]):
 
     def cancel(self) -> None:
         """The caller is gone: `done` is not called. What does not run yet is not run, neither here
-        nor in the replica (there, once nobody waits for any call of its envelope)."""
+        nor in the replica."""
         self.dispatcher.cancel(self)
 
 
@@ -245,7 +247,8 @@ class Dispatcher:
         for ticket in group:
             ticket.payload.left_s = ticket.deadline_s - now_s
             calls.append(ticket.payload)
-        replies = self._transport.send(calls)
+        withdrawals = Withdrawals()
+        replies = self._transport.send(calls, withdrawals)
         if isinstance(replies, list):
             _deliver(group, replies)
             return
@@ -255,7 +258,7 @@ class Dispatcher:
         for ticket in group:
             self._watch(ticket)
         task = self._loop.create_task(self._receive(group, replies, rows, now_s))
-        flight = _Flight(task=task, num_open=len(group))
+        flight = _Flight(task=task, withdrawals=withdrawals, num_open=len(group))
         for ticket in group:
             ticket.flight = flight
         self._tasks.add(task)
@@ -341,7 +344,9 @@ def _abandon(ticket: Ticket) -> None:
     flight, ticket.flight = ticket.flight, None
     if flight is not None:
         flight.num_open -= 1
-        if flight.num_open == 0:
+        if flight.num_open:
+            flight.withdrawals.add(ticket.payload.call_id)
+        else:
             # A task cancelled before its first step never enters its `try`, and would keep its
             # rows in the window for ever. The step was scheduled before this is.
             flight.task.get_loop().call_soon(flight.task.cancel)

@@ -2,7 +2,8 @@
 
 Frame, little-endian: u32 bytes of what follows | u64 number of the exchange | envelope. From a
 replica, an empty frame of the last number says goodbye: it is draining, send it nothing more. From
-a door, an empty frame calls the exchange of its number back: nobody waits for the answer.
+a door, an empty frame calls the exchange of its number back: nobody waits for the answer; one with
+the bit `_WITHDRAWN` names a call (u64) of it that nobody waits for.
 
 A large envelope lies in shared memory, and its frame says where (`actors.delivery.shelf`). With its
 first one an end asks whether the other can read its memory; until it hears so, and where it cannot,
@@ -18,9 +19,11 @@ import logging
 import os
 import struct
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from actors.delivery.shelf import MIN_BYTES, Reader, Shelf
+from actors.delivery.withdrawals import Withdrawals
 from cluster.errors import ShardLost
 
 _HEAD = struct.Struct("<IQ")
@@ -33,7 +36,9 @@ _RELEASE = 2**64 - 4
 """I look at that segment no more."""
 _ON_SHELF = 1 << 62
 """Beside the number: the frame says where the envelope lies."""
+_WITHDRAWN = 1 << 61
 _SEGMENT = struct.Struct("<i")
+_CALL = struct.Struct("<Q")
 MAX_FRAME_BYTES = 2**31
 RESCAN_S = 0.5
 """How often a door looks for replicas that came; those that go are noticed at once."""
@@ -41,7 +46,7 @@ RESCAN_S = 0.5
 logger = logging.getLogger("squadron.link")
 
 Frame = bytes | memoryview
-Answer = Callable[[Frame], Awaitable[bytes]]
+Answer = Callable[[Frame, Withdrawals], Awaitable[bytes]]
 
 
 class _Frames(asyncio.Protocol):
@@ -141,6 +146,7 @@ class NodeListener:
         self._answer = answer
         self._doors: set[_Door] = set()
         self._tasks: dict[tuple[_Door, int], asyncio.Task[None]] = {}
+        self._withdrawals: dict[tuple[_Door, int], Withdrawals] = {}
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -171,13 +177,27 @@ class NodeListener:
             if exchange in self._tasks:
                 self._tasks[exchange].cancel()
             return
-        task = asyncio.get_running_loop().create_task(self._reply(door, number, frame))
+        withdrawals = self._withdrawals[exchange] = Withdrawals()
+        reply = self._reply(door, number, frame, withdrawals)
+        task = asyncio.get_running_loop().create_task(reply)
         self._tasks[exchange] = task
-        task.add_done_callback(lambda _: self._tasks.pop(exchange, None))
+        task.add_done_callback(lambda _: self._ended(exchange))
 
-    async def _reply(self, door: _Door, number: int, frame: Frame) -> None:
+    def withdraw(self, door: _Door, number: int, frame: Frame) -> None:
+        """Nobody waits for one call of the exchange, which may have been answered already."""
+        withdrawals = self._withdrawals.get((door, number))
+        if withdrawals is not None and len(frame) == _CALL.size:
+            withdrawals.add(_CALL.unpack(frame)[0])
+
+    def _ended(self, exchange: tuple[_Door, int]) -> None:
+        self._tasks.pop(exchange, None)
+        self._withdrawals.pop(exchange, None)
+
+    async def _reply(
+        self, door: _Door, number: int, frame: Frame, withdrawals: Withdrawals
+    ) -> None:
         try:
-            door.write_frame(number, await self._answer(frame))
+            door.write_frame(number, await self._answer(frame, withdrawals))
         except Exception:
             # A bug of ours: closing tells the door, which runs its calls elsewhere or gives up.
             logger.exception("an envelope could not be answered")
@@ -210,7 +230,10 @@ class _Door(_Frames):
         self._listener.left(self)
 
     def frame_received(self, number: int, frame: Frame) -> None:
-        self._listener.serve(self, number, frame)
+        if number & _WITHDRAWN:
+            self._listener.withdraw(self, number & ~_WITHDRAWN, frame)
+        else:
+            self._listener.serve(self, number, frame)
 
 
 class NodeLink(_Frames):
@@ -233,7 +256,7 @@ class NodeLink(_Frames):
         """Batches under way on this link."""
         return len(self._open)
 
-    async def exchange(self, frame: bytes) -> Frame:
+    async def exchange(self, frame: bytes, withdrawals: Withdrawals | None = None) -> Frame:
         """Raises: ShardLost when the replica goes before it answers."""
         if not self.is_open:
             raise ShardLost("the replica has left")
@@ -242,6 +265,8 @@ class NodeLink(_Frames):
         future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._open[number] = future
         self.write_frame(number, frame)
+        if withdrawals is not None:
+            withdrawals.follow(partial(self._withdraw, number))
         try:
             return await future
         except asyncio.CancelledError:
@@ -249,6 +274,10 @@ class NodeLink(_Frames):
             raise
         finally:
             self._open.pop(number, None)
+
+    def _withdraw(self, number: int, call_id: int) -> None:
+        if number in self._open:
+            self._write(number | _WITHDRAWN, _CALL.pack(call_id))
 
     def frame_received(self, number: int, frame: Frame) -> None:
         if number == _GOODBYE:

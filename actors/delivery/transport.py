@@ -9,6 +9,7 @@ from ray import serve
 from ray.exceptions import RayActorError, WorkerCrashedError
 
 from actors.delivery.node_link import NodeLinks
+from actors.delivery.withdrawals import Withdrawals
 from actors.model_replica import ModelReplica
 from cluster.errors import ShardLost
 from cluster.protocols.envelope import Call, Reply, decode_replies, encode_calls
@@ -18,10 +19,13 @@ class Transport(Protocol):
     """Carries one batch to one replica of a variant and brings its replies back.
 
     The replies come at once where the model is in this process and quicker than a task's start.
+    What is in `withdrawals`, or comes to be, need not be computed; its reply goes to nobody.
     Raises: ShardLost when the replica died before it answered; the calls may be run elsewhere.
     """
 
-    def send(self, calls: Sequence[Call]) -> list[Reply] | Awaitable[list[Reply]]: ...
+    def send(
+        self, calls: Sequence[Call], withdrawals: Withdrawals
+    ) -> list[Reply] | Awaitable[list[Reply]]: ...
 
 
 class MemoryTransport:
@@ -30,19 +34,24 @@ class MemoryTransport:
     def __init__(self, replica: ModelReplica) -> None:
         self._replica = replica
 
-    def send(self, calls: Sequence[Call]) -> list[Reply] | Awaitable[list[Reply]]:
+    def send(
+        self, calls: Sequence[Call], withdrawals: Withdrawals
+    ) -> list[Reply] | Awaitable[list[Reply]]:
         replies = self._replica.answer_now(calls)
-        return self._replica.answer(calls) if replies is None else replies
+        return self._replica.answer(calls, withdrawals) if replies is None else replies
 
 
 class HandleTransport:
-    """Through Ray Serve: it picks a live replica and reaches other nodes. One hop a batch."""
+    """Through Ray Serve: it picks a live replica and reaches other nodes. One hop a batch.
+
+    A call is not withdrawn by itself: Serve does not say which replica has it.
+    """
 
     def __init__(self, deployment: str, app: str) -> None:
         self._deployment = deployment
         self._handle = serve.get_deployment_handle(deployment, app)
 
-    async def send(self, calls: Sequence[Call]) -> list[Reply]:
+    async def send(self, calls: Sequence[Call], withdrawals: Withdrawals) -> list[Reply]:
         try:
             reply: bytes = await self._handle.infer.remote(encode_calls(calls))
         except (RayActorError, WorkerCrashedError) as error:
@@ -63,8 +72,8 @@ class NodeFirstTransport:
         self._links = links
         self._fallback = fallback
 
-    async def send(self, calls: Sequence[Call]) -> list[Reply]:
+    async def send(self, calls: Sequence[Call], withdrawals: Withdrawals) -> list[Reply]:
         link = await self._links.least_busy()
         if link is None:
-            return await self._fallback.send(calls)
-        return decode_replies(await link.exchange(encode_calls(calls)))
+            return await self._fallback.send(calls, withdrawals)
+        return decode_replies(await link.exchange(encode_calls(calls), withdrawals))

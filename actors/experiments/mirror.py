@@ -44,18 +44,21 @@ class Mirror:
 
     def offer(self, request: InferenceRequest, given: Sequence[Tensor]) -> None:
         """`given`: the answer that the caller has had."""
-        assignment = request.assignment
-        if assignment is None:
-            return
-        route = self._door.table.routes.get(assignment.experiment)
-        if not isinstance(route, ExperimentRoute) or route.config is None:
-            return
-        config = route.config.mirror
-        if config is None:
+        config = self.config_of(request)
+        if config is None or request.assignment is None:
             return
         if config.share < 1 and self._draw() >= config.share:
             return
-        self._gather(config, assignment, request, given)
+        self._gather(config, request.assignment, request, given)
+
+    def config_of(self, request: InferenceRequest) -> MirrorConfig | None:
+        """None where no copy of it goes anywhere."""
+        if request.assignment is None:
+            return None
+        route = self._door.table.routes.get(request.assignment.experiment)
+        if not isinstance(route, ExperimentRoute) or route.config is None:
+            return None
+        return route.config.mirror
 
     def _gather(
         self,
@@ -73,7 +76,14 @@ class Mirror:
                 self._door.experiments.mirrored(assignment, variant, Agreement(num_skipped=1))
                 continue
             copy = replace(
-                request, model=variant, version="", assignment=None, affinity_key="", follower=None
+                request,
+                model=variant,
+                version="",
+                assignment=None,
+                affinity_key="",
+                follower=None,
+                # A stream's way to its replica changes its own.
+                parameters=dict(request.parameters),
             )
             if not self._waiting:
                 asyncio.get_running_loop().call_later(GATHER_S, self._send)
@@ -110,7 +120,8 @@ class Mirror:
         route = self._door.route(copy.model)
         assert isinstance(route, VariantRoute)  # the configuration allows no other
         ends_s = asyncio.get_running_loop().time() + self._door.timeout_s(copy)
-        work = self._door.ask_variant(route, copy, ends_s)
+        way = self._door.ask_stream if route.facts.is_decoupled else self._door.ask_variant
+        work = way(route, copy, ends_s)
         if self._door.follows is not None:
             return await self._door.follows.member(copy, work, "mirror")
         return await work

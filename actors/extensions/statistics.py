@@ -21,30 +21,35 @@ class NodeStatistics:
         self._folder = metrics_folder
 
     async def of(self, model: str = "", version: str = "") -> list[ModelStatistics]:
-        """One entry for `model`, or one for every model without a name.
+        """An entry for each version of `model`, or of every model without a name.
 
         Raises: ModelNotFound.
         """
         table = self._door.table
         if model:
-            self._door.route(model, version)
+            route = self._door.route(model, version)
+            if isinstance(route, VariantRoute) and route.model != model:
+                model, version = route.model, route.facts.version
         names = [model] if model else sorted(table.routes)
+        wanted = [
+            (name, each)
+            for name in names
+            for each, served_as in table.versions_of(name).items()
+            if served_as in table.routes and version in ("", each)
+        ]
         self._door.write_counts()
         node = await asyncio.to_thread(node_samples, self._folder)
-        return [
-            model_statistics(node, name, self._door.version_of(table.routes[name]))
-            for name in names
-        ]
+        return [model_statistics(node, *each) for each in wanted]
 
     async def costs(self) -> dict[str, Cost]:
         """What each variant's engines took on this node, by the time of their batches."""
         found = await self.of()
         table = self._door.table
         return {
-            each.name: Cost(
+            table.versions_of(each.name)[each.version]: Cost(
                 rows=each.inference_count,
                 engine_s=sum(batch.compute_infer.ns for batch in each.batches) / 1e9,
             )
             for each in found
-            if isinstance(table.routes.get(each.name), VariantRoute)
+            if isinstance(table.routes[each.name], VariantRoute)
         }

@@ -18,7 +18,7 @@ from actors.language.watch import Watch
 from cluster.config.language.settings import LanguageConfig
 from cluster.engines.language.engine import LanguageEngine, Prompt
 from cluster.engines.language.grammar import compile_grammar
-from cluster.errors import InvalidRequest, SquadronError
+from cluster.errors import InvalidRequest
 from cluster.generation import Delta, Sampling
 from cluster.protocols.openai.answers import Answer, Usage
 from cluster.protocols.openai.requests import (
@@ -223,7 +223,7 @@ async def _merged(
     sources: Sequence[AsyncGenerator[tuple[int, Delta], None]],
 ) -> AsyncGenerator[tuple[int, Delta], None]:
     """What the sources give, as it comes; the first error ends all of them."""
-    found: asyncio.Queue[tuple[int, Delta] | SquadronError | None] = asyncio.Queue()
+    found: asyncio.Queue[tuple[int, Delta] | Exception | None] = asyncio.Queue()
 
     async def follow(source: AsyncGenerator[tuple[int, Delta], None]) -> None:
         try:
@@ -231,7 +231,8 @@ async def _merged(
                 async for item in items:
                     found.put_nowait(item)
             found.put_nowait(None)
-        except SquadronError as error:
+        except Exception as error:
+            # Whatever it is: who reads waits for this source as well.
             found.put_nowait(error)
 
     tasks = [asyncio.ensure_future(follow(source)) for source in sources]
@@ -239,7 +240,7 @@ async def _merged(
         num_open = len(tasks)
         while num_open:
             item = await found.get()
-            if isinstance(item, SquadronError):
+            if isinstance(item, Exception):
                 raise item
             if item is None:
                 num_open -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -13,12 +13,14 @@ import numpy as np
 import orjson
 from prometheus_client import CollectorRegistry
 
+from actors.delivery.withdrawals import Withdrawals
 from actors.language.endpoints import OpenAiEndpoints
 from actors.language.gate import Turnstile
 from actors.language.prompts import PromptMaker
 from actors.language.watch import Watch
 from actors.model_replica import ReplicaSetup
 from actors.node_folder import metrics_folder
+from actors.process_limits import end_process
 from actors.tracing.opened import close_spans, span_of_stream, spans_of
 from cluster.config.language.settings import LanguageConfig
 from cluster.engines.language.engine import LanguageSetup
@@ -46,10 +48,20 @@ logger = logging.getLogger("squadron.language")
 
 
 class LanguageReplica:
-    """Serve constructs one a replica; `start` it on the loop that it will live on."""
+    """Serve constructs one a replica; `start` it on the loop that it will live on.
 
-    def __init__(self, setup: ReplicaSetup, *, metrics_at: Path | None = None) -> None:
+    `end` ends this process when its engine is gone: a door tries what had no token yet elsewhere
+    when a replica dies, and would only meet this one again if it lived on until Serve looks."""
+
+    def __init__(
+        self,
+        setup: ReplicaSetup,
+        *,
+        metrics_at: Path | None = None,
+        end: Callable[[str], None] = end_process,
+    ) -> None:
         self._setup = setup
+        self._end = end
         self._config = setup.llm or LanguageConfig()
         self._engine = make_language_engine(
             setup.engine,
@@ -68,6 +80,7 @@ class LanguageReplica:
         self._adapters = {each.name for each in lora.adapters} if lora is not None else set()
         self._spans = spans_of(setup.tracing, setup.variant)
         self._loading = asyncio.Lock()
+        self._is_closing = False
 
     async def start(self) -> None:
         tokenizer = await asyncio.to_thread(
@@ -94,7 +107,9 @@ class LanguageReplica:
         """How busy it has been."""
         return self._turns
 
-    async def infer(self, message: bytes | memoryview) -> bytes:
+    async def infer(
+        self, message: bytes | memoryview, withdrawals: Withdrawals | None = None
+    ) -> bytes:
         """Refuses: a door asks a language model for a stream."""
         error = Unsupported(f"{self._setup.variant} is decoupled: it answers streams only")
         calls = decode_calls(message)
@@ -113,10 +128,12 @@ class LanguageReplica:
                     async for part in parts:
                         yield encode_replies([_reply(call, part, used)])
         except SquadronError as error:
+            self._end_without_engine()
             yield encode_replies([Reply(call_id=call.call_id, error=error)])
         except Exception as error:
             # A bug of ours or of the runtime's: told by name only.
             logger.exception("a request to %s failed", self._setup.variant)
+            self._end_without_engine()
             failed = EngineFailed(f"the language model failed: {type(error).__name__}")
             yield encode_replies([Reply(call_id=call.call_id, error=failed)])
 
@@ -125,6 +142,7 @@ class LanguageReplica:
         self._engine.check_health()
 
     async def close(self) -> None:
+        self._is_closing = True
         self._looking.cancel()
         await self._engine.close()
         await close_spans(self._spans)
@@ -180,8 +198,17 @@ class LanguageReplica:
 
     async def _look(self) -> None:
         while True:
+            self._end_without_engine()
             self._watch.look(self._engine.load(), num_waiting=self._turns.num_waiting)
             await asyncio.sleep(LOOK_S)
+
+    def _end_without_engine(self) -> None:
+        if self._is_closing:
+            return
+        try:
+            self._engine.check_health()
+        except EngineFailed as error:
+            self._end(error.message)
 
 
 def _reply(call: Call, part: bytes, used: Usage) -> Reply:

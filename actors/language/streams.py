@@ -44,7 +44,7 @@ class LanguageStreams:
             work = {name: self._work.get(name, 0.0) for name in names}
             draws = (random.random(), random.random())
             name = self._router.choose(keys, work, cost=cost, session=session, draws=draws).replica
-            self._router.sent(keys, name)
+            self._router.sent(keys, name, work)
             self._work[name] = self._work.get(name, 0.0) + cost
             try:
                 async with aclosing(open_stream(self._folder / name, message)) as parts:

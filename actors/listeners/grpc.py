@@ -23,6 +23,8 @@ from actors.listeners.grpc_management import GrpcManagement
 from actors.listeners.grpc_shared_memory import PeerRegions, Unary
 from actors.listeners.grpc_streams import GrpcStream, Many, Response, StreamError
 from actors.listeners.http1.wire import ByteBudget
+from actors.listeners.leaving.own_port import Listener, OwnPort
+from actors.listeners.leaving.step_aside import step_aside
 from actors.listeners.port_claim import PortClaim
 from actors.listeners.restrict import Restrictions
 from actors.logs.notes import noted_rpc, noted_stream
@@ -31,6 +33,7 @@ from cluster.protocols import v2_grpc
 from cluster.protocols.extensions.shared_memory import Places
 from cluster.protocols.grpc_schema import HEALTH_SERVICE, REFLECTION_SERVICES
 from cluster.requests import InferenceRequest, InferenceResponse
+from cluster.routing.table import version_of
 
 logger = logging.getLogger("squadron.grpc")
 
@@ -47,6 +50,10 @@ class GrpcListener:
         self._door = door
         self._offered = offered
         self._server: grpc.aio.Server | None = None
+        self._port = 0
+        self._age_s = door.server.limits.grpc_connection_age_s
+        self._ending: asyncio.Task[bool] | None = None
+        self._listener: Listener | None = None
         self._management = GrpcManagement(door, offered)
         self._budget = ByteBudget(door.server.limits.max_buffered_bytes)
         self._logs = door.server.logging
@@ -66,6 +73,9 @@ class GrpcListener:
                 # Clients may send keep-alive pings as often as tritonclient's example does.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5000),
                 ("grpc.http2.max_ping_strikes", 0),
+                # A caller who is told so in good time (HTTP/2's GOAWAY) opens another connection
+                # and loses nothing; a server that stops tells him too late.
+                ("grpc.max_connection_age_ms", int(self._age_s * 1000)),
             ]
         )
         self._server.add_generic_rpc_handlers(
@@ -77,10 +87,21 @@ class GrpcListener:
         else:
             self._server.add_secure_port(address, credentials)
         await self._server.start()
+        self._port = claim.port
+        self._ending = asyncio.create_task(self._server.wait_for_termination())
+        self._listener = await asyncio.to_thread(OwnPort(claim.port).listener)
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the server runs and, where that can be seen, its socket accepts."""
+        is_serving = self._ending is not None and not self._ending.done()
+        return is_serving and (self._listener is None or self._listener.is_open())
 
     async def drain(self, patience_s: float) -> None:
-        """Refuse new calls, let those in flight finish."""
+        """Let the callers go to another door where there is one, then stop; calls in flight have
+        `patience_s` from the time at which the last caller was told."""
         if self._server is not None:
+            await step_aside(self._port, patience_s=self._door.server.limits.grpc_leave_s)
             await self._server.stop(patience_s)
 
     def _inference(self) -> grpc.GenericRpcHandler:
@@ -154,7 +175,7 @@ class GrpcListener:
 
     def _encoded(self, answer: InferenceResponse, asked: InferenceRequest, places: Places) -> bytes:
         has_classes = any(output.num_classes for output in asked.outputs)
-        labels = self._door.class_labels(asked.model) if has_classes else {}
+        labels = self._door.class_labels(asked) if has_classes else {}
         return v2_grpc.encode_infer(answer, asked, class_labels=labels, places=places)
 
     async def _stream_infer(
@@ -200,7 +221,7 @@ class GrpcListener:
                     async for response in responses:
                         yield v2_grpc.encode_stream_infer(response, asked, places, is_final=False)
             if wants_end:
-                version = self._door.version_of(self._door.route(asked.model))
+                version = version_of(self._door.route(asked.model, asked.version))
                 yield v2_grpc.encode_stream_end(asked, version)
         except SquadronError as error:
             yield StreamError(error=error, request_id=asked.request_id)

@@ -84,8 +84,7 @@ class GrpcManagement:
         name, version = v2_grpc.decode_model_name("ModelReady", data)
         if name in self._door.table.unloaded:
             return v2_grpc.encode_model_ready(False)
-        self._door.route(name, version)
-        state, _ = self._door.table.state_of(name)
+        state, _ = self._door.table.state_of(self._door.route(name, version).name)
         return v2_grpc.encode_model_ready(state == "READY")
 
     async def _server_metadata(self, data: bytes, context: Any) -> bytes:

@@ -40,6 +40,10 @@ class MetricsListener:
         )
         await self._listener.start(self._claim, self._folder)
 
+    @property
+    def is_listening(self) -> bool:
+        return self._listener.is_listening
+
     async def close(self) -> None:
         await self._listener.drain(0.5)
         if self._claim is not None:

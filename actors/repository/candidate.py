@@ -27,10 +27,10 @@ class Candidate:
         return deployment_name(f"{self.name}-{self.app.rpartition('@')[2]}")
 
 
-def candidate_of(name: str, wanted: Wanted, *, store: Path, prefix: str) -> Candidate:
+def candidate_of(name: str, wanted: Wanted, *, store: ModelStore, prefix: str) -> Candidate:
     """Raises: ConfigError when it is not optional and cannot be served here."""
-    root = Path(wanted.store) if wanted.store else store
-    origin = origin_of(name, wanted.variant, ModelStore(root))
+    source = ModelStore(Path(wanted.store)) if wanted.store else store
+    origin = origin_of(name, wanted.variant, source)
     artefact = origin.card.sha256 if isinstance(origin, Origin) else ""
     return Candidate(
         name=name,

@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,7 +16,7 @@ from actors.variant_facts import Origin
 from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.config.store import ModelStore
 from cluster.config.variant import NAME_PATTERN, VariantConfig
-from cluster.control.repository import Setting, Wanted, members_of
+from cluster.control.repository import Setting, Wanted, members_of, older_versions
 from cluster.errors import ConfigError, InvalidRequest, ModelNotFound, SquadronError
 from cluster.optimization.triton.repository import chosen_versions
 from cluster.optimization.triton.upload import Uploaded, store_upload
@@ -51,6 +50,8 @@ class Commands:
                     await self._load_graph(model, bool(config or files))
                 else:
                     await self._load_variant(model, config, files)
+                    for version in older_versions(self._control.config, model):
+                        await self._load_variant(version, "", {})
             except (ConfigError, InvalidRequest) as error:
                 raise InvalidRequest(f"failed to load '{model}', {error.message}") from None
             except SquadronError as error:
@@ -75,6 +76,7 @@ class Commands:
             shared = {each for other in others for each in members_of(control.config, other)}
             members = members_of(control.config, model)
             names += [each for each in members if each not in shared]
+        names += [each for name in names for each in older_versions(control.config, name)]
         for name in names:
             control.give_up(name, "it was unloaded meanwhile")
             wanted = desired.variants.get(name)
@@ -130,7 +132,7 @@ class Commands:
 
         Raises: InvalidRequest, ConfigError; SquadronError for a model that nobody knows.
         """
-        store = ModelStore(self._control.setup.store)
+        store = self._control.setup.store
         variant = self._control.config.variants.get(model)
         if variant is None:
             if not store.versions(model):
@@ -152,7 +154,7 @@ class Commands:
             _check_name(parse_json(config or "{}"), model)
             work: Any = ray.remote(num_cpus=0, max_retries=0)(store_upload)
             found: Uploaded = await work.remote(
-                model, config, files, Path(self._control.setup.store)
+                model, config, files, self._control.setup.store.root
             )
         except RayTaskError as error:
             if isinstance(error.cause, SquadronError):

@@ -12,13 +12,13 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from actors.repository import apps, state
 from actors.repository.candidate import Candidate, candidate_of
 from actors.variant_facts import Origin
 from cluster.config.server import ServerConfig
 from cluster.config.squadron import SquadronConfig
+from cluster.config.store import ModelStore
 from cluster.control.reconcile import DeploymentSeen
 from cluster.control.repository import (
     Desired,
@@ -40,10 +40,10 @@ logger = logging.getLogger("squadron.repository")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositorySetup:
-    """What the doors' configuration says; `store`: the model store's folder."""
+    """What the doors' configuration says."""
 
     config: SquadronConfig
-    store: Path
+    store: ModelStore
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -181,7 +181,7 @@ class RepositoryControl:
             return []  # what was just sent is not wanted yet
         known = [*wanted, *self._serving.values(), *self._known(self.desired()).values()]
         kept = {each.wanted.store for each in known}
-        return [partial(remove_uploads, self.setup.store, name, kept)]
+        return [partial(remove_uploads, self.setup.store.root, name, kept)]
 
     def _known(self, desired: Desired) -> dict[str, Candidate]:
         """A name whose source has gone from the store is left out; the log says so."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.batching.tally import BatchTally
+from actors.delivery.withdrawals import Withdrawals
 from actors.model_replica import STALLED_S, ReplicaSetup, loaded_engine
 from actors.node_folder import metrics_folder
 from actors.tracing.opened import close_spans, spans_of
@@ -59,8 +60,8 @@ class SequenceReplica:
         self._queue: SequenceQueue[_Work] = SequenceQueue(policy)
         self._states: dict[int, State] = {}
         metrics = make_metrics(metrics_at or metrics_folder())
-        self.tally = BatchTally(metrics, setup.variant, card.version)
-        self._pending = metrics.pending.labels(setup.variant, card.version)
+        self.tally = BatchTally(metrics, *setup.metric_labels)
+        self._pending = metrics.pending.labels(*setup.metric_labels)
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._engine = self._computing.submit(make_ready or _ready_engine, setup).result()
         self._spans = spans_of(setup.tracing, setup.variant)
@@ -68,8 +69,13 @@ class SequenceReplica:
         self._busy_since_s: float | None = None
         self._loop_task: asyncio.Task[None] | None = None
 
-    async def infer(self, message: bytes | memoryview) -> bytes:
-        """An envelope of calls in, an envelope of replies out; each call has its own outcome."""
+    async def infer(
+        self, message: bytes | memoryview, withdrawals: Withdrawals | None = None
+    ) -> bytes:
+        """An envelope of calls in, an envelope of replies out; each call has its own outcome.
+
+        A call that is withdrawn is run all the same: the sequence's next one builds on it.
+        """
         if self._loop_task is None:
             self._loop_task = asyncio.get_running_loop().create_task(self._run_batches())
         replies: list[Reply] = []

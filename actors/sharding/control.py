@@ -10,6 +10,7 @@ import msgspec
 
 from actors.sharding.channels.socket_channel import receive_exactly, send_pieces
 from cluster.errors import ERRORS_BY_NAME, EngineFailed, SquadronError
+from cluster.optimization.remote.mirror import RemoteVersion
 
 LEADER = -1
 """The rank of the replica's own process in a list of edges."""
@@ -25,12 +26,13 @@ class Edge(msgspec.Struct, frozen=True):
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """Leader to shard, first: what it is. `card`, `limits`, `tracing` (empty without) and `logs`
-    are those sections as JSON;
-    `cores` is the folder where the processes of a node share out its cores."""
+    are those sections as JSON; `cores` is the folder where the processes of a node share out its
+    cores; `remote` is where `folder` comes from on a node that does not have it."""
 
     title: str
     card: str
     folder: str
+    remote: RemoteVersion | None = None
     limits: str
     cores: str
     rank: int

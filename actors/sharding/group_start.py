@@ -32,6 +32,7 @@ from cluster.config.observability.tracing import TracingConfig
 from cluster.config.placement import PlacementConfig
 from cluster.config.variant import ProcessLimits
 from cluster.errors import EngineFailed, ShardLost
+from cluster.optimization.remote.mirror import RemoteVersion
 from cluster.placement.partition import MIB, Layout, Shard
 from cluster.placement.transport import choose_transport
 
@@ -45,6 +46,7 @@ class GroupSetup:
     title: str
     card: ModelCard
     folder: Path
+    remote: RemoteVersion | None = None
     placement: PlacementConfig
     layout: Layout
     threads: int = 1
@@ -190,6 +192,7 @@ def _told(setup: GroupSetup, shard: Shard, *, needs_group: bool, host: str | Non
         title=f"{setup.title}:shard{shard.rank}",
         card=setup.card.model_dump_json(),
         folder=str(setup.folder),
+        remote=setup.remote,
         limits=setup.limits.model_dump_json(),
         cores=str(setup.cores),
         rank=shard.rank,

@@ -123,6 +123,7 @@ def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
                 title=f"squadron:{setup.variant}:{replica_id}",
                 card=setup.card,
                 folder=Path(setup.folder).resolve(),
+                remote=setup.remote,
                 placement=placement,
                 layout=layout,
                 threads=setup.threads,

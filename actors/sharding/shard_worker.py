@@ -267,7 +267,7 @@ def _open_store(host: str | None) -> tuple[Any, int]:
 def _part_setup(setup: Setup, group: Any) -> PartSetup:
     return PartSetup(
         card=ModelCard.model_validate_json(setup.card),
-        folder=Path(setup.folder),
+        folder=setup.remote.bring() if setup.remote is not None else Path(setup.folder),
         shard=Shard(
             rank=setup.rank,
             stage=setup.stage,

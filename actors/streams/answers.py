@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 from actors.delivery.calls import call_of
 from actors.delivery.dispatchers import Arrivals
 from actors.ensembles.run import renamed
+from actors.streams.kept import KeptStream
 from actors.streams.transport import StreamTransport
 from cluster.errors import DeadlineExceeded, NoReadyReplica, ShardLost, SquadronError, Unsupported
 from cluster.protocols.envelope import Call, Reply
 from cluster.protocols.v2_check import check_request
 from cluster.requests import InferenceRequest, InferenceResponse
-from cluster.routing.table import EnsembleRoute, Route, VariantRoute
+from cluster.routing.table import EnsembleRoute, Route, VariantRoute, version_of
+from cluster.tensors import Tensor
 
 if TYPE_CHECKING:
+    from actors.experiments.mirror import Mirror
     from actors.front_door import FrontDoor
 
 MAX_ATTEMPTS = 4
@@ -36,8 +39,9 @@ MakeStreams = Callable[[VariantRoute], StreamTransport]
 class StreamAnswers:
     """Bound to one front door."""
 
-    def __init__(self, door: FrontDoor, make_streams: MakeStreams | None) -> None:
+    def __init__(self, door: FrontDoor, make_streams: MakeStreams | None, mirror: Mirror) -> None:
         self._door = door
+        self._mirror = mirror
         self._make_streams = make_streams
         self._transports: dict[str, StreamTransport] = {}
         self._submitted: Counter[str] = Counter()
@@ -63,12 +67,15 @@ class StreamAnswers:
             return
         self._door.enter(request)
         self._door.experiments.began(request)
+        kept = self._kept(route, request)
         began_s = time.perf_counter()
         outcome, answered_by = "cancelled", ""
         try:
             async with aclosing(self._answers(route, request)) as answers:
                 async for answer in answers:
                     answered_by = answer.variant
+                    if kept is not None:
+                        kept.add(answer.outputs)
                     yield answer
             outcome = "success"
         except SquadronError as error:
@@ -77,13 +84,33 @@ class StreamAnswers:
         finally:
             variant = answered_by if outcome == "success" else ""
             self._door.leave(request, variant, outcome, time.perf_counter() - began_s)
+        if kept is not None and kept.is_whole:
+            self._mirror.offer(request, kept.answer())
+
+    async def whole(
+        self, route: VariantRoute, request: InferenceRequest, deadline_s: float
+    ) -> tuple[Tensor, ...]:
+        """See `FrontDoor.ask_stream`."""
+        kept = KeptStream(is_language=route.facts.is_language)
+        async with aclosing(self._replies(route, request, deadline_s)) as replies:
+            async for reply in replies:
+                if reply.error is not None:
+                    raise reply.error
+                kept.add(reply.outputs)
+        return kept.answer()
+
+    def _kept(self, route: Route, request: InferenceRequest) -> KeptStream | None:
+        """Where to keep what the caller gets, if a copy is to be compared with it."""
+        if not isinstance(route, VariantRoute) or self._mirror.config_of(request) is None:
+            return None
+        return KeptStream(is_language=route.facts.is_language)
 
     async def _answers(
         self, route: Route, request: InferenceRequest
     ) -> AsyncGenerator[InferenceResponse, None]:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._door.timeout_s(request)
-        version = self._door.version_of(self._door.route(request.model, request.version))
+        version = version_of(self._door.route(request.model, request.version))
         asked, names, answered_by = request, None, route.name
         if isinstance(route, EnsembleRoute):
             run = self._door.ensemble_run(route, request, deadline_s)

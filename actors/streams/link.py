@@ -1,9 +1,9 @@
 """Streams between processes of one node: a Unix socket a replica, a connection a stream.
 
 Frame, little-endian: u32 bytes of what follows | envelope. The door sends one frame, the call, and
-then one byte for every response it has taken; the replica sends a frame a response and, when the
-stream is complete, an empty one. A connection that ends before it is a replica that died, or a door
-that has gone: the replica ends the model's work at once.
+then one byte for every response it has taken, some at a time; the replica sends a frame a response
+and, when the stream is complete, an empty one. A connection that ends before it is a replica that
+died, or a door that has gone: the replica ends the model's work at once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ _TAKEN = b"\x01"
 MAX_FRAME_BYTES = 2**31
 WINDOW = 16
 """Responses that may be on their way or wait for a slow reader; then the model is not advanced."""
+TAKEN_AT_ONCE = WINDOW // 2
+"""Responses that a door tells of together: a write a token would wake both sides for nothing."""
 SUFFIX = ".streams"
 
 logger = logging.getLogger("squadron.link")
@@ -120,9 +122,13 @@ async def open_stream(path: Path, message: bytes) -> AsyncGenerator[bytes, None]
     reader, writer = await asyncio.open_unix_connection(str(path))
     try:
         _write(writer, message)
+        num_taken = 0
         while part := await _read(reader):
             yield part
-            writer.write(_TAKEN)
+            num_taken += 1
+            if num_taken == TAKEN_AT_ONCE:
+                writer.write(_TAKEN * num_taken)
+                num_taken = 0
     except (ConnectionError, asyncio.IncompleteReadError):
         raise ShardLost("the replica's process is gone: the stream is not complete") from None
     finally:

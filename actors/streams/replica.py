@@ -14,6 +14,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from actors.batching.tally import BatchTally
+from actors.delivery.withdrawals import Withdrawals
 from actors.model_replica import STALLED_S, ReplicaSetup, loaded_engine
 from actors.node_folder import metrics_folder
 from actors.tracing.engine_span import ENGINE_SPAN
@@ -52,14 +53,16 @@ class StreamReplica:
         if not isinstance(self._engine, StreamingEngine):
             raise ConfigError(f"engine {setup.engine} cannot run a decoupled model", key="engine")
         self._streaming: StreamingEngine = self._engine
-        version = setup.variant, setup.card.version
+        version = setup.metric_labels
         self.tally = BatchTally(metrics, *version)
         self._spans = spans_of(setup.tracing, setup.variant)
         self._open_gauge = metrics.pending.labels(*version)
         self._num_open = 0
         self._busy_since_s: float | None = None
 
-    async def infer(self, message: bytes | memoryview) -> bytes:
+    async def infer(
+        self, message: bytes | memoryview, withdrawals: Withdrawals | None = None
+    ) -> bytes:
         """Refuses: a door asks a decoupled model for a stream."""
         error = Unsupported(f"{self._setup.variant} is decoupled: it answers streams only")
         calls = decode_calls(message)

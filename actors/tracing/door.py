@@ -16,6 +16,7 @@ from opentelemetry.trace import (
 )
 
 from actors.delivery.transport import Transport
+from actors.delivery.withdrawals import Withdrawals
 from actors.tracing.context import below, callers_place, text_of
 from actors.tracing.follows import Found
 from actors.tracing.spans import ProcessTracer
@@ -149,6 +150,8 @@ class _TracedTransport:
         self._spans = spans
         self._transport = transport
 
-    def send(self, calls: Sequence[Call]) -> list[Reply] | Awaitable[list[Reply]]:
+    def send(
+        self, calls: Sequence[Call], withdrawals: Withdrawals
+    ) -> list[Reply] | Awaitable[list[Reply]]:
         self._spans.sent(calls)
-        return self._transport.send(calls)
+        return self._transport.send(calls, withdrawals)

@@ -68,43 +68,79 @@ def fetch(
       squadron models fetch efficientnet-lite0 all-minilm-l6-v2
 
       squadron models fetch --config serve_configs/prod.yaml
+
+      squadron models fetch s3://bucket/models/my-model     one of yours, at a URI, or my-model/3
+
+    Credentials of a URI's store come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL,
+    GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN, …).
     """
     from cluster.cli.progress import RichProgress
     from cluster.optimization.fetch import FetchReport
     from cluster.optimization.fetch import fetch as fetch_models
+    from cluster.optimization.remote.mirror import bring_into
 
     started_s = time.perf_counter()
     with _mendable(as_json=as_json), RichProgress() as progress:
-        wanted = tuple(names or ()) + _named_in(config)
+        at_uris = tuple(name for name in names or () if "://" in name)
+        wanted = tuple(name for name in names or () if "://" not in name) + _named_in(config)
+        brought = [bring_into(_root(store), each, progress) for each in at_uris]
         report = (
             fetch_models(_root(store), wanted, progress=progress)
-            if wanted or config is None
+            if wanted or not (at_uris or config)
             else FetchReport(models=(), new_samples=(), downloaded_bytes=0)
         )
+    came = [(model.name, model.version, model.folder, model.is_new) for model in report.models]
+    came += [(model.name, model.version, model.folder, model.is_new) for model in brought]
     took_s = time.perf_counter() - started_s
+    downloaded_bytes = report.downloaded_bytes + sum(
+        model.num_bytes for model in brought if model.is_new
+    )
     if as_json:
         models = [
-            {
-                "name": model.name,
-                "version": model.version,
-                "folder": str(model.folder),
-                "new": model.is_new,
-            }
-            for model in report.models
+            {"name": name, "version": version, "folder": str(folder), "new": is_new}
+            for name, version, folder, is_new in came
         ]
         content = {
             "models": models,
             "new_samples": list(report.new_samples),
-            "downloaded_bytes": report.downloaded_bytes,
+            "downloaded_bytes": downloaded_bytes,
             "took_s": round(took_s, 3),
         }
         print(json.dumps(content))
         return
-    num_new = sum(model.is_new for model in report.models)
+    num_new = sum(is_new for *_, is_new in came)
     Console(highlight=False).print(
-        f"{len(report.models)} models in {_root(store)}: {num_new} made now, "
-        f"{report.downloaded_bytes / 1e6:.0f} MB downloaded, {took_s:.1f} s"
+        f"{len(came)} models in {_root(store)}: {num_new} made now, "
+        f"{downloaded_bytes / 1e6:.0f} MB downloaded, {took_s:.1f} s"
     )
+
+
+@app.command()
+def publish(
+    name: Annotated[str, typer.Argument(help="NAME or NAME/VERSION of the store.")],
+    uri: Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX, gs://… or hf://….")],
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a version at a URI, with the hashes of its files; its card comes last.
+
+    Servers with `store: {path: URI}` then find it. A version never changes: publish a new one.
+
+    Example: squadron models publish efficientnet-lite0 s3://bucket/models
+    """
+    from cluster.config.storage.location import StoreUri, parse_location
+    from cluster.optimization.remote.mirror import publish as publish_version
+
+    target = parse_location(uri)
+    if not isinstance(target, StoreUri):
+        raise ConfigError(f"{uri}: a folder; copy the model's folder there", key="uri", value=uri)
+    model, _, version = name.partition("/")
+    with _mendable(as_json=as_json):
+        card = publish_version(ModelStore(_root(store)), target, model, version)
+    if as_json:
+        print(json.dumps({"name": card.name, "version": card.version, "uri": str(target)}))
+        return
+    Console(highlight=False).print(f"{card.name} version {card.version} is at {target}")
 
 
 @app.command(name="list")

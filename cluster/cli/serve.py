@@ -33,6 +33,7 @@ from cluster.engines.device import may_have_gpu, refuse_device
 from cluster.engines.fit import check_fit
 from cluster.engines.table import default_engine
 from cluster.errors import ConfigError
+from cluster.optimization.remote.mirror import open_store
 from cluster.units import human_seconds
 
 SERVE_ENVIRONMENT = {
@@ -153,7 +154,8 @@ def _one_model_file(
 
 def _check_models(config: SquadronConfig, file: Path) -> None:
     """Every required model is there and can run here, before Ray is started for nothing."""
-    store = ModelStore(Path(os.environ.get("SQUADRON_MODEL_STORE") or config.store.path))
+    location = os.environ.get("SQUADRON_MODEL_STORE") or config.store.path
+    store = open_store(location, config.store.cache)
     is_alone = not _joins_cluster()
     for name, variant in config.variants.items():
         if variant.optional:

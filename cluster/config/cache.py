@@ -22,6 +22,17 @@ class ResponseCacheConfig(Section):
     namespace_by_tenant: bool = False
 
 
+class PreprocessCacheConfig(Section):
+    """Whether a replica keeps what its preprocessing makes of inputs (a decoded photo, a tokenised
+    text), for requests whose answer is not kept or asks for something else. `size_bytes`: of each
+    replica.
+    """
+
+    enabled: bool = False
+    ttl_s: float = Field(default=300.0, gt=0, le=30 * 86400)
+    size_bytes: int = Field(default=64 * 2**20, gt=0)
+
+
 class RedisConfig(Section):
     """`timeout_s` bounds what a request may wait for Redis; after a failure nothing is asked for
     `retry_after_s`. `prefix` begins every key, so that several servers can share one Redis.

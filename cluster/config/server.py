@@ -33,6 +33,9 @@ class LimitsConfig(Section):
     `max_buffered_bytes`: of all requests at a door's HTTP port together, bodies until they are
     answered and answers until they are read; what comes beyond it is refused with a 503. As many
     again at its gRPC port, for messages until they are answered.
+    `grpc_connection_age_s`: after so long (give or take a tenth) a gRPC client is asked to open
+    another connection, which costs it nothing but that; a door that is replaced leaves when its
+    last connection has.
     """
 
     max_body_bytes: int = Field(default=64 * 2**20, gt=0)
@@ -41,6 +44,12 @@ class LimitsConfig(Section):
     default_timeout_s: float = Field(default=60.0, gt=0, le=3600)
     header_timeout_s: float = Field(default=30.0, gt=0)
     keep_alive_timeout_s: float = Field(default=90.0, gt=0)
+    grpc_connection_age_s: float = Field(default=30.0, ge=1, le=3600)
+
+    @property
+    def grpc_leave_s(self) -> float:
+        """In which every gRPC connection has been asked to end, with time to do so."""
+        return 1.1 * self.grpc_connection_age_s + 2.0
 
     @model_validator(mode="after")
     def _one_body_fits(self) -> Self:

@@ -13,16 +13,11 @@ from cluster.config.experiment import ExperimentConfig
 from cluster.config.scaling.autoscaling import AutoscalingBudget
 from cluster.config.section import Mistake, Mistakes, Section
 from cluster.config.server import ServerConfig
+from cluster.config.storage.location import StoreConfig
 from cluster.config.variant import NAME_PATTERN, VariantConfig
 
 RESERVED_NAMES = frozenset({"stats"})
 """`GET /v2/models/stats` is a route of its own (protocol section "statistics")."""
-
-
-class StoreConfig(Section):
-    """`path`: the model store; relative paths start where Serve was started."""
-
-    path: str = "models"
 
 
 class SquadronConfig(Section):
@@ -40,7 +35,8 @@ class SquadronConfig(Section):
 
     @model_validator(mode="after")
     def _names_hold_together(self) -> Self:
-        mistakes = [*self._bad_names(), *self._bad_arms(), *self._bad_members()]
+        mistakes = [*self._bad_names(), *self._bad_versions(), *self._bad_arms()]
+        mistakes += self._bad_members()
         if mistakes:
             raise Mistakes(mistakes)
         return self
@@ -81,6 +77,17 @@ class SquadronConfig(Section):
                         value=repr(arm),
                         allowed=", ".join(self.variants),
                     )
+
+    def _bad_versions(self) -> Iterator[Mistake]:
+        names = [name for name, variant in self.variants.items() if not variant.version_of]
+        for name, variant in self.variants.items():
+            if variant.version_of and variant.version_of not in names:
+                yield Mistake(
+                    key=f"variants.{name}.version_of",
+                    text="no such variant, or itself a version of another",
+                    value=repr(variant.version_of),
+                    allowed=", ".join(names),
+                )
 
     def _bad_members(self) -> Iterator[Mistake]:
         callable_names = {*self.variants, *self.experiments, *self.ensembles}

@@ -7,7 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from cluster.config.cache import ResponseCacheConfig
+from cluster.config.batching.ragged import RaggedConfig
+from cluster.config.cache import PreprocessCacheConfig, ResponseCacheConfig
 from cluster.config.device import parse_device
 from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
@@ -43,7 +44,7 @@ class BatchingConfig(Section):
     that keeps `latency_target_ms` from what batches are seen to cost; `off` runs each request by
     itself. `buckets`: bounds of lengths in tokens; texts of one bucket batch together, and so do
     requests whose inputs are padded. `padding`: input -> what fills its free axis up to the longest
-    of its batch (outputs are cut back).
+    of its batch (outputs are cut back). `ragged`: rows of different lengths are laid end to end.
     `separate_shapes`: each input shape queues for itself (buckets imply it); without it a request
     of another shape closes the batch before it. `fair_tenants`: within a priority level, tenants
     are served in turn by tokens or rows (`preserve_ordering` has only one turn: arrival).
@@ -62,6 +63,7 @@ class BatchingConfig(Section):
     priority_queue_policy: dict[int, QueuePolicyConfig] = Field(default_factory=dict)
     buckets: tuple[int, ...] = ()
     padding: dict[str, float] = Field(default_factory=dict)
+    ragged: RaggedConfig | None = None
     separate_shapes: bool = False
     fair_tenants: bool = True
 
@@ -77,6 +79,8 @@ class BatchingConfig(Section):
             raise ValueError(f"buckets must be positive and rise, got {list(self.buckets)}")
         if self.padding and self.separate_shapes:
             raise ValueError("padding and separate_shapes exclude each other")
+        if self.ragged is not None and (self.padding or self.separate_shapes or self.buckets):
+            raise ValueError("ragged excludes padding, buckets and separate_shapes")
         if self.latency_target_ms is not None and self.mode != "adaptive":
             raise ValueError(f"latency_target_ms needs mode: adaptive, not {self.mode}")
         return self
@@ -159,6 +163,8 @@ class VariantConfig(Section):
     is then scaled and killed with its door. `auto` does so with one replica of a small CPU model
     (`cluster.routing.colocation`). `placement`: the shards of each replica.
     `autoscaling`: how many replicas run, by load, instead of `replicas`.
+    `version_of`: the variant whose name this one is another, older version of: callers reach it as
+    `/v2/models/{version_of}/versions/{its version}`, and only those that name no version the other.
     """
 
     source: str | None = None
@@ -172,12 +178,14 @@ class VariantConfig(Section):
     optional: bool = False
     batching: BatchingConfig = BatchingConfig()
     response_cache: ResponseCacheConfig = ResponseCacheConfig()
+    preprocess_cache: PreprocessCacheConfig = PreprocessCacheConfig()
     sequences: SequencesConfig | None = None
     resources: ReplicaResources = ReplicaResources()
     limits: ProcessLimits = ProcessLimits()
     placement: PlacementConfig = PlacementConfig()
     llm: LanguageConfig | None = None
     autoscaling: AutoscalingConfig | None = None
+    version_of: str = ""
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
     @field_validator("source")
@@ -211,6 +219,13 @@ class VariantConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _rows_can_lie_end_to_end(self) -> Self:
+        is_elsewhere = self.sequences is not None or self.placement.is_sharded
+        if self.batching.ragged is not None and is_elsewhere:
+            raise ValueError("batching.ragged excludes sequences and a sharded placement")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_scaled(self) -> Self:
         if self.autoscaling is None:
             return self
@@ -227,6 +242,12 @@ class VariantConfig(Section):
         is_decoupled = self.card is not None and self.card.decoupled
         if self.response_cache.enabled and (self.sequences is not None or is_decoupled):
             raise ValueError("response_cache excludes sequences and decoupled models")
+        return self
+
+    @model_validator(mode="after")
+    def _preprocessing_can_be_kept(self) -> Self:
+        if self.preprocess_cache.enabled and not self.processed:
+            raise ValueError("preprocess_cache needs processed: true; there is nothing to keep")
         return self
 
     @model_validator(mode="after")

@@ -99,6 +99,11 @@ def section_digest(config: SquadronConfig, name: str) -> str:
     return ""
 
 
+def older_versions(config: SquadronConfig, name: str) -> tuple[str, ...]:
+    """The variants that are versions of this one: loaded and unloaded with it."""
+    return tuple(each for each, v in config.variants.items() if v.version_of == name)
+
+
 def members_of(config: SquadronConfig, name: str) -> tuple[str, ...]:
     """The models that an ensemble or experiment is made of, through all levels; else none."""
     if name in config.experiments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,9 +107,7 @@ class OpenVinoEngine:
         except ConfigError:
             raise
         except Exception as error:
-            raise ConfigError(
-                f"{file}: OpenVINO cannot load it: {_said(error)}", file=str(file), key="artefact"
-            ) from None
+            raise _unreadable(file, error) from None
         ports = {name: port for port in compiled.outputs for name in port.get_names()}
         self._ports = [ports[spec.name] for spec in self._signature.outputs]
         self._request = compiled.create_infer_request()
@@ -159,6 +158,20 @@ class OpenVinoEngine:
                     f"{spec.name!r} is BYTES in the card; OpenVINO's tensors of text are not used",
                     key=f"signature.{spec.name}",
                 )
+
+
+def read_graph(file: Path) -> tuple[list[GraphTensor], list[GraphTensor]]:
+    """What a file takes and gives, without compiling it. Raises: ConfigError."""
+    try:
+        model = ov.Core().read_model(str(file))
+    except Exception as error:
+        raise _unreadable(file, error) from None
+    return _graph(model.inputs, ()), _graph(model.outputs, ())
+
+
+def _unreadable(file: Path, error: Exception) -> ConfigError:
+    said = f"{file}: OpenVINO cannot load it: {_said(error)}"
+    return ConfigError(said, file=str(file), key="artefact")
 
 
 def _graph(ports: list[Any], card: tuple[TensorSpec, ...]) -> list[GraphTensor]:

@@ -20,6 +20,8 @@ class CacheMetrics:
     miss_duration_us: Counter
     size_bytes: Gauge
     redis_failures: Counter
+    prepared_hits: Counter
+    prepared_misses: Counter
 
 
 def declare_cache_metrics(registry: CollectorRegistry) -> CacheMetrics:
@@ -44,6 +46,12 @@ def declare_cache_metrics(registry: CollectorRegistry) -> CacheMetrics:
             "Answers kept in the doors' memory, bytes.",
             registry=registry,
             multiprocess_mode="livesum",
+        ),
+        prepared_hits=counter(
+            "squadron_preprocess_cache_hits", "Requests whose inputs had been preprocessed before."
+        ),
+        prepared_misses=counter(
+            "squadron_preprocess_cache_misses", "Requests whose inputs were preprocessed, and kept."
         ),
         redis_failures=counter(
             "squadron_cache_redis_failures", "Times that Redis failed or was too slow.", ()

@@ -134,7 +134,9 @@ def _check_torchscript(source: Path) -> None:
 
 
 def external_data(source: Path, format_: Format) -> list[Path]:
-    """The files beside an ONNX graph that hold its large weights."""
+    """The files beside a graph that hold its weights: ONNX's large ones, all of OpenVINO's."""
+    if format_ == "openvino":
+        return [source.with_suffix(".bin")]
     if format_ != "onnx" or importlib.util.find_spec("onnx") is None:
         return []
     import onnx

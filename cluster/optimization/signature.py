@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.config.model_card import SignatureCard, TensorCard
+from cluster.engines.graph_signature import GraphTensor
+from cluster.engines.table import check_installed
 from cluster.errors import ConfigError
 from cluster.tensors import DATATYPES, Datatype
 
@@ -98,6 +100,33 @@ def onnx_signature(path: Path) -> SignatureCard:
         inputs=[_onnx_tensor(path, node) for node in session.get_inputs()],
         outputs=[_onnx_tensor(path, node) for node in session.get_outputs()],
     )
+
+
+def openvino_signature(path: Path) -> SignatureCard:
+    """Names, types and shapes of OpenVINO's own format; sizes that are not fixed are -1.
+
+    Raises: ConfigError when OpenVINO is not installed or cannot load the file, or when a tensor has
+    no V2 datatype or no rank.
+    """
+    check_installed("openvino")
+    # An extra of its own.
+    from cluster.engines.openvino import read_graph
+
+    inputs, outputs = read_graph(path)
+    return SignatureCard(
+        inputs=[_openvino_tensor(path, tensor) for tensor in inputs],
+        outputs=[_openvino_tensor(path, tensor) for tensor in outputs],
+    )
+
+
+def _openvino_tensor(path: Path, tensor: GraphTensor) -> TensorCard:
+    datatype = next((each for each in DATATYPES if each == tensor.datatype), None)
+    if datatype is None or tensor.shape is None:
+        what = "no rank" if datatype else f"{tensor.datatype}, which has no Open Inference datatype"
+        raise ConfigError(
+            f"{path}: tensor {tensor.name!r} is {what}", file=str(path), key=tensor.name
+        )
+    return TensorCard(name=tensor.name, datatype=datatype, shape=list(tensor.shape))
 
 
 def _onnx_tensor(path: Path, node: Any) -> TensorCard:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cluster.config.batching.ragged import RaggedConfig
 from cluster.config.model_card import (
     BinaryPostprocess,
     ClassifyPostprocess,
@@ -22,6 +23,7 @@ from cluster.processing.classify import Classifier
 from cluster.processing.image import ImageReader
 from cluster.processing.padding import Padding
 from cluster.processing.pool import mean_pool
+from cluster.processing.ragged import Ragged
 from cluster.processing.signature_check import check_inputs
 from cluster.processing.text import IDS, MASK, TextReader, pad_together
 from cluster.tensors import Array, Signature, TensorSpec
@@ -45,7 +47,8 @@ class Pipeline:
     """The processing of one model: `prepare` a request, `merge` requests, `finish` the batch.
 
     `prepare` may run in any number of threads while another computes. With `raw` the artefact's
-    own tensors are served and the card's processing is left out. `pad_values`: see `Padding`.
+    own tensors are served and the card's processing is left out. `pad_values`: see `Padding`,
+    `ragged`: see `Ragged`.
 
     Raises: ConfigError for processing that does not fit the artefact, or whose files are missing.
     """
@@ -56,10 +59,15 @@ class Pipeline:
         folder: Path,
         raw: bool = False,
         pad_values: Mapping[str, float] | None = None,
+        ragged: RaggedConfig | None = None,
     ) -> None:
-        self._is_batched = card.batched
+        self._is_batched = card.batched or ragged is not None
         self._artefact = card.raw_signature()
+        self._ragged: Ragged | None = None
         self.signature: Signature = self._artefact if raw else card.public_signature()
+        if ragged is not None:
+            self._ragged = ragged_of(card, ragged)
+            self.signature = self._ragged.signature
         self._image: ImageReader | None = None
         self._text: TextReader | None = None
         self._classifier: Classifier | None = None
@@ -89,20 +97,26 @@ class Pipeline:
             return Prepared(arrays=tokens, rows=rows, length=tokens[IDS].shape[1])
         if self.padding is not None:
             return Prepared(arrays=inputs, rows=rows, length=self.padding.length(inputs))
+        if self._ragged is not None:
+            return Prepared(arrays=inputs, rows=rows, length=self._ragged.length(inputs))
         free = 1 if self._is_batched else 0
         shapes = tuple(inputs[spec.name].shape[free:] for spec in self.signature.inputs)
         return Prepared(arrays=inputs, rows=rows, shape_key=shapes)
 
     @property
     def is_plain(self) -> bool:
-        """Whether inputs go to the engine as they come: nothing is decoded, tokenised or padded."""
-        return self._image is None and self._text is None and self.padding is None
+        """Whether inputs go to the engine as they come: nothing is decoded, tokenised, padded or
+        laid end to end."""
+        own = (self._image, self._text, self.padding, self._ragged)
+        return all(each is None for each in own)
 
     def merge(self, batch: Sequence[Prepared]) -> dict[str, Array]:
         """The requests' rows under each other, in order; texts padded to the longest.
 
         All of `batch` have one `shape_key`. A batch of one is passed on without a copy.
         """
+        if self._ragged is not None:
+            return self._ragged.merge([each.arrays for each in batch])
         if len(batch) == 1:
             return dict(batch[0].arrays)
         if not self._is_batched:
@@ -192,3 +206,14 @@ class Pipeline:
                 allowed=said,
             )
         return source
+
+
+def ragged_of(card: ModelCard, config: RaggedConfig) -> Ragged:
+    """Raises: ConfigError for a model that cannot take its rows end to end."""
+    if card.batched or card.preprocess or card.postprocess or card.decoupled:
+        raise ConfigError(
+            f"batching.ragged: {card.name} must be a model without processing whose card says "
+            "batched: false (its rows lie end to end in `[-1]`)",
+            key="batching.ragged",
+        )
+    return Ragged(config, card.raw_signature())

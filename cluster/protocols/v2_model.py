@@ -71,7 +71,7 @@ def model_config(model: ModelDescription) -> dict[str, object]:
         "name": model.name,
         "platform": model.platform,
         "backend": model.backend,
-        "version_policy": {"latest": {"num_versions": max(1, len(model.versions))}},
+        "version_policy": _version_policy(model.versions),
         "max_batch_size": model.max_batch_size,
         "input": [_tensor_config(spec, is_batched) for spec in model.signature.inputs],
         "output": [_tensor_config(spec, is_batched) for spec in model.signature.outputs],
@@ -92,6 +92,12 @@ def model_config(model: ModelDescription) -> dict[str, object]:
             "max_queue_delay_microseconds": model.max_queue_delay_us,
         }
     return config
+
+
+def _version_policy(versions: Sequence[str]) -> dict[str, object]:
+    if len(versions) < 2:
+        return {"latest": {"num_versions": 1}}
+    return {"specific": {"versions": [int(version) for version in versions]}}
 
 
 def _tensor_config(spec: TensorSpec, is_batched: bool) -> dict[str, object]:

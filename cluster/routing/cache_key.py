@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NewType
 
 import orjson
@@ -79,20 +79,28 @@ def cache_key(
     A cryptographic digest: nobody can make a request that gets or gives another one's answer.
     Source: our measurement, blake3 0.33 µs for 64 bytes and 114 µs for 1 MiB on one core.
     """
-    inputs = sorted(request.inputs, key=_name)
-    parts = [bytes_from_tensor(tensor) for tensor in inputs]
-    head = orjson.dumps(
-        [
-            computed_by,
-            namespace,
-            [output.name for output in request.outputs or signature.outputs],
-            _parameters(request.parameters),
-            [
-                (tensor.name, tensor.datatype, tensor.shape, len(part))
-                for tensor, part in zip(inputs, parts, strict=True)
-            ],
-        ]
+    asked = (
+        computed_by,
+        namespace,
+        [output.name for output in request.outputs or signature.outputs],
+        _parameters(request.parameters),
     )
+    return _key(asked, request.inputs)
+
+
+def inputs_key(inputs: Sequence[Tensor]) -> CacheKey:
+    """The digest of a request's tensors alone, whatever is asked of them."""
+    return _key((), inputs)
+
+
+def _key(asked: tuple[object, ...], tensors: Sequence[Tensor]) -> CacheKey:
+    inputs = sorted(tensors, key=_name)
+    parts = [bytes_from_tensor(tensor) for tensor in inputs]
+    described = [
+        (tensor.name, tensor.datatype, tensor.shape, len(part))
+        for tensor, part in zip(inputs, parts, strict=True)
+    ]
+    head = orjson.dumps([*asked, described])
     digest = blake3(len(head).to_bytes(8, "little") + head)
     for part in parts:
         digest.update(part)

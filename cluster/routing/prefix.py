@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.config.language.settings import RoutingConfig
@@ -17,6 +17,9 @@ from cluster.routing.affinity import rank
 
 MAX_KEYS = 32
 """Blocks of a prompt that are looked at: what two prompts share is at their beginning."""
+MAX_HOLDERS = 3
+"""Replicas that are remembered for one beginning. A busy one spreads; with one name for it its
+traffic would swing from replica to replica, each idle while the other is full."""
 
 
 def prefix_keys(text: str, block_chars: int) -> tuple[str, ...]:
@@ -43,7 +46,7 @@ class PrefixRouter:
 
     def __init__(self, config: RoutingConfig) -> None:
         self._config = config
-        self._seen: OrderedDict[str, str] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     def choose(
         self,
@@ -72,25 +75,36 @@ class PrefixRouter:
         equal = [name for name in names if work[name] == least]
         return Choice(replica=equal[int(draws[0] * len(equal))], num_shared=0, reason="least work")
 
-    def sent(self, keys: Sequence[str], replica: str) -> None:
-        """This prompt went to this replica, which has its prefix from now on."""
+    def sent(self, keys: Sequence[str], replica: str, there: Collection[str]) -> None:
+        """This prompt went to this replica, which has its prefix from now on. `there`: all
+        replicas; others are forgotten."""
         for key in keys:
-            self._seen[key] = replica
+            holders = tuple(name for name in self._seen.get(key, ()) if name in there)
+            if replica not in holders:
+                # The first stays: it is where all this beginning's traffic goes that fits there.
+                holders = (*holders[: MAX_HOLDERS - 1], replica)
+            self._seen[key] = holders
             self._seen.move_to_end(key)
         while len(self._seen) > self._config.max_blocks:
             self._seen.popitem(last=False)
 
     def forget(self, replica: str) -> None:
         """The replica is gone, and what it had computed with it."""
-        for key in [key for key, name in self._seen.items() if name == replica]:
-            del self._seen[key]
+        for key in [key for key, names in self._seen.items() if replica in names]:
+            left = tuple(name for name in self._seen[key] if name != replica)
+            if left:
+                self._seen[key] = left
+            else:
+                del self._seen[key]
 
     def _warm(self, keys: Sequence[str], work: Mapping[str, float], bound: float) -> Choice | None:
-        """The replica of the longest beginning that is there and not above the bound."""
+        """Of those with the longest beginning that are there and not above the bound, the first
+        that had it."""
         for count in range(len(keys), 0, -1):
-            name = self._seen.get(keys[count - 1])
-            if name is not None and name in work and _fits(work[name], bound):
-                return Choice(replica=name, num_shared=count, reason="prefix")
+            holders = self._seen.get(keys[count - 1], ())
+            for name in holders:
+                if name in work and _fits(work[name], bound):
+                    return Choice(replica=name, num_shared=count, reason="prefix")
         return None
 
 

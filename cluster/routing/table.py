@@ -6,7 +6,7 @@ it has to. `version` grows with every change, also across restarts of the contro
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from cluster.config.cache import ResponseCacheConfig
@@ -21,6 +21,7 @@ from cluster.errors import ConfigError
 from cluster.models import ModelState
 from cluster.routing.ensembles.plan import EnsemblePlan, plan_ensemble
 from cluster.routing.split import Arm
+from cluster.routing.versions import Served, check_versions, versions_by_model
 from cluster.tensors import Signature
 
 _NO_CACHE = ResponseCacheConfig()
@@ -71,7 +72,8 @@ class VariantRoute:
     """`app`: the Serve application of the deployment; empty: the door's own. With
     `scaling`, `num_replicas` is what runs, and with none its requests are held until one does;
     `rows_at_once`: what a replica computes together; `memory_bytes`: of a replica, 0 where nothing
-    says it. Deployment names are unique across applications."""
+    says it. Deployment names are unique across applications. `version_of`: the model that callers
+    know it as a version of."""
 
     name: str
     deployment: str
@@ -88,6 +90,12 @@ class VariantRoute:
     scaling: AutoscalingConfig | None = None
     rows_at_once: int = 1
     memory_bytes: int = 0
+    version_of: str = ""
+
+    @property
+    def model(self) -> str:
+        """The name that callers know it by."""
+        return self.version_of or self.name
 
     @property
     def is_autoscaled(self) -> bool:
@@ -143,6 +151,16 @@ class RoutingTable:
     version: int
     routes: Mapping[str, Route]
     unloaded: Mapping[str, Route] = field(default_factory=dict)
+    _versions: Mapping[str, Mapping[str, str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found = versions_by_model(_served({**self.unloaded, **self.routes}))
+        object.__setattr__(self, "_versions", found)
+
+    def versions_of(self, model: str) -> Mapping[str, str]:
+        """Version -> the name of its route, rising; loaded or not. The last is the one without a
+        version; empty for a name that is itself a version of another, or unknown."""
+        return self._versions.get(model, {})
 
     def known(self, name: str) -> Route:
         """The route of a name, loaded or not. Raises: KeyError."""
@@ -219,6 +237,17 @@ class RoutingTable:
         return replace(self, routes=routes, unloaded={**self.unloaded, **unloaded})
 
 
+def version_of(route: Route) -> str:
+    """Experiments and ensembles have one, which is not that of an artefact."""
+    return route.facts.version if isinstance(route, VariantRoute) else "1"
+
+
+def _served(routes: Mapping[str, Route]) -> Iterator[Served]:
+    for name, route in routes.items():
+        model = route.model if isinstance(route, VariantRoute) else name
+        yield Served(route=name, model=model, version=version_of(route))
+
+
 def arms_of(weights: Mapping[str, float]) -> tuple[Arm, ...]:
     return tuple(Arm(variant=variant, weight=weight) for variant, weight in weights.items())
 
@@ -261,7 +290,10 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
             reason=fact.unavailable or "waiting for its first replica",
             response_cache=variant.response_cache,
             language_routing=variant.llm.routing if variant.llm is not None else _BY_PREFIX,
+            version_of=variant.version_of,
         )
+    there = {name: route for name, route in routes.items() if not facts[name].unavailable}
+    check_versions(_served(there))
     labels = {name: found for name, fact in facts.items() if (found := fact.class_names)}
     decoupled = frozenset(name for name, fact in facts.items() if fact.is_decoupled)
     signatures = {name: route.signature for name, route in routes.items()}

@@ -68,7 +68,7 @@ def run(policy: str, *, num_replicas: int, seed: int) -> tuple[float, float, flo
         keys = prefix_keys(text, BLOCK_CHARS)
         cost = len(text) / CHARS_PER_TOKEN + ANSWER_TOKENS
         chosen = router.choose(keys, work, cost=cost, draws=(draw.random(), draw.random())).replica
-        router.sent(keys, chosen)
+        router.sent(keys, chosen, work)
         first_s, found = replicas[chosen].compute(keys, len(text), now_s)
         work[chosen] += cost
         heapq.heappush(ends, (first_s + ANSWER_TOKENS * DECODE_S, chosen, cost))

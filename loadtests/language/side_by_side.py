@@ -1,199 +1,140 @@
-"""`python -m loadtests.language.side_by_side`: Squadron's vLLM beside `vllm serve`, in one run.
+"""Squadron over vLLM beside `vllm serve`: same model, same flags, same machine, in turns.
 
-Both serve the same folder with the same flags on the same machine, and are asked in turns, so that
-what else the machine does falls on both. Closed loop: each of c callers has one stream open.
+    python -m loadtests.language.side_by_side --quick         # about 6 minutes
+    python -m loadtests.language.side_by_side --json run.json # about 25 minutes, quiet machine
+    python -m loadtests.language.side_by_side --control       # `vllm serve` against itself
+
+Closed loop: each of c callers has one stream open. Blocks of some seconds go A B B A or B A A B; a
+ratio is the median of the pairs with its bootstrap interval. CPU is of the processes between
+socket and engine (door and replica; API server), so it has the front end of vLLM in both.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import httpx
-import psutil
-import yaml
+from loadtests.blocks import Comparison, compare
+from loadtests.language.asking import Chat, Seen, ask_all
+from loadtests.language.servers import Server, start_squadron, start_vllm
 
-from tests.e2e.running import free_ports, running
-
-ROOT = Path(__file__).resolve().parents[2]
-MODEL = "smollm2-135m-instruct"
-LLM: dict[str, Any] = {"dtype": "float32", "max_model_len": 2048, "max_num_seqs": 32}
-KV_BYTES = 2**30
+GOAL = 0.95
 WORDS = tuple("river stone cloud lamp garden winter paper bridge music window".split())  # noqa: SIM905
+PER_CALLER = {1: 4, 8: 2, 32: 2}
+"""Requests of a caller in one block: some seconds of it on two cores."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Seen:
-    """One round at one concurrency. Times in seconds."""
-
-    first: list[float] = field(default_factory=list)
-    between: list[float] = field(default_factory=list)
-    num_tokens: int = 0
-    num_chunks: int = 0
-    took_s: float = 0.0
-    front_cpu_s: float = 0.0
+def chats(numbers: Iterator[int], count: int, num_tokens: int) -> list[Chat]:
+    """Never the same twice, of the same length for both: no block finds another's prefix."""
+    found = []
+    for number in itertools.islice(numbers, count):
+        words = " ".join(WORDS[(number * 7 + i * 3) % 10] for i in range(24))
+        found.append(Chat(text=f"{number:05d}: write about {words}.", num_tokens=num_tokens))
+    return found
 
 
-async def ask(client: httpx.AsyncClient, number: int, new_tokens: int, seen: Seen) -> None:
-    words = " ".join(WORDS[(number * 7 + i * 3) % 10] for i in range(24))
-    asked = {
-        "model": "assistant",
-        "messages": [{"role": "user", "content": f"{number}: write about {words}."}],
-        "max_tokens": new_tokens,
-        "temperature": 0,
-        "ignore_eos": True,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    began_s = last_s = time.perf_counter()
-    has_begun = False
-    async with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
-        answer.raise_for_status()
-        async for line in answer.aiter_lines():
-            if not line.startswith("data: {"):
-                continue
-            seen.num_chunks += 1
-            chunk = json.loads(line[6:])
-            if chunk.get("usage"):
-                seen.num_tokens += chunk["usage"]["completion_tokens"]
-            if not chunk["choices"] or not chunk["choices"][0]["delta"].get("content"):
-                continue
-            now_s = time.perf_counter()
-            if has_begun:
-                seen.between.append(now_s - last_s)
-            else:
-                seen.first.append(now_s - began_s)
-            has_begun, last_s = True, now_s
+def block(
+    server: Server, concurrency: int, numbers: Iterator[int], num_tokens: int
+) -> Callable[[], Seen]:
+    """One block against one server."""
+
+    def measure() -> Seen:
+        count = concurrency * PER_CALLER.get(concurrency, 2)
+        asked = chats(numbers, count, num_tokens)
+        front_s, engine_s = server.cpu_s()
+        seen = asyncio.run(ask_all(server.address, asked, concurrency))
+        after = server.cpu_s()
+        seen.front_cpu_s, seen.engine_cpu_s = after[0] - front_s, after[1] - engine_s
+        print(f"  c={concurrency} {server.name}: {rate(seen):.1f} tok/s", file=sys.stderr)
+        return seen
+
+    return measure
 
 
-async def load(base: str, concurrency: int, num_requests: int, new_tokens: int) -> Seen:
-    seen = Seen()
-    numbers = iter(range(num_requests))
-    async with httpx.AsyncClient(base_url=base, timeout=600) as client:
-
-        async def caller() -> None:
-            for number in numbers:
-                await ask(client, number, new_tokens, seen)
-
-        began_s = time.perf_counter()
-        await asyncio.gather(*(caller() for _ in range(concurrency)))
-        seen.took_s = time.perf_counter() - began_s
-    return seen
+def rate(seen: Seen) -> float:
+    return seen.num_tokens / seen.took_s
 
 
-def cpu_s(pids: list[int]) -> float:
-    total = 0.0
-    for pid in pids:
-        times = psutil.Process(pid).cpu_times()
-        total += times.user + times.system
-    return total
+def first_ms(seen: Seen) -> float:
+    return 1e3 * statistics.median(seen.first)
 
 
-def start_vllm(folder: Path, log: Path, stack: ExitStack) -> tuple[str, list[int]]:
-    (port,) = free_ports(1)
-    command = [
-        str(Path(sys.executable).with_name("vllm")), "serve", str(folder),
-        "--served-model-name", "assistant", "--port", str(port), "--host", "127.0.0.1",
-        "--dtype", LLM["dtype"], "--max-model-len", str(LLM["max_model_len"]),
-        "--max-num-seqs", str(LLM["max_num_seqs"]), "--enforce-eager",
-        "--kv-cache-memory-bytes", str(KV_BYTES), "--generation-config", "vllm",
-    ]  # fmt: skip
-    environment = {
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-    }
-    errors = stack.enter_context(log.open("w"))
-    process = subprocess.Popen(
-        command, stdout=errors, stderr=errors, env={**os.environ, **environment}
-    )
-    stack.callback(process.wait, 30)
-    stack.callback(process.terminate)
-    base = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        assert process.poll() is None, log.read_text()[-3000:]
-        try:
-            if httpx.get(f"{base}/health").status_code == 200:
-                return base, [process.pid]
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.5)
-    raise SystemExit("vllm serve did not start")
+def between_ms(seen: Seen) -> float:
+    return 1e3 * statistics.median(seen.between)
 
 
-def start_squadron(folder: Path, stack: ExitStack) -> tuple[str, list[int]]:
-    content = yaml.safe_load((ROOT / "serve_configs/llm.yaml").read_text())
-    variants = content["applications"][0]["args"]["variants"]
-    variants.pop("text-embedder")
-    variants["assistant"]["llm"] |= {**LLM, "kv_cache_bytes": KV_BYTES}
-    file = folder / "llm.yaml"
-    file.write_text(yaml.safe_dump(content))
-    copies = folder / "run"
-    copies.mkdir()
-    found = stack.enter_context(running(file, copies, store=ROOT / "models"))
-    front = found.pids("ServeReplica:squadron:gateway") + found.replica_pids("assistant")
-    return found.http, front
+def front_us(seen: Seen) -> float:
+    """CPU a streamed chunk. Ticks are 10 ms, so never exactly nothing."""
+    return 1e6 * max(seen.front_cpu_s, 0.005) / seen.num_chunks
+
+
+VALUES: dict[str, Callable[[Seen], float]] = {
+    "tokens/s": rate,
+    "TTFT p50 ms": first_ms,
+    "ITL p50 ms": between_ms,
+    "front CPU us/chunk": front_us,
+}
+
+
+def report(concurrency: int, names: tuple[str, str], found: Comparison[Seen]) -> dict[str, object]:
+    """Prints a line a value; the same as a dictionary."""
+    lines: dict[str, object] = {"concurrency": concurrency, "pairs_dropped": found.num_dropped()}
+    for name, value in VALUES.items():
+        ratio = found.ratio(value)
+        ours, theirs = (statistics.median(found.values(side, value)) for side in ("A", "B"))
+        print(
+            f"c={concurrency:<3} {name:19} {names[0]} {ours:9.1f}   {names[1]} {theirs:9.1f}   "
+            f"ratio {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] of {ratio.num_pairs}",
+            flush=True,
+        )
+        lines[name] = {names[0]: ours, names[1]: theirs, "ratio": asdict(ratio)}
+    met = found.ratio(rate).value >= GOAL
+    print(f"c={concurrency:<3} goal {GOAL}: {'met' if met else 'missed'}", flush=True)
+    lines["load_1m"] = max(each.load_1m for each in found.blocks)
+    return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--new-tokens", type=int, default=24)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--units", type=int, default=6, help="of four blocks each (default 6)")
+    parser.add_argument("--quick", action="store_true", help="one unit: four blocks")
+    parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--control", action="store_true", help="`vllm serve` twice: what is noise")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        version = sorted((ROOT / "models" / MODEL).iterdir())[-1]
-        servers = {
-            "squadron": start_squadron(folder, stack),
-            "vllm serve": start_vllm(version, folder / "vllm.log", stack),
-        }
-        for base, _ in servers.values():
-            asyncio.run(load(base, 2, 4, options.new_tokens))
+        print("starting vllm serve …", file=sys.stderr)
+        theirs = start_vllm(folder, stack)
+        print("starting Squadron …", file=sys.stderr)
+        ours = theirs if options.control else start_squadron(folder, stack)
+        numbers = itertools.count()
+        for server in (ours, theirs):
+            warm = chats(numbers, 4, options.new_tokens)
+            asyncio.run(ask_all(server.address, warm, 2))
+        found = []
         for concurrency in options.concurrency:
-            found: dict[str, list[Seen]] = {name: [] for name in servers}
-            for turn in range(options.rounds):
-                # Who goes first changes, so that a drift of the machine favours nobody.
-                names = list(servers) if turn % 2 == 0 else list(servers)[::-1]
-                for name in names:
-                    base, front = servers[name]
-                    before = cpu_s(front)
-                    seen = asyncio.run(
-                        load(base, concurrency, max(6, 2 * concurrency), options.new_tokens)
-                    )
-                    seen.front_cpu_s = cpu_s(front) - before
-                    found[name].append(seen)
-            report(concurrency, found)
-
-
-def report(concurrency: int, found: dict[str, list[Seen]]) -> None:
-    rates = {}
-    for name, rounds in found.items():
-        rates[name] = sum(s.num_tokens for s in rounds) / sum(s.took_s for s in rounds)
-        first = statistics.median(each for s in rounds for each in s.first)
-        between = statistics.median(each for s in rounds for each in s.between)
-        chunks = sum(s.num_chunks for s in rounds)
-        cpu_us = 1e6 * sum(s.front_cpu_s for s in rounds) / chunks
-        print(
-            f"c={concurrency:<3} {name:11} {rates[name]:7.1f} tok/s  TTFT p50 {first * 1e3:7.1f} ms"
-            f"  ITL p50 {between * 1e3:6.1f} ms  {cpu_us:6.0f} CPU-us/chunk",
-            flush=True,
-        )
-    ratio = rates["squadron"] / rates["vllm serve"]
-    print(f"c={concurrency:<3} ratio of tokens/s {ratio:.3f}", flush=True)
+            compared = compare(
+                block(ours, concurrency, numbers, options.new_tokens),
+                block(theirs, concurrency, numbers, options.new_tokens),
+                num_units=1 if options.quick else options.units,
+                seed=concurrency,
+            )
+            found.append(report(concurrency, (ours.name, theirs.name), compared))
+            if options.json:
+                options.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

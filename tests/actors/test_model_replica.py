@@ -11,6 +11,7 @@ import numpy as np
 import prometheus_client.values
 import pytest
 
+from actors.delivery.withdrawals import Withdrawals
 from actors.model_replica import ModelReplica, ReplicaSetup
 from cluster.config.variant import BatchingConfig
 from cluster.engines.engine import EngineSetup
@@ -171,6 +172,41 @@ async def test_a_call_whose_caller_is_gone_is_not_run(make: Make) -> None:
     await queued(replica, 1)
     replica.engine.gate.set()
     await asyncio.gather(first, stays)
+
+    assert replica.engine.batches == [[99], [2]]
+
+
+async def test_one_call_of_an_envelope_whose_caller_is_gone_is_not_run(make: Make) -> None:
+    replica = make(max_batch_size=4)
+    first = await busy(replica)
+    withdrawals = Withdrawals()
+    envelope = encode_calls([call(1), call(2), call(3)])
+    shared = asyncio.create_task(replica.infer(envelope, withdrawals))
+    await queued(replica, 3)
+
+    withdrawals.add(2)
+    await queued(replica, 2)
+    replica.engine.gate.set()
+    replies = decode_replies(await shared)
+    await first
+
+    assert replica.engine.batches == [[99], [1, 3]]
+    assert [(reply.call_id, reply.error is None) for reply in replies] == [
+        (1, True), (2, False), (3, True),
+    ]  # fmt: skip
+
+
+async def test_a_call_withdrawn_before_it_is_prepared_is_neither_prepared_nor_run(
+    make: Make,
+) -> None:
+    replica = make(max_batch_size=4)
+    first = await busy(replica)
+    withdrawals = Withdrawals()
+    withdrawals.add(1)
+    shared = asyncio.create_task(replica.infer(encode_calls([call(1), call(2)]), withdrawals))
+    await queued(replica, 1)
+    replica.engine.gate.set()
+    await asyncio.gather(first, shared)
 
     assert replica.engine.batches == [[99], [2]]
 

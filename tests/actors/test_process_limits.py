@@ -61,6 +61,21 @@ def test_only_the_process_over_its_memory_is_ended(tmp_path: Path, root: Path) -
     assert modest.returncode == 0
 
 
+def test_only_the_process_over_its_cores_is_ended(tmp_path: Path, root: Path) -> None:
+    """The mean of ten seconds counts. The limit is low: a busy machine gives no more."""
+    limits: dict[str, object] = {"cpu_limit": 0.05}
+    greedy = start(tmp_path, root, limits, then="while True: pass")
+    modest = start(tmp_path, root, limits, then="sys.stdin.read()")
+
+    _, complaint = greedy.communicate(timeout=200)
+
+    assert greedy.returncode == -signal.SIGKILL
+    assert "cores for 10 s; limits.cpu_limit is 0.05" in complaint
+    assert modest.poll() is None
+    modest.communicate("", timeout=60)
+    assert modest.returncode == 0
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this machine offers one core only")
 def test_each_process_takes_cores_of_its_own_and_all_when_none_is_left(
     tmp_path: Path, root: Path

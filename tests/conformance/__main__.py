@@ -24,8 +24,12 @@ SUITES = {
     "others": "kserve's clients; schemathesis on /openapi.json",
     "imported": "the same Triton repository, served by Triton 2.51 and imported",
     "differential": "the same requests to the real Triton 2.51: equal or a listed deviation",
+    "arrivals": "a million arrivals in virtual time: priorities, deadlines, fairness, overload",
     "hostile": "codecs under atheris; slow, endless and lying callers over real sockets",
 }
+ELSEWHERE = {"arrivals": FOLDER.parent / "cluster" / "simulation" / "test_one_replica.py"}
+"""Suites that `make test` runs too, in small."""
+
 NO_TESTS = 5
 """pytest's exit status when `-k` leaves nothing of a suite."""
 
@@ -62,10 +66,16 @@ def _run(name: str, options: list[str]) -> Result:
     began_s = time.monotonic()
     with TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
-        command = [sys.executable, "-m", "pytest", str(FOLDER / name), f"--junitxml={report}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            str(ELSEWHERE.get(name, FOLDER / name)),
+            f"--junitxml={report}",
+        ]
         done = subprocess.run(
             [*command, "-q", "-rfE", "--timeout=600", "-o", "console_output_style=count", *options],
-            env={**os.environ, "SQUADRON_CONFORMANCE": "1"},
+            env={**os.environ, "SQUADRON_CONFORMANCE": "1", "SQUADRON_ARRIVALS": "1000000"},
         )
         cases = ElementTree.parse(report).iter("testcase") if report.exists() else ()
         skips, num_failed, num_all = [], 0, 0

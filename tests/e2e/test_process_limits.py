@@ -1,8 +1,10 @@
-"""A model that takes more memory than it may loses its process; nobody else notices."""
+"""A model that takes more memory or cores than it may loses its process; nobody else notices."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -10,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.e2e.running import running
+from tests.e2e.running import Running, running
 
 pytestmark = pytest.mark.e2e
 
@@ -29,6 +31,19 @@ def config(folder: Path, *, limit_mb: int) -> Path:
                 "signature": {"inputs": number, "outputs": held},
             },
             "limits": {"memory_limit_mb": limit_mb, "nice": 5},
+        },
+        "busy": {
+            "card": {
+                "name": "busy",
+                "format": "python",
+                "python_class": "tests.greedy_model:Busy",
+                "signature": {
+                    "inputs": [{"name": "seconds", "datatype": "FP32", "shape": [-1, 1]}],
+                    "outputs": [{"name": "taken", "datatype": "FP32", "shape": [-1, 1]}],
+                },
+            },
+            # Low, so that a busy machine gives as much; a replica at rest takes a tenth of it.
+            "limits": {"cpu_limit": 0.2},
         },
         "echo": {
             "engine": "fake",
@@ -52,7 +67,9 @@ def config(folder: Path, *, limit_mb: int) -> Path:
 
 
 def ask(http: str, model: str, **tensor: object) -> httpx.Response:
-    body = {"inputs": [tensor]}
+    timeout_s = tensor.pop("timeout_s", 0)
+    assert isinstance(timeout_s, int)
+    body = {"inputs": [tensor], "parameters": {"timeout": timeout_s * 10**6}}
     return httpx.post(f"{http}/v2/models/{model}/infer", json=body, timeout=60)
 
 
@@ -60,30 +77,65 @@ def hold(http: str, mib: int) -> httpx.Response:
     return ask(http, "greedy", name="mib", datatype="INT64", shape=[1, 1], data=[mib])
 
 
-def test_the_process_that_takes_too_much_is_replaced_and_no_other(tmp_path: Path) -> None:
-    with running(config(tmp_path, limit_mb=1024), tmp_path) as server:
-        (greedy,) = server.replica_pids("greedy")
-        (echo,) = server.replica_pids("echo")
-        assert psutil.Process(greedy).nice() >= 5
-        first = hold(server.http, 1)
-        assert first.json()["outputs"][0]["data"] == [1]
-
-        # Answered or not, the process is ended for it.
-        hold(server.http, 1500)
-        psutil.wait_procs([psutil.Process(greedy)] if psutil.pid_exists(greedy) else [], 30)
-
-        assert not psutil.pid_exists(greedy)
-        same = ask(server.http, "echo", name="x", datatype="FP32", shape=[1, 4], data=[1, 2, 3, 4])
-        assert same.json()["outputs"][0]["data"] == [3, 5, 7, 9]
-        assert server.replica_pids("echo") == [echo]
-        again = when_replaced(server.http)
-        assert again.json()["outputs"][0]["data"] == [1], "a new process holds nothing yet"
+def spin(http: str, seconds: float, *, timeout_s: int = 0) -> httpx.Response:
+    tensor = {"name": "seconds", "datatype": "FP32", "shape": [1, 1], "data": [seconds]}
+    return ask(http, "busy", timeout_s=timeout_s, **tensor)
 
 
-def when_replaced(http: str) -> httpx.Response:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("limits")
+    with running(config(folder, limit_mb=1024), folder) as started:
+        yield started
+
+
+def echo(server: Running) -> list[float]:
+    answer = ask(server.http, "echo", name="x", datatype="FP32", shape=[1, 4], data=[1, 2, 3, 4])
+    found: list[float] = answer.json()["outputs"][0]["data"]
+    return found
+
+
+def gone(pid: int, patience_s: float) -> bool:
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], patience_s)
+    return not psutil.pid_exists(pid)
+
+
+def test_the_process_that_takes_too_much_memory_is_replaced_and_no_other(server: Running) -> None:
+    (greedy,) = server.replica_pids("greedy")
+    others = server.replica_pids("echo")
+    assert psutil.Process(greedy).nice() >= 5
+    first = hold(server.http, 1)
+    assert first.json()["outputs"][0]["data"] == [1]
+
+    # Answered or not, the process is ended for it.
+    hold(server.http, 1500)
+
+    assert gone(greedy, 30)
+    assert echo(server) == [3, 5, 7, 9]
+    assert server.replica_pids("echo") == others
+    again = when_replaced(partial(hold, server.http, 1))
+    assert again.json()["outputs"][0]["data"] == [1], "a new process holds nothing yet"
+
+
+def test_the_process_that_takes_too_many_cores_is_replaced_and_no_other(server: Running) -> None:
+    (busy,) = server.replica_pids("busy")
+    others = server.replica_pids("echo")
+    assert spin(server.http, 0.01).json()["outputs"][0]["data"] == pytest.approx([0.01])
+
+    # The caller gives up before the replacement would have to do the same.
+    late = spin(server.http, 100, timeout_s=8)
+    assert late.status_code == 504
+
+    assert gone(busy, 60)
+    assert echo(server) == [3, 5, 7, 9]
+    assert server.replica_pids("echo") == others
+    when_replaced(partial(spin, server.http, 0.01))
+
+
+def when_replaced(again: Callable[[], httpx.Response]) -> httpx.Response:
     """The first answer of the replacement. Raises: TimeoutError."""
     for _ in range(120):
-        answer = hold(http, 1)
+        answer = again()
         if answer.status_code == 200:
             return answer
         time.sleep(0.5)

@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 
+import grpc
 import httpx
+import numpy as np
 import pytest
 import yaml
+from tritonclient.grpc import service_pb2
 
 from tests.e2e.running import Running, running
 
@@ -66,23 +70,53 @@ async def load(url: str, stop: asyncio.Event, *, keep_alive: bool) -> Counter[st
     return seen
 
 
-async def roll(
-    started: Running, folder: Path, *, max_batch_size: int, keep_alive: bool
-) -> Counter[str]:
+async def load_grpc(address: str, stop: asyncio.Event, *, is_kept: bool) -> Counter[str]:
+    """Calls by 8 callers until `stop`, each on a channel of its own, kept or new for each call."""
+    seen: Counter[str] = Counter()
+    asked = service_pb2.ModelInferRequest(model_name="echo")
+    asked.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+    asked.raw_input_contents.append(np.arange(4, dtype=np.float32).tobytes())
+    data = asked.SerializeToString()
+    options = [("grpc.use_local_subchannel_pool", 1)]
+
+    async def call(channel: grpc.aio.Channel) -> None:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        try:
+            await infer(data, timeout=30)
+            seen["OK"] += 1
+        except grpc.aio.AioRpcError as error:
+            seen[f"{error.code().name}: {error.details()}"] += 1
+
+    async def caller() -> None:
+        while not stop.is_set():
+            async with grpc.aio.insecure_channel(address, options=options) as channel:
+                await call(channel)
+                while is_kept and not stop.is_set():
+                    await asyncio.gather(call(channel), call(channel))
+
+    await asyncio.gather(*(caller() for _ in range(8)))
+    return seen
+
+
+Load = Callable[[asyncio.Event], Coroutine[None, None, Counter[str]]]
+
+
+async def roll(started: Running, folder: Path, *, max_batch_size: int, load: Load) -> Counter[str]:
+    """What became of the load's requests while everything was replaced."""
     stop = asyncio.Event()
-    task = asyncio.create_task(load(started.http, stop, keep_alive=keep_alive))
+    task = asyncio.create_task(load(stop))
     await asyncio.sleep(1)
     doors = set(started.pids("ServeReplica:squadron:gateway"))
     models = set(started.replica_pids("echo"))
     await asyncio.to_thread(apply, started, folder, max_batch_size=max_batch_size)
-    for _ in range(450):
+    for _ in range(600):
         left = doors & set(started.pids("ServeReplica:squadron:gateway"))
         left |= models & set(started.replica_pids("echo"))
         if not left and started.replica_pids("echo"):
             break
         await asyncio.sleep(0.2)
     else:
-        pytest.fail(f"still running after 90 s: {left}")
+        pytest.fail(f"still running after 120 s: {left}")
     await asyncio.sleep(1)
     stop.set()
     return await task
@@ -96,7 +130,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def started(root: Path, folder: Path) -> Iterator[Running]:
     content = yaml.safe_load((root / "serve_configs/dev.yaml").read_text())
-    content["applications"][0]["args"].setdefault("server", {})["doors_per_node"] = 2
+    server = content["applications"][0]["args"].setdefault("server", {})
+    server["doors_per_node"] = 2
+    server["limits"] = {"grpc_connection_age_s": 3}
     file = folder / "source" / "dev.yaml"
     file.parent.mkdir()
     file.write_text(yaml.safe_dump(content))
@@ -110,7 +146,8 @@ def started(root: Path, folder: Path) -> Iterator[Running]:
 def test_a_new_configuration_rolls_out_without_losing_a_request(
     started: Running, folder: Path, keep_alive: bool, size: int
 ) -> None:
-    seen = asyncio.run(roll(started, folder, max_batch_size=size, keep_alive=keep_alive))
+    over_http = partial(load, started.http, keep_alive=keep_alive)
+    seen = asyncio.run(roll(started, folder, max_batch_size=size, load=over_http))
     batch = httpx.get(f"{started.http}/v2/models/echo/config").json()["max_batch_size"]
 
     lost = {what: count for what, count in seen.items() if what not in ("200", "closed while idle")}
@@ -118,6 +155,19 @@ def test_a_new_configuration_rolls_out_without_losing_a_request(
     assert seen["200"] > 100
     assert seen["closed while idle"] <= 8
     assert batch == size
+
+
+@pytest.mark.parametrize(
+    ("is_kept", "size"), [(True, 8), (False, 4)], ids=["kept channels", "a channel for each call"]
+)
+def test_a_new_configuration_rolls_out_without_losing_a_grpc_call(
+    started: Running, folder: Path, is_kept: bool, size: int
+) -> None:
+    over_grpc = partial(load_grpc, started.grpc, is_kept=is_kept)
+    seen = asyncio.run(roll(started, folder, max_batch_size=size, load=over_grpc))
+
+    assert dict(seen) == {"OK": seen["OK"]}
+    assert seen["OK"] > 100
 
 
 def test_a_killed_door_loses_no_more_than_what_it_had_under_way(started: Running) -> None:

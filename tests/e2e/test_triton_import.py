@@ -12,9 +12,15 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
+from tritonclient.utils import InferenceServerException
 
 from tests.e2e.running import Running, running
-from tests.triton_repository import write_repository
+from tests.triton_repository import (
+    SUMS,
+    write_openvino_model,
+    write_repository,
+    write_sums,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -22,7 +28,9 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("triton")
-    write_repository(folder / "repository")
+    write_openvino_model(write_repository(folder / "repository"), 'backend: "openvino"')
+    write_sums(folder / "repository/sums/1/model.onnx")
+    (folder / "repository/sums/config.pbtxt").write_text(SUMS)
     program = Path(sys.executable).with_name("squadron")
     arguments = ["--store", folder / "store", "--out", folder / "imported.yaml", "--strict"]
     subprocess.run(
@@ -60,8 +68,55 @@ def test_every_model_answers_as_its_graph_says(client: tuple[Any, Any]) -> None:
     np.testing.assert_array_equal(answer.as_numpy("OUTPUT0"), 2 * a + 1)
     np.testing.assert_array_equal(answer.as_numpy("OUTPUT1"), np.full_like(a, -1))
 
-    for model, factor in (("scaler", 2), ("scaler-v1", 1), ("bare", 10)):
+    for model, factor in (("scaler", 2), ("bare", 10), ("intel", 3)):
         np.testing.assert_array_equal(ask(client, model, {"x": X}).as_numpy("y"), factor * X)
+
+
+def test_rows_of_any_length_are_added_up(client: tuple[Any, Any]) -> None:
+    for length in (1, 5, 3):
+        x = np.ones((2, length), np.float32)
+        answer = ask(client, "sums", {"x": x}).as_numpy("sum")
+        np.testing.assert_array_equal(answer, [[length], [length]])
+
+
+def test_each_version_is_reached_under_the_one_name(client: tuple[Any, Any]) -> None:
+    _, connected = client
+    for version, factor in (("1", 1), ("2", 2), ("", 2)):
+        answer = ask(client, "scaler", {"x": X}, model_version=version)
+        np.testing.assert_array_equal(answer.as_numpy("y"), factor * X)
+        said = answer.get_response()
+        found = said["model_version"] if isinstance(said, dict) else said.model_version
+        assert found == (version or "2")
+        assert connected.is_model_ready("scaler", version)
+    with pytest.raises(InferenceServerException, match="version 3 is not found"):
+        ask(client, "scaler", {"x": X}, model_version="3")
+
+
+def test_the_index_metadata_and_statistics_list_the_versions(served: Running) -> None:
+    with http_client.InferenceServerClient(served.http_address) as client:
+        x = http_client.InferInput("x", [2, 3], "FP32")
+        x.set_data_from_numpy(X)
+        before = counts(client)
+        client.infer("scaler", [x], model_version="1")
+
+        index = [(each["name"], each["version"]) for each in client.get_model_repository_index()]
+        assert index == [
+            ("bare", "1"), ("intel", "1"), ("picker", "1"), ("pipeline", "1"),
+            ("scaler", "1"), ("scaler", "2"), ("simple", "1"), ("sums", "1"),
+        ]  # fmt: skip
+        assert client.get_model_metadata("scaler")["versions"] == ["1", "2"]
+        assert client.get_model_metadata("scaler", "1")["versions"] == ["1", "2"]
+        policy = client.get_model_config("scaler")["version_policy"]
+        assert policy == {"specific": {"versions": [1, 2]}}
+        assert counts(client) == before + np.array([1, 0])
+        assert len(client.get_inference_statistics("scaler", "1")["model_stats"]) == 1
+
+
+def counts(client: http_client.InferenceServerClient) -> np.ndarray:
+    """Batches that the versions 1 and 2 of `scaler` have run."""
+    found = client.get_inference_statistics("scaler")["model_stats"]
+    assert [(each["name"], each["version"]) for each in found] == [("scaler", "1"), ("scaler", "2")]
+    return np.array([each["execution_count"] for each in found])
 
 
 def test_the_ensemble_runs_its_members(client: tuple[Any, Any]) -> None:

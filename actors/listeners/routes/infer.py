@@ -94,7 +94,7 @@ class InferRoutes:
     def _labels(self, asked: InferenceRequest) -> Mapping[str, Sequence[str]]:
         if not any(output.num_classes for output in asked.outputs):
             return {}
-        return self._door.class_labels(asked.model)
+        return self._door.class_labels(asked)
 
     def with_headers(self, asked: InferenceRequest, headers: Mapping[str, str]) -> InferenceRequest:
         if self._door.experiments.has_rules:

@@ -93,9 +93,10 @@ class ManagementRoutes:
         return json_reply(v2_model.model_config(described))
 
     async def _model_ready(self, request: HttpRequest, place: Place) -> HttpReply:
-        if place.model not in self._door.table.unloaded:
-            self._door.route(place.model, place.version)
-        state, reason = self._door.table.state_of(place.model)
+        name = place.model
+        if name not in self._door.table.unloaded:
+            name = self._door.route(place.model, place.version).name
+        state, reason = self._door.table.state_of(name)
         if state != "READY":
             raise NoReadyReplica(
                 f"model '{place.model}' is not ready: {state}: {reason}", retry_after_s=1

@@ -100,7 +100,7 @@ class QuickInfer:
             route = self._door.route(place.model, place.version)
         except SquadronError:
             return None
-        variants = self._door.table.variants_of(place.model)
+        variants = self._door.table.variants_of(route.name)
         if isinstance(route, EnsembleRoute) or not route.signature.inputs:
             return None
         if any(variant.signature != route.signature for variant in variants):

@@ -19,10 +19,10 @@ from cluster.cli.plan.running import RUNNING, running_topology
 from cluster.cli.plan.svg import svg
 from cluster.config.planning.topology import TopologyFile
 from cluster.config.serve_file import read_serve_file
-from cluster.config.store import ModelStore
 from cluster.config.yaml_file import read_section
 from cluster.errors import ConfigError
 from cluster.optimization.facts.variant import facts_of, measured
+from cluster.optimization.remote.mirror import open_store
 from cluster.placement.estimates.described import demand_of, described, no_facts
 from cluster.placement.search.facts import Demand
 from cluster.placement.search.find_plan import find_plan
@@ -122,7 +122,7 @@ def _demands(
             value=unknown[0],
             allowed=allowed,
         )
-    store = ModelStore(Path(ours.store.path))
+    store = open_store(ours.store.path, ours.store.cache)
     demands: list[Demand] = []
     for name, variant in ours.variants.items():
         planned = told.models.get(name, variant.placement.demand)

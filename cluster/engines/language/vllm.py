@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, cast
 
 from cluster.engines.engine import EngineFacts
@@ -37,6 +38,8 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 """Nothing reaches for a network, and no replica binds itself to cores that others use too."""
+GREEDY_BELOW = 1e-5
+"""vLLM's own bound: a lower temperature takes the likeliest token."""
 
 
 class VllmEngine:
@@ -92,6 +95,21 @@ class VllmEngine:
         return int(self._engine.vllm_config.model_config.max_model_len)
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        num_choices = sampling.num_choices
+        if num_choices == 1 or sampling.temperature >= GREEDY_BELOW:
+            async with aclosing(self._sampled(prompt, sampling)) as deltas:
+                async for delta in deltas:
+                    yield delta
+            return
+        # vLLM refuses several greedy choices; they are all the same one.
+        one = replace(sampling, num_choices=1)
+        async with aclosing(self._sampled(prompt, one)) as deltas:
+            async for delta in deltas:
+                for index in range(num_choices):
+                    yield replace(delta, index=index)
+
+    async def _sampled(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Delta, None]:
+        from vllm.exceptions import VLLMClientError
         from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
@@ -114,8 +132,8 @@ class VllmEngine:
         except EngineGenerateError as error:
             cause = type(error.__cause__ or error).__name__
             raise EngineFailed(f"the language engine failed: {cause}") from None
-        except ValueError as error:
-            # vLLM's own checks of sampling values raise ValueError and subclasses of it.
+        except (ValueError, VLLMClientError) as error:
+            # vLLM's own checks of sampling values.
             raise InvalidRequest(str(error)) from None
 
     def load(self) -> EngineLoad:

@@ -16,6 +16,7 @@ from cluster.optimization.add import external_data
 from cluster.optimization.triton.complete import onnx_file
 from cluster.optimization.triton.repository import TritonModel
 from cluster.protocols.triton.findings import Findings
+from cluster.protocols.triton.signature import ragged_inputs
 from cluster.protocols.triton.variant import Kind
 
 _INDEXED = re.compile(r".+__(\d+)")
@@ -61,7 +62,7 @@ def store_version(
         version=str(version),
         format=kind.format,
         artefact=source.name,
-        batched=model.config.max_batch_size > 0,
+        batched=model.config.max_batch_size > 0 and not ragged_inputs(model.config),
         signature=signature,
         provenance=Provenance(file=str(source), recipe="imported from a Triton model repository"),
     )
@@ -112,6 +113,13 @@ def _checked(source: Path, kind: Kind, signature: SignatureCard) -> SignatureCar
 
         check_names(signature, onnx_signature(source), what=str(source))
         return signature
+    if kind.format == "openvino":
+        from cluster.optimization.signature import check_names, openvino_signature
+
+        found = openvino_signature(source)
+        check_names(signature, found, what=str(source))
+        _check_sizes(signature, found, source)
+        return signature
     inputs = [card.name for card in signature.inputs]
     outputs = [card.name for card in signature.outputs]
     order = {name: index for index, name in enumerate(_input_order(source, inputs))}
@@ -122,6 +130,23 @@ def _checked(source: Path, kind: Kind, signature: SignatureCard) -> SignatureCar
         if len(indexed) == len(outputs)
         else signature.outputs,
     )
+
+
+def _check_sizes(signature: SignatureCard, found: SignatureCard, source: Path) -> None:
+    """OpenVINO gives a graph's sizes no way out. Raises: ConfigError for one that is fixed in the
+    graph and free in the configuration, as a batch is with `max_batch_size`."""
+    own = {card.name: card.shape for card in found.inputs}
+    for card in signature.inputs:
+        shape = own[card.name]
+        if len(shape) != len(card.shape) or any(
+            is_ != -1 and said != is_ for said, is_ in zip(card.shape, shape, strict=True)
+        ):
+            raise ConfigError(
+                f"{source}: input {card.name!r} is {shape} in the graph and {card.shape} in the "
+                "configuration (with max_batch_size, -1 comes first): export it with these sizes "
+                "free, or set max_batch_size: 0",
+                file=str(source),
+            )
 
 
 def _input_order(source: Path, names: list[str]) -> list[str]:

@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config.model_card import SignatureCard, TensorCard
-from cluster.optimization.signature import is_batched, onnx_signature
+from cluster.optimization.signature import is_batched, onnx_signature, openvino_signature
 from cluster.optimization.triton.repository import TritonModel
 from cluster.protocols.triton.sequences import hidden_tensors
 from cluster.protocols.triton.signature import has_signature
 
 DEFAULT_MAX_BATCH_SIZE = 4
 _ONNX_FILE = "model.onnx"
+_OPENVINO_FILE = "model.xml"
 
 
-def complete(model: TritonModel) -> Any:
-    """The configuration with backend, tensors and batching of the newest version's ONNX file.
+def complete(model: TritonModel, *, reads_openvino: bool = True) -> Any:
+    """The configuration with backend, tensors and batching of the newest version's ONNX or
+    OpenVINO file.
+
+    `reads_openvino`: not for a file that a caller sent, which is to be refused unread.
 
     Raises: ConfigError when the file cannot be read.
     """
@@ -30,9 +34,14 @@ def complete(model: TritonModel) -> Any:
     if not (config.backend or config.platform or config.default_model_filename):
         _complete_backend(config, newest)
     is_onnx = "onnxruntime" in (config.backend, config.platform.partition("_")[0])
-    if not is_onnx or has_signature(config):
+    is_openvino = config.backend == "openvino" and reads_openvino
+    if not (is_onnx or is_openvino) or has_signature(config):
         return config
-    found = onnx_signature(onnx_file(newest / (config.default_model_filename or _ONNX_FILE)))
+    name = config.default_model_filename
+    if is_onnx:
+        found = onnx_signature(onnx_file(newest / (name or _ONNX_FILE)))
+    else:
+        found = openvino_signature(newest / (name or _OPENVINO_FILE))
     if config.max_batch_size == 0 and not model.is_complete_batch and is_batched(found):
         config.max_batch_size = DEFAULT_MAX_BATCH_SIZE
         if not config.WhichOneof("scheduling_choice"):
@@ -47,7 +56,8 @@ def onnx_file(path: Path) -> Path:
 
 
 def _complete_backend(config: Any, folder: Path) -> None:
-    for file, backend in ((_ONNX_FILE, "onnxruntime"), ("model.pt", "pytorch")):
+    named = ((_ONNX_FILE, "onnxruntime"), ("model.pt", "pytorch"), (_OPENVINO_FILE, "openvino"))
+    for file, backend in named:
         if (folder / file).exists():
             config.backend = backend
             return

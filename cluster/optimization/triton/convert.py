@@ -9,16 +9,18 @@ from pathlib import Path
 import yaml
 
 from cluster.config.ensemble import EnsembleConfig
+from cluster.config.model_card import ModelCard
 from cluster.config.sequences import SequencesConfig
 from cluster.config.serve_file import IMPORT_PATH
 from cluster.config.squadron import RESERVED_NAMES, SquadronConfig
 from cluster.config.store import ModelStore
-from cluster.config.variant import NAME_PATTERN
+from cluster.config.variant import NAME_PATTERN, BatchingConfig
 from cluster.config.yaml_file import check_section
 from cluster.errors import ConfigError
 from cluster.optimization.triton.artefacts import Stored, store_version
 from cluster.optimization.triton.complete import complete
 from cluster.optimization.triton.repository import TritonModel, read_repository
+from cluster.processing.pipeline import ragged_of
 from cluster.protocols.triton.ensemble import ensemble_section
 from cluster.protocols.triton.findings import Finding, Findings
 from cluster.protocols.triton.signature import signature_of, with_sequence_tensors
@@ -116,19 +118,14 @@ class _Import:
         self.stored.extend(each for each in added if each is not None)
         if findings.has_refused():
             return
-        if len(model.versions) > 1:
-            older = ", ".join(f"{v} as {model.name}-v{v}" for v in model.versions[:-1])
-            findings.changed(
-                "version_policy",
-                f"a name serves one version: {model.versions[-1]} under its own name, {older}",
-            )
         for version in model.versions:
             is_newest = version == model.versions[-1]
             name = model.name if is_newest else f"{model.name}-v{version}"
             self._names[model.name, str(version)] = name
-            self.variants[name] = {"source": f"{model.name}/{version}", **section}
+            older = {} if is_newest else {"version_of": model.name}
+            self.variants[name] = {"source": f"{model.name}/{version}", **older, **section}
             card = self._store.card(model.name, str(version))
-            self._signatures[name] = card.public_signature()
+            self._signatures[name] = _public(card, section)
 
     def add_ensembles(self, waiting: list[tuple[TritonModel, Findings]]) -> None:
         """Those whose members can be called; an ensemble may be a member of another."""
@@ -157,6 +154,13 @@ class _Import:
         if version and model not in self.ensembles:
             return self._names.get((model, version))
         return model if model in self._signatures else None
+
+
+def _public(card: ModelCard, section: dict[str, object]) -> Signature:
+    batching = BatchingConfig.model_validate(section.get("batching", {}))
+    if batching.ragged is not None:
+        return ragged_of(card, batching.ragged).signature
+    return card.public_signature()
 
 
 def _is_ensemble(model: TritonModel) -> bool:

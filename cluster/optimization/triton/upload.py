@@ -79,7 +79,7 @@ def _stored(model: str, config_json: str, folder: Path, store: ModelStore) -> Up
         name=model, folder=folder, config=config, versions=versions[-1:], is_complete_batch=False
     )
     try:
-        given = replace(given, config=complete(given))
+        given = replace(given, config=complete(given, reads_openvino=False))
         kind = kind_of(given.config, findings)
         section = variant_section(given.config, findings)
         signature = signature_of(given.config, findings)

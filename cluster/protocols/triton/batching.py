@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from cluster.config.variant import BatchingConfig
 from cluster.protocols.triton.findings import Findings
 from cluster.protocols.triton.model_config import enum_name
+from cluster.protocols.triton.signature import ragged_inputs
 
 MAX_QUEUE_DELAY_US = 60_000_000
 
@@ -34,11 +35,15 @@ def batching_section(config: Any, findings: Findings) -> dict[str, object]:
             section["mode"] = "off"
     elif not config.HasField("sequence_batching"):
         section["mode"] = "off"
-    if any(tensor.allow_ragged_batch for tensor in config.input):
+    ragged = ragged_inputs(config)
+    if ragged:
+        section["ragged"] = _ragged(config, ragged)
+    elif any(tensor.allow_ragged_batch for tensor in config.input):
         section["separate_shapes"] = True
         findings.changed(
             "input.allow_ragged_batch",
-            "requests of one shape batch together (separate_shapes); ragged batches are not built",
+            "requests of one shape batch together (separate_shapes); ragged batches are built of "
+            "inputs with dims: [ -1 ]",
         )
     try:
         BatchingConfig.model_validate(section)
@@ -47,6 +52,19 @@ def batching_section(config: Any, findings: Findings) -> dict[str, object]:
             key = ".".join(["batching", *(str(part) for part in detail["loc"])])
             findings.refused("dynamic_batching", f"{key}: {detail['msg']}")
     return section
+
+
+def _ragged(config: Any, inputs: tuple[str, ...]) -> dict[str, object]:
+    batch_inputs = {
+        name: {
+            "kind": enum_name(entry, "kind").removeprefix("BATCH_").lower(),
+            "source": entry.source_input[0],
+        }
+        for entry in config.batch_input
+        for name in entry.target_name
+        if entry.source_input
+    }
+    return {"inputs": list(inputs), **({"batch_inputs": batch_inputs} if batch_inputs else {})}
 
 
 def _dynamic(batching: Any, findings: Findings) -> dict[str, object]:

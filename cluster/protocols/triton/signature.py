@@ -7,7 +7,7 @@ from typing import Any
 from cluster.config.model_card import SignatureCard, TensorCard
 from cluster.config.sequences import SequencesConfig
 from cluster.protocols.triton.findings import Findings
-from cluster.protocols.triton.model_config import datatype_named
+from cluster.protocols.triton.model_config import datatype_named, enum_name
 from cluster.protocols.triton.sequences import hidden_tensors
 
 
@@ -25,6 +25,7 @@ def signature_of(config: Any, findings: Findings) -> SignatureCard | None:
     What clients see; an artefact of sequences has more (`with_sequence_tensors`).
     """
     _refuse(config, findings)
+    ragged = ragged_inputs(config)
     hidden = dict(zip(("input", "output"), hidden_tensors(config), strict=True))
     cards: dict[str, list[TensorCard]] = {"input": [], "output": []}
     for kind, tensors in (("input", config.input), ("output", config.output)):
@@ -37,13 +38,43 @@ def signature_of(config: Any, findings: Findings) -> SignatureCard | None:
                 findings.refused(f"{kind}.{tensor.name}.data_type", "no datatype is given")
                 continue
             batch = [-1] if config.max_batch_size > 0 else []
-            shape = [*batch, *tensor.dims]
+            # Its rows lie end to end in the artefact.
+            is_ragged = kind == "input" and tensor.name in ragged
+            shape = [-1] if is_ragged else [*batch, *tensor.dims]
             labels = tensor.label_filename if kind == "output" else ""
             card = TensorCard(name=tensor.name, datatype=datatype, shape=shape, labels=labels)
             cards[kind].append(card)
+    cards["input"] += _batch_inputs(config, findings)
     if findings.has_refused() or not cards["input"] or not cards["output"]:
         return None
     return SignatureCard(inputs=cards["input"], outputs=cards["output"])
+
+
+def ragged_inputs(config: Any) -> tuple[str, ...]:
+    """Those that the artefact takes end to end: one free axis, in a batch."""
+    if config.max_batch_size == 0:
+        return ()
+    return tuple(
+        tensor.name
+        for tensor in config.input
+        if tensor.allow_ragged_batch and list(tensor.dims) == [-1]
+    )
+
+
+def _batch_inputs(config: Any, findings: Findings) -> list[TensorCard]:
+    """The artefact's inputs that say where the rows of a ragged batch lie."""
+    found: list[TensorCard] = []
+    for entry in config.batch_input:
+        datatype = datatype_named(entry.data_type)
+        is_known = set(entry.source_input) <= set(ragged_inputs(config))
+        if datatype is None or len(entry.source_input) != 1 or not is_known:
+            findings.refused(
+                "batch_input", "describes one input with allow_ragged_batch and dims: [ -1 ]"
+            )
+            continue
+        shape = [-1, 1] if enum_name(entry, "kind") == "BATCH_ITEM_SHAPE" else [-1]
+        found += [TensorCard(name=n, datatype=datatype, shape=shape) for n in entry.target_name]
+    return found
 
 
 def with_sequence_tensors(
@@ -78,6 +109,5 @@ def _refuse(config: Any, findings: Findings) -> None:
             findings.refused(
                 f"input.{tensor.name}.is_shape_tensor", "only TensorRT plans have them"
             )
-    for field in ("batch_input", "batch_output"):
-        if len(getattr(config, field)):
-            findings.refused(field, "inputs that describe a ragged batch are not generated")
+    if len(config.batch_output):
+        findings.refused("batch_output", "outputs of a ragged batch have a row for each item here")

@@ -18,6 +18,7 @@ from cluster.protocols.triton.sequences import sequences_section
 _BACKENDS: dict[str, tuple[Format, str]] = {
     "onnxruntime": ("onnx", "model.onnx"),
     "pytorch": ("torchscript", "model.pt"),
+    "openvino": ("openvino", "model.xml"),
 }
 _BACKEND_OF_PLATFORM = {
     "onnxruntime_onnx": "onnxruntime",
@@ -26,7 +27,12 @@ _BACKEND_OF_PLATFORM = {
     "tensorflow_graphdef": "tensorflow",
     "tensorflow_savedmodel": "tensorflow",
 }
-_BACKEND_OF_SUFFIX = {".onnx": "onnxruntime", ".pt": "pytorch", ".plan": "tensorrt"}
+_BACKEND_OF_SUFFIX = {
+    ".onnx": "onnxruntime",
+    ".pt": "pytorch",
+    ".xml": "openvino",
+    ".plan": "tensorrt",
+}
 _REFUSED_BACKENDS = {
     "python": "model.py is code for Triton's Python backend: rewrite `execute(requests)` as a "
     "class with `load(self, context)` and `infer(self, inputs) -> outputs` on numpy arrays and "
@@ -34,7 +40,6 @@ _REFUSED_BACKENDS = {
     "tensorrt": "a TensorRT plan is bound to the GPU and version it was built with: import the "
     "ONNX model it was made of",
     "tensorflow": "no engine runs TensorFlow graphs: export the model to ONNX",
-    "openvino": "no engine runs OpenVINO IR: export the model to ONNX",
     "fil": "no engine runs tree ensembles of this format: export the model to ONNX",
     "dali": "no engine runs DALI pipelines: the card's `preprocess` decodes and resizes pictures",
     "vllm": "language models are not served through this import",
@@ -56,6 +61,8 @@ _CARRIED = frozenset(
         "model_warmup", "model_operations", "model_transaction_policy", "response_cache",
     }
 )  # fmt: skip
+_PRECISION_PARAMETER = "INFERENCE_PRECISION_HINT"
+_PRECISIONS = ("f32", "bf16", "f16")
 _GRAPH_LEVELS = {-1: "basic", 1: "extended", 2: "none"}
 
 
@@ -137,18 +144,27 @@ def _report_warm_up(config: Any, findings: Findings) -> None:
             )
 
 
+def _is_openvino(config: Any) -> bool:
+    return bool(config.backend == "openvino")
+
+
+def _thread_parameter(config: Any) -> str:
+    return "INFERENCE_NUM_THREADS" if _is_openvino(config) else "intra_op_thread_count"
+
+
 def _threads(config: Any, findings: Findings) -> int:
     """0: the default."""
-    entry = config.parameters.get("intra_op_thread_count")
+    name = _thread_parameter(config)
+    entry = config.parameters.get(name)
     text = "" if entry is None else entry.string_value
     if not text:
         return 0
     if not text.isdecimal() or int(text) > 256:
-        findings.dropped("parameters.intra_op_thread_count", f"{text!r} is not a count up to 256")
+        findings.dropped(f"parameters.{name}", f"{text!r} is not a count up to 256")
         return 0
     if int(text) == 0:
         findings.changed(
-            "parameters.intra_op_thread_count",
+            f"parameters.{name}",
             "0 (a thread a core) becomes 1: replicas share the machine; set `threads`",
         )
     return int(text)
@@ -171,7 +187,12 @@ def _options(config: Any, findings: Findings) -> dict[str, object]:
             case name:
                 findings.dropped(f"optimization.{name}", "the engine decides this itself")
     for name in sorted(config.parameters):
-        if name != "intra_op_thread_count":
+        if name == _thread_parameter(config):
+            continue
+        value = config.parameters[name].string_value.lower()
+        if _is_openvino(config) and name == _PRECISION_PARAMETER and value in _PRECISIONS:
+            options["precision"] = value
+        else:
             findings.dropped(f"parameters.{name}", "no engine of ours has this parameter")
     return options
 

@@ -64,7 +64,7 @@ def test_a_configuration_without_autoscaling_has_no_setup() -> None:
 
 async def test_a_door_reports_what_came_since_it_was_last_asked(tmp_path: Path) -> None:
     class Echo:
-        async def send(self, calls: list[Call]) -> list[Reply]:
+        async def send(self, calls: list[Call], *_: object) -> list[Reply]:
             y = tensor("y", np.zeros((1, 4), np.float32))
             return [Reply(call_id=call.call_id, outputs=(y,)) for call in calls]
 

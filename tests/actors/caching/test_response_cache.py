@@ -54,7 +54,7 @@ class Doubling:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def send(self, calls: Sequence[Call]) -> list[Reply]:
+    async def send(self, calls: Sequence[Call], *_: object) -> list[Reply]:
         self.num_calls += len(calls)
         await self.open.wait()
         return [_reply(call) for call in calls]

@@ -12,6 +12,7 @@ import pytest
 
 from actors.delivery.dispatch import MAX_ATTEMPTS, Dispatcher
 from actors.delivery.transport import Transport
+from actors.delivery.withdrawals import Withdrawals
 from cluster.errors import DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded, ShardLost
 from cluster.protocols.envelope import Call, Reply
 from cluster.scheduling.policy import BatchPolicy, LevelPolicy
@@ -28,7 +29,7 @@ class Doubling:
         self.open.set()
         self._dies = dies
 
-    async def send(self, calls: Sequence[Call]) -> list[Reply]:
+    async def send(self, calls: Sequence[Call], *_: object) -> list[Reply]:
         self.seen.append(list(calls))
         self.values.append([float(c.inputs[0].array[0, 0]) for c in calls])
         await self.open.wait()
@@ -224,7 +225,7 @@ async def test_what_cannot_be_answered_in_time_is_refused_before_it_is_sent() ->
 
 async def test_replies_that_are_there_at_once_need_no_task() -> None:
     class AtOnce:
-        def send(self, calls: Sequence[Call]) -> list[Reply]:
+        def send(self, calls: Sequence[Call], *_: object) -> list[Reply]:
             return [Reply(call_id=c.call_id, outputs=c.inputs) for c in calls]
 
     to, _ = dispatcher(AtOnce())
@@ -236,7 +237,7 @@ async def test_an_envelope_is_called_back_with_the_last_of_its_callers() -> None
     class Endless(Doubling):
         num_called_back = 0
 
-        async def send(self, calls: Sequence[Call]) -> list[Reply]:
+        async def send(self, calls: Sequence[Call], *_: object) -> list[Reply]:
             try:
                 return await super().send(calls)
             except asyncio.CancelledError:
@@ -260,6 +261,40 @@ async def test_an_envelope_is_called_back_with_the_last_of_its_callers() -> None
     assert await ask(to, 3) == 6
 
 
+async def test_a_caller_that_leaves_an_envelope_of_many_is_withdrawn_from_it() -> None:
+    class Told(Doubling):
+        def __init__(self) -> None:
+            super().__init__()
+            self.withdrawn: list[list[int]] = []
+
+        async def send(self, calls: Sequence[Call], withdrawals: Withdrawals) -> list[Reply]:
+            gone: list[int] = []
+            self.withdrawn.append(gone)
+            withdrawals.follow(gone.append)
+            self.seen.append(list(calls))
+            # What a caller leaves behind is given back at once.
+            inputs = [call.inputs[0].array for call in calls]
+            await self.open.wait()
+            return [
+                Reply(call_id=call.call_id, outputs=(tensor("y", 2 * x),))
+                for call, x in zip(calls, inputs, strict=True)
+            ]
+
+    transport = Told()
+    transport.open.clear()
+    to, _ = dispatcher(transport)
+    stays, leaves, other = (asyncio.create_task(ask(to, v)) for v in (1, 2, 3))
+    await asyncio.sleep(0.01)
+
+    leaves.cancel()
+    await asyncio.sleep(0.01)
+    transport.open.set()
+
+    assert await asyncio.gather(stays, other) == [2, 6]
+    (sent,) = transport.seen
+    assert transport.withdrawn == [[sent[1].call_id]]
+
+
 async def test_a_call_given_up_in_the_turn_it_was_sent_in_leaves_its_place_to_others() -> None:
     transport = Doubling()
     to, _ = dispatcher(transport, window=1, batch=1)
@@ -274,7 +309,7 @@ async def test_a_call_given_up_in_the_turn_it_was_sent_in_leaves_its_place_to_ot
 
 async def test_what_is_past_its_deadline_is_called_back() -> None:
     class Endless(Doubling):
-        async def send(self, calls: Sequence[Call]) -> list[Reply]:
+        async def send(self, calls: Sequence[Call], *_: object) -> list[Reply]:
             try:
                 return await super().send(calls)
             except asyncio.CancelledError:
@@ -311,7 +346,7 @@ async def test_too_many_waiting_are_refused_with_when_to_come_back() -> None:
 
 async def test_the_replicas_own_error_reaches_only_its_caller() -> None:
     class Picky(Doubling):
-        async def send(self, calls: Sequence[Call]) -> list[Reply]:
+        async def send(self, calls: Sequence[Call], *_: object) -> list[Reply]:
             return [
                 Reply(call_id=c.call_id, error=InvalidRequest("not an image"))
                 if c.inputs[0].array[0, 0] == 2
@@ -330,7 +365,7 @@ async def test_the_replicas_own_error_reaches_only_its_caller() -> None:
 
 async def test_a_reply_that_is_no_envelope_fails_its_requests_and_not_the_dispatcher() -> None:
     class Broken(Doubling):
-        async def send(self, calls: Sequence[Call]) -> list[Reply]:
+        async def send(self, calls: Sequence[Call], *_: object) -> list[Reply]:
             replies = await super().send(calls)
             if len(self.seen) == 1:
                 raise ValueError("not an envelope")

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from actors.delivery.node_link import Frame, NodeLinks, NodeListener
+from actors.delivery.withdrawals import Withdrawals
 from cluster.errors import ShardLost
 
 
-async def upper(frame: Frame) -> bytes:
+async def upper(frame: Frame, *_: object) -> bytes:
     return bytes(frame).upper()
 
 
@@ -48,7 +49,7 @@ async def test_the_least_busy_replica_gets_the_next_batch(tmp_path: Path) -> Non
     go = asyncio.Event()
 
     def answering(name: str) -> NodeListener:
-        async def answer(frame: Frame) -> bytes:
+        async def answer(frame: Frame, *_: object) -> bytes:
             seen.append(name)
             await go.wait()
             return bytes(frame)
@@ -72,7 +73,7 @@ async def test_the_least_busy_replica_gets_the_next_batch(tmp_path: Path) -> Non
 
 
 async def test_a_replica_that_goes_before_it_answers_is_lost_and_told(tmp_path: Path) -> None:
-    async def never(frame: Frame) -> bytes:
+    async def never(frame: Frame, *_: object) -> bytes:
         raise RuntimeError("a bug")
 
     listener = NodeListener(tmp_path / "a.sock", never)
@@ -89,7 +90,7 @@ async def test_a_replica_that_goes_before_it_answers_is_lost_and_told(tmp_path: 
 async def test_a_draining_replica_answers_what_came_and_gets_nothing_new(tmp_path: Path) -> None:
     go = asyncio.Event()
 
-    async def slow(frame: Frame) -> bytes:
+    async def slow(frame: Frame, *_: object) -> bytes:
         await go.wait()
         return bytes(frame)
 
@@ -132,7 +133,7 @@ async def test_a_replica_that_comes_later_is_found(tmp_path: Path) -> None:
 async def test_what_nobody_waits_for_is_called_back(tmp_path: Path) -> None:
     began, called_back = asyncio.Event(), asyncio.Event()
 
-    async def slow(frame: Frame) -> bytes:
+    async def slow(frame: Frame, *_: object) -> bytes:
         if frame == b"quick":
             return bytes(frame)
         began.set()
@@ -156,10 +157,47 @@ async def test_what_nobody_waits_for_is_called_back(tmp_path: Path) -> None:
     await listener.drain()
 
 
+async def test_a_call_that_is_withdrawn_is_told_to_who_has_its_envelope_and_to_nobody_else(
+    tmp_path: Path,
+) -> None:
+    told: dict[bytes, list[int]] = {b"a": [], b"b": []}
+    go = asyncio.Event()
+
+    async def slow(frame: Frame, withdrawals: Withdrawals) -> bytes:
+        withdrawals.follow(told[bytes(frame)].append)
+        await go.wait()
+        return bytes(frame)
+
+    listener = NodeListener(tmp_path / "a.sock", slow)
+    await listener.start()
+    links = NodeLinks(tmp_path)
+    link = await links.least_busy()
+    assert link is not None
+    of_a, of_b = Withdrawals(), Withdrawals()
+    of_b.add(2**63)  # before it was sent
+    asked = [
+        asyncio.create_task(link.exchange(b"a", of_a)),
+        asyncio.create_task(link.exchange(b"b", of_b)),
+    ]
+    await asyncio.sleep(0)
+    of_a.add(7)
+    async with asyncio.timeout(5):
+        while not all(told.values()):  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0.01)
+    go.set()
+
+    assert await asyncio.gather(*asked) == [b"a", b"b"]
+    of_a.add(8)  # after it was answered: nobody has it
+    assert await ask(links, b"a") == b"a"
+    assert told == {b"a": [7], b"b": [2**63]}
+    links.close()
+    await listener.drain()
+
+
 async def test_a_door_that_goes_calls_all_its_exchanges_back(tmp_path: Path) -> None:
     began, called_back = asyncio.Event(), asyncio.Event()
 
-    async def slow(frame: Frame) -> bytes:
+    async def slow(frame: Frame, *_: object) -> bytes:
         began.set()
         try:
             await asyncio.Event().wait()

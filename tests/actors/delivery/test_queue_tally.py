@@ -24,7 +24,7 @@ class _Silent:
     def __init__(self) -> None:
         self.open = asyncio.Event()
 
-    async def send(self, calls: Sequence[Call]) -> list[Reply]:
+    async def send(self, calls: Sequence[Call], *_: object) -> list[Reply]:
         await self.open.wait()
         return [Reply(call_id=call.call_id) for call in calls]
 

@@ -20,7 +20,7 @@ needs_memfd = pytest.mark.skipif(
 MEBIBYTE = 2**20
 
 
-async def reversed_frame(frame: Frame) -> bytes:
+async def reversed_frame(frame: Frame, *_: object) -> bytes:
     return bytes(frame)[::-1]
 
 

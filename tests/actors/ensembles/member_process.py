@@ -17,7 +17,7 @@ from cluster.tensors import tensor
 
 
 async def serve(path: Path, factor: float, delay_s: float) -> None:
-    async def answer(message: bytes) -> bytes:
+    async def answer(message: bytes, *_: object) -> bytes:
         await asyncio.sleep(delay_s)
         return encode_replies(
             Reply(

@@ -41,7 +41,7 @@ def _own_metrics() -> Iterator[None]:
 class Nowhere:
     """No other node has a replica."""
 
-    def send(self, calls: Sequence[Call]) -> Awaitable[list[Reply]]:
+    def send(self, calls: Sequence[Call], *_: object) -> Awaitable[list[Reply]]:
         raise ShardLost("no replica is left")
 
 

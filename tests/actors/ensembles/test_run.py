@@ -55,7 +55,7 @@ class Member:
         self.calls: list[Call] = []
         self.num_cancelled = 0
 
-    def send(self, calls: list[Call]) -> Awaitable[list[Reply]]:
+    def send(self, calls: list[Call], *_: object) -> Awaitable[list[Reply]]:
         return self._answer(calls)
 
     async def _answer(self, calls: list[Call]) -> list[Reply]:

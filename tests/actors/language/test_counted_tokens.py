@@ -26,8 +26,7 @@ PROMPT = "abc"
 """Three tokens: the tiny model has one a byte."""
 
 
-@pytest_asyncio.fixture
-async def replica(folder: Path, tmp_path: Path) -> AsyncIterator[LanguageReplica]:
+def tiny(folder: Path) -> ReplicaSetup:
     card = {
         "name": "tiny",
         "format": "causal_lm",
@@ -38,20 +37,22 @@ async def replica(folder: Path, tmp_path: Path) -> AsyncIterator[LanguageReplica
         "batched": False,
         "decoupled": True,
     }
-    made = LanguageReplica(
-        ReplicaSetup(
-            variant="tiny",
-            card=ModelCard.model_validate(card),
-            folder=folder,
-            engine="torch",
-            device="cpu",
-            threads=1,
-            is_processed=False,
-            batching=BatchingConfig(),
-            llm=LanguageConfig.model_validate({"max_num_seqs": 4, "max_model_len": 400}),
-        ),
-        metrics_at=tmp_path,
+    return ReplicaSetup(
+        variant="tiny",
+        card=ModelCard.model_validate(card),
+        folder=folder,
+        engine="torch",
+        device="cpu",
+        threads=1,
+        is_processed=False,
+        batching=BatchingConfig(),
+        llm=LanguageConfig.model_validate({"max_num_seqs": 4, "max_model_len": 400}),
     )
+
+
+@pytest_asyncio.fixture
+async def replica(folder: Path, tmp_path: Path) -> AsyncIterator[LanguageReplica]:
+    made = LanguageReplica(tiny(folder), metrics_at=tmp_path)
     await made.start()
     yield made
     await made.close()

@@ -35,7 +35,7 @@ class Computing:
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
 
-    async def send(self, calls: Sequence[Call]) -> list[Reply]:
+    async def send(self, calls: Sequence[Call], *_: object) -> list[Reply]:
         return [
             Reply(
                 call_id=call.call_id,

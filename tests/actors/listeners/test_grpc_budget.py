@@ -23,7 +23,7 @@ class _Waiting(Computing):
         super().__init__(lambda inputs: {"OUTPUT0": inputs["INPUT0"], "OUTPUT1": inputs["INPUT1"]})
         self.is_asked, self.may_answer = asyncio.Event(), asyncio.Event()
 
-    async def send(self, calls: Sequence[Call]) -> list[Reply]:
+    async def send(self, calls: Sequence[Call], *_: object) -> list[Reply]:
         self.is_asked.set()
         await self.may_answer.wait()
         return await super().send(calls)

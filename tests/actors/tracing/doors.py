@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from actors.delivery.transport import MemoryTransport
+from actors.delivery.withdrawals import Withdrawals
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
 from actors.listeners.grpc import GrpcListener
@@ -57,14 +57,13 @@ class Encoded:
     """To a replica as over a socket: what is not in the envelope does not arrive."""
 
     def __init__(self, replica: ModelReplica, seen: list[Call]) -> None:
-        self._inner = MemoryTransport(replica)
         self._replica = replica
         self._seen = seen
 
-    async def send(self, calls: list[Call]) -> list[Reply]:
+    async def send(self, calls: list[Call], withdrawals: Withdrawals) -> list[Reply]:
         message = encode_calls(calls)
         self._seen += decode_calls(message)
-        return decode_replies(await self._replica.infer(message))
+        return decode_replies(await self._replica.infer(message, withdrawals))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

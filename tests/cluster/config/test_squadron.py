@@ -33,9 +33,21 @@ def test_a_right_file_is_read() -> None:
 def test_an_unknown_key_names_file_key_value_and_what_is_allowed() -> None:
     assert mistakes(variants={"a": {"source": "m", "replicsa": 2}}) == (
         "prod.yaml: variants.a.replicsa: unknown key, got 2; allowed: autoscaling, batching, card, "
-        "colocate, device, engine, limits, llm, optional, options, placement, processed, "
-        "replicas, resources, response_cache, sequences, source, threads (did you mean 'replicas'?)"
+        "colocate, device, engine, limits, llm, optional, options, placement, "
+        "preprocess_cache, processed, replicas, resources, response_cache, sequences, source, "
+        "threads, version_of (did you mean 'replicas'?)"
     )
+
+
+def test_a_version_of_nothing_or_of_a_version_is_named() -> None:
+    of = {"source": "m/1", "version_of": "b"}
+    said = mistakes(
+        variants={"a": {"source": "m"}, "b": {"source": "m/2", "version_of": "x"}} | {"c": of},
+        experiments={},
+    )
+
+    assert "variants.b.version_of: no such variant" in said
+    assert "variants.c.version_of: no such variant, or itself a version of another" in said
 
 
 def one_step(**step: Any) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def test_equal_blocks_at_other_places_have_other_keys() -> None:
 
 def test_a_prompt_goes_where_its_beginning_was_computed() -> None:
     tested = router()
-    tested.sent(keys(SYSTEM + "x" * 16), "b")
+    tested.sent(keys(SYSTEM + "x" * 16), "b", "ab")
 
     assert tested.choose(keys(SYSTEM + "y" * 16), IDLE) == Choice(
         replica="b", num_shared=4, reason="prefix"
@@ -42,15 +42,15 @@ def test_a_prompt_goes_where_its_beginning_was_computed() -> None:
 
 def test_the_longest_beginning_counts() -> None:
     tested = router()
-    tested.sent(keys(SYSTEM), "a")
-    tested.sent(keys(SYSTEM + "x" * 16)[4:], "b")
+    tested.sent(keys(SYSTEM), "a", "ab")
+    tested.sent(keys(SYSTEM + "x" * 16)[4:], "b", "ab")
 
     assert tested.choose(keys(SYSTEM + "x" * 16), IDLE).replica == "b"
 
 
 def test_a_replica_far_above_the_mean_is_passed_over() -> None:
     tested = router(max_imbalance=1.5)
-    tested.sent(keys(SYSTEM), "a")
+    tested.sent(keys(SYSTEM), "a", "ab")
 
     chosen = tested.choose(keys(SYSTEM), {"a": 90.0, "b": 10.0, "c": 20.0}, cost=10)
 
@@ -59,7 +59,7 @@ def test_a_replica_far_above_the_mean_is_passed_over() -> None:
 
 def test_a_replica_below_the_bound_keeps_its_prefixes() -> None:
     tested = router(max_imbalance=2.0)
-    tested.sent(keys(SYSTEM), "a")
+    tested.sent(keys(SYSTEM), "a", "ab")
 
     assert tested.choose(keys(SYSTEM), {"a": 50.0, "b": 20.0, "c": 20.0}, cost=10).replica == "a"
 
@@ -73,16 +73,36 @@ def test_a_session_stays_where_no_prefix_is_known() -> None:
 
 def test_a_replica_that_is_gone_is_not_chosen_for_its_prefixes() -> None:
     tested = router()
-    tested.sent(keys(SYSTEM), "a")
+    tested.sent(keys(SYSTEM), "a", "ab")
     tested.forget("a")
 
     assert tested.choose(keys(SYSTEM), IDLE).reason == "least work"
 
 
+def test_what_does_not_fit_goes_to_the_next_that_has_it_and_then_home_again() -> None:
+    tested = router(max_imbalance=1.5)
+    tested.sent(keys(SYSTEM), "a", "abc")
+    tested.sent(keys(SYSTEM), "c", "abc")
+    full = {"a": 90.0, "b": 10.0, "c": 20.0}
+
+    assert tested.choose(keys(SYSTEM), full, cost=10).replica == "c"
+    tested.sent(keys(SYSTEM), "c", "abc")
+    assert tested.choose(keys(SYSTEM), IDLE).replica == "a"
+
+
+def test_replicas_that_are_there_no_more_make_room() -> None:
+    tested = router()
+    for name in "xyz":
+        tested.sent(keys(SYSTEM), name, "xyz")
+    tested.sent(keys(SYSTEM), "a", "ab")
+
+    assert tested.choose(keys(SYSTEM), IDLE) == Choice(replica="a", num_shared=4, reason="prefix")
+
+
 def test_memory_of_prefixes_is_bounded() -> None:
     tested = router(max_blocks=4)
-    tested.sent(keys(SYSTEM), "a")
-    tested.sent(keys("t" * 64), "b")
+    tested.sent(keys(SYSTEM), "a", "ab")
+    tested.sent(keys("t" * 64), "b", "ab")
 
     assert tested.choose(keys(SYSTEM), IDLE).num_shared == 0
     assert tested.choose(keys("t" * 64), IDLE).replica == "b"

@@ -17,7 +17,7 @@ from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, HttpStr
 from actors.listeners.routes.infer import InferRoutes
 from actors.listeners.routes.openai.shape import check_json, described
 from actors.listeners.routes.table import Place, Route
-from cluster.errors import InvalidRequest, ModelNotFound, SquadronError
+from cluster.errors import InvalidRequest, ModelNotFound, NoReadyReplica, SquadronError
 from cluster.protocols.openai.errors import error_body
 from cluster.protocols.openai.parameters import ENDPOINT, LORA, PREFIX, SESSION, WORK
 from cluster.protocols.openai.requests import (
@@ -30,6 +30,7 @@ from cluster.protocols.openai.requests import (
     prompts,
 )
 from cluster.requests import InferenceRequest, Parameter
+from cluster.routing.table import VariantRoute
 from cluster.tensors import Tensor, bytes_array
 
 logger = logging.getLogger("squadron.openai")
@@ -83,16 +84,18 @@ class GenerationRoutes:
         responses = self._door.stream(asked)
         try:
             first = await anext(responses)
+            if not streams:
+                # To its end: a stream that is left counts as given up by its caller.
+                await anext(responses, None)
         except BaseException:
             await responses.aclose()
             raise
         headers = (
             ("x-squadron-variant", first.variant),
-            ("X-Request-Id", asked.request_id),
+            ("X-Request-Id", asked.tracking_id or asked.request_id),
         )
         part = bytes(first.outputs[0].array.item())
         if not streams:
-            await responses.aclose()
             return HttpReply(status=200, chunks=(part,), content_type=JSON, headers=headers)
         return HttpStream(parts=_events(part, responses), content_type=EVENTS, headers=headers)
 
@@ -129,6 +132,10 @@ class GenerationRoutes:
         model, _, lora = name.partition(":")
         if model not in self._door.table.routes:
             raise ModelNotFound(f"The model `{name}` does not exist", param="model")
+        if not self._there(model):
+            why = self._door.table.state_of(model)[1]
+            # Also one whose engine is not installed, of which nobody knows what it does.
+            raise NoReadyReplica(f"The model `{name}` is not available: {why}", retry_after_s=1)
         if not self._generates(model):
             raise InvalidRequest(
                 f"The model `{name}` does not generate text; ask it over /v2/models/{model}",
@@ -137,8 +144,12 @@ class GenerationRoutes:
         return model, lora
 
     def _generates(self, model: str) -> bool:
+        there = self._there(model)
+        return bool(there) and all(variant.facts.is_language for variant in there)
+
+    def _there(self, model: str) -> list[VariantRoute]:
         variants = self._door.table.variants_of(model)
-        return bool(variants) and all(variant.facts.is_language for variant in variants)
+        return [each for each in variants if each.state != "UNAVAILABLE"]
 
 
 async def _events(

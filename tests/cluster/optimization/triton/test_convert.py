@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from onnx import TensorProto, helper
 
 from cluster.config.serve_file import read_serve_file
 from cluster.config.store import ModelStore
+from cluster.engines.engine import EngineSetup
+from cluster.engines.table import make_engine
 from cluster.errors import ConfigError
 from cluster.optimization.triton.convert import (
     ImportReport,
@@ -15,10 +18,13 @@ from cluster.optimization.triton.convert import (
     write_serve_file,
 )
 from tests.triton_repository import (
+    SUMS,
     write_model,
+    write_openvino_model,
     write_repository,
     write_scaler,
     write_sequence_model,
+    write_sums,
 )
 
 
@@ -59,7 +65,9 @@ def test_a_whole_repository_becomes_a_store_and_a_file_that_loads(
     assert [(c.name, c.version) for c in store.list()] == [
         ("bare", "1"), ("picker", "1"), ("scaler", "1"), ("scaler", "2"), ("simple", "1"),
     ]  # fmt: skip
-    assert told(report, "scaler") == [("version_policy", "changed")]
+    assert told(report, "scaler") == []
+    older = {name: each.version_of for name, each in config.variants.items() if each.version_of}
+    assert older == {"scaler-v1": "scaler"}
     assert report.lost() == ()
 
 
@@ -206,7 +214,18 @@ def test_the_version_policy_decides_what_is_served(
             "model_operations.op_library_filename",
             "custom operators",
         ),
-        ('batch_input { kind: BATCH_ELEMENT_COUNT target_name: "n" }', "batch_input", "ragged"),
+        (
+            'batch_input { kind: BATCH_ELEMENT_COUNT target_name: "n" data_type: TYPE_INT32 '
+            'source_input: "x" }',
+            "batch_input",
+            "allow_ragged_batch",
+        ),
+        (
+            'batch_output { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "y" '
+            'source_input: "x" }',
+            "batch_output",
+            "a row for each item",
+        ),
         ("dynamic_batching { preferred_batch_size: [ 9 ] }", "dynamic_batching", "max_batch_size"),
     ],
 )
@@ -366,6 +385,96 @@ def test_a_torchscript_model_takes_its_inputs_in_the_order_of_their_numbers(
     card = store.card("sub")
     assert (card.format, card.artefact) == ("torchscript", "model.pt")
     assert [each.name for each in card.signature.inputs] == ["INPUT__0", "INPUT__1"]
+
+
+def test_an_openvino_model_comes_with_its_weights_and_its_settings(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    text = """
+        backend: "openvino"
+        parameters { key: "INFERENCE_NUM_THREADS" value { string_value: "2" } }
+        parameters { key: "INFERENCE_PRECISION_HINT" value { string_value: "BF16" } }
+        parameters { key: "NUM_STREAMS" value { string_value: "4" } }
+    """
+    report = imported(write_openvino_model(tmp_path / "triton", text + TENSORS), store)
+    write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
+    variant = read_serve_file(tmp_path / "mine.yaml")[1].variants["intel"]
+
+    card, folder = store.card("intel", "1"), store.folder("intel", "1")
+    assert (card.format, card.artefact, card.batched) == ("openvino", "model.xml", True)
+    assert {each.name for each in folder.iterdir()} >= {"model.xml", "model.bin"}
+    assert (variant.threads, variant.options) == (2, {"precision": "bf16"})
+    assert told(report, "intel") == [("parameters.NUM_STREAMS", "dropped")]
+
+    engine = make_engine("openvino", EngineSetup(card=card, folder=folder))
+    engine.load()
+    x = np.array([[1, 2, 4]], np.float32)
+    np.testing.assert_array_equal(engine.infer({"x": x})["y"], 3 * x)
+    engine.close()
+
+
+def test_an_openvino_model_without_a_configuration_is_completed_from_its_graph(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    report = imported(write_openvino_model(tmp_path / "triton"), store)
+
+    card = store.card("intel", "1")
+    assert report.lost() == ()
+    assert [(each.name, each.shape) for each in card.signature.inputs] == [("x", [-1, 3])]
+    assert card.batched
+
+
+@pytest.mark.parametrize(
+    ("dims", "said"),
+    [("dims: [ 4 ]", "is [-1, 3] in the graph and [-1, 4]"), ("dims: [ -1 ]", "export it with")],
+)
+def test_sizes_that_an_openvino_graph_does_not_have_refuse_it(
+    tmp_path: Path, store: ModelStore, dims: str, said: str
+) -> None:
+    text = 'backend: "openvino"' + TENSORS.replace("dims: [ 3 ]", dims, 1)
+    root = write_openvino_model(tmp_path / "triton", text)
+    write_scaler(root / "good/1/model.onnx", factor=1.0)
+
+    (finding,) = imported(root, store).findings
+
+    assert (finding.model, finding.field) == ("intel", "version 1")
+    assert said in finding.reason
+
+
+def test_openvino_weights_that_are_not_there_refuse_the_model(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    root = write_openvino_model(tmp_path / "triton", 'backend: "openvino"' + TENSORS)
+    write_scaler(root / "good/1/model.onnx", factor=1.0)
+    (root / "intel/1/model.bin").unlink()
+
+    (finding,) = imported(root, store).findings
+
+    assert (finding.model, finding.outcome) == ("intel", "refused")
+
+
+def test_a_ragged_batch_and_what_describes_it_are_carried_over(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    write_sums(tmp_path / "triton/sums/1/model.onnx")
+    (tmp_path / "triton/sums/config.pbtxt").write_text(SUMS)
+    report = imported(tmp_path / "triton", store)
+    write_serve_file(report, tmp_path, tmp_path / "mine.yaml")
+    ragged = read_serve_file(tmp_path / "mine.yaml")[1].variants["sums"].batching.ragged
+
+    assert report.findings == ()
+    assert ragged is not None
+    assert ragged.model_dump() == {
+        "inputs": ("x",),
+        "batch_inputs": {
+            "ends": {"kind": "accumulated_element_count_with_zero", "source": "x"},
+        },
+    }
+    card = store.card("sums", "1")
+    assert not card.batched
+    assert [(each.name, each.shape) for each in card.signature.inputs] == [
+        ("x", [-1]), ("ends", [-1]),
+    ]  # fmt: skip
 
 
 def test_a_tensor_that_the_graph_has_not_refuses_the_model(
