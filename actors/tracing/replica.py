@@ -64,6 +64,14 @@ class ReplicaSpans:
                 )
                 span.end()
 
+    def wants(self, calls: Sequence[Call]) -> bool:
+        """Whether anything is to be made of this batch; most of them have no sampled request."""
+        return self._ranges is not None or any([call.trace for call in calls])
+
+    @property
+    def is_in_batch(self) -> bool:
+        return self._ranges is not None or self._batch is not None
+
     @contextmanager
     def batch(self, calls: Sequence[Call]) -> Iterator[None]:
         with ExitStack() as stack:
@@ -161,6 +169,8 @@ class TracedEngineRun(EngineRun):
         self._spans = spans
 
     def infer(self, inputs: dict[str, Array], rows: int) -> dict[str, Array]:
+        if not self._spans.is_in_batch:
+            return super().infer(inputs, rows)
         with self._spans.engine(rows):
             return super().infer(inputs, rows)
 
@@ -180,6 +190,8 @@ class TracedBatchRunner(BatchRunner):
         clock: Callable[[], float],
         is_timed: bool = False,
     ) -> dict[str, Array]:
+        if not self._spans.wants(calls):
+            return super()._compute(merge, calls, clock=clock, is_timed=is_timed)
         with self._spans.batch(calls):
             return super()._compute(merge, calls, clock=clock, is_timed=is_timed)
 
