@@ -3,19 +3,25 @@ engines under one name, with copies to a third."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import httpx
 import numpy as np
 import pytest
 import yaml
 
+from cluster.config.language.settings import LanguageConfig
 from cluster.config.store import ModelStore
+from cluster.engines.language.engine import LanguageSetup
+from cluster.engines.language.vllm_options import engine_options
 from loadtests.language.leaving import eventually, metric
 from tests.conformance.openai.conftest import MODEL
 from tests.e2e.running import Running, running
@@ -114,7 +120,11 @@ def served(
     args["variants"] |= {
         "adapted": {**base, "llm": llm | {"lora": lora, "max_batched_tokens": 64}},
         "guessing": {**base, "llm": llm | {"speculative": {"method": "ngram", "num_tokens": 3}}},
-        "plain": {**base, "engine": "torch", "llm": llm},
+        "plain": {
+            **base,
+            "engine": "torch",
+            "llm": llm | {"max_num_seqs": 2, "queue": {"max_requests": 2}},
+        },
     }
     args["experiments"] = {
         "assistant": {"split": {"plain": 50, "guessing": 50}, "sticky_header": "x-user"},
@@ -176,10 +186,11 @@ def test_pieces_and_guesses_change_no_token(
 def test_a_prefix_is_computed_once(served: Running) -> None:
     before = metric(served, "squadron_llm_prefix_hits_total")
     for _ in range(2):
-        complete(served, "guessing", "A prompt that nobody has sent before: " + LONG)
+        text(complete(served, "guessing", "A prompt that nobody has sent before: " + 3 * LONG))
 
+    # A block has 128 tokens on a CPU.
     eventually(
-        lambda: metric(served, "squadron_llm_prefix_hits_total") >= before + 64,
+        lambda: metric(served, "squadron_llm_prefix_hits_total") >= before + 128,
         "the second time was computed again",
     )
 
@@ -214,19 +225,56 @@ def test_copies_of_streams_and_answers_are_compared_by_what_they_say(served: Run
     assert (found["failed"], found["skipped"], found["top1"]) == (0, 0, 1.0)
 
 
+def test_what_the_queue_cannot_hold_is_refused_and_the_rest_is_right(served: Running) -> None:
+    """Two are computed, two wait."""
+    expected = text(complete(served, "plain", PROMPTS[0]))
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: complete(served, "plain", PROMPTS[0]), range(12)))
+
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert 0 < len(refused) <= 8
+    for answer in refused:
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert "the most that may" in answer.json()["error"]["message"]
+    assert {text(answer) for answer in answers if answer not in refused} == {expected}
+
+
+def test_every_option_is_one_of_vllms(served: Running, model_folder: Path) -> None:
+    """So a renamed one is noticed here and not by an operator."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    known = set(inspect.signature(AsyncEngineArgs).parameters)
+    llm = {
+        "lora": {},
+        "speculative": {},
+        "kv_cache_bytes": 1,
+        "max_model_len": 1,
+        "max_batched_tokens": 1,
+        "block_size": 16,
+        "tensor_parallel": 2,
+    }
+    config = LanguageConfig.model_validate(llm)
+    for on_gpu in (False, True):
+        setup = LanguageSetup(name="m", folder=model_folder, config=config)
+        assert set(engine_options(setup, on_gpu=on_gpu)) <= known
+
+
 def test_an_answer_that_comes_whole_counts_as_answered(served: Running) -> None:
     """It is read to its end at the door; one that is left early counts as cancelled."""
 
     def counted(outcome: str) -> float:
-        page = httpx.get(f"{served.metrics}/metrics", timeout=60).text
+        with urlopen(f"{served.metrics}/metrics", timeout=60) as page:
+            lines = page.read().decode().splitlines()
         return sum(
             float(line.rsplit(" ", 1)[1])
-            for line in page.splitlines()
+            for line in lines
             if line.startswith("squadron_requests_total{") and f'"{outcome}"' in line
         )
 
     before = counted("success"), counted("cancelled")
-    text(complete(served, "plain", "a"))
+    for _ in range(20):
+        text(complete(served, "plain", "a", max_tokens=1))
 
-    eventually(lambda: counted("success") == before[0] + 1, "it was not counted")
+    eventually(lambda: counted("success") >= before[0] + 20, "they were not counted")
     assert counted("cancelled") == before[1]

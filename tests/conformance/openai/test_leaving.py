@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import openai
 import psutil
 import pytest
 
@@ -41,6 +42,23 @@ def test_dropped_streams_leave_nothing(llm: Running) -> None:
     assert france(llm) == before
     # Generated to their end they would all be there.
     assert tokens < NUM_STREAMS * MAX_TOKENS / 2
+
+
+def test_a_stream_that_its_client_cancels_ends_generation(
+    llm: Running, client: openai.OpenAI
+) -> None:
+    stream = client.completions.create(
+        model="assistant",
+        prompt="Count:",
+        max_tokens=900,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+    next(iter(stream))
+    stream.close()
+
+    eventually(lambda: metric(llm, "squadron_llm_running") == 0, "it still generates")
+    eventually(lambda: metric(llm, "squadron_llm_kv_usage_ratio") == 0, "KV memory is held")
 
 
 def test_a_deadline_ends_generation(llm: Running) -> None:

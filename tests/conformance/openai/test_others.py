@@ -12,6 +12,7 @@ import openai
 import pytest
 import tritonclient.grpc as grpcclient
 
+from loadtests.language.leaving import france, metric
 from tests.e2e.running import Running
 
 
@@ -238,6 +239,44 @@ def test_a_prompt_of_ten_megabytes_is_refused(http: httpx.Client) -> None:
     asked = b'{"model": "assistant", "prompt": "' + b"word " * 2_000_000 + b'"}'
 
     assert refused(http, "/v1/completions", asked)["code"] == "context_length_exceeded"
+
+
+CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
+SAY = b'{"model": "assistant", "messages": [{"role": "user", "content": "a"}], '
+TEXT = b'{"model": "assistant", "prompt": "%s"}'
+BAD = {
+    "a prompt that is too long": (
+        COMPLETE,
+        b'{"model":"assistant","prompt":"%s"}' % (b"a " * 4000),
+    ),
+    "ten megabytes": (COMPLETE, b'{"model":"assistant","prompt":"%s"}' % (b"word " * 2_000_000)),
+    "no schema": (
+        CHAT,
+        SAY + b'"response_format": {"type": "json_schema", "json_schema": {"name": "x", '
+        b'"schema": {"type": "objct"}}}}',
+    ),
+    "an unknown model": (CHAT, SAY.replace(b"assistant", b"nobody") + b'"n": 1}'),
+    "negative max_tokens": (CHAT, SAY + b'"max_tokens": -1}'),
+    "what is not UTF-8": (COMPLETE, b'{"model": "assistant", "prompt": "\xff\xfe"}'),
+    "half a surrogate pair": (COMPLETE, b'{"model": "assistant", "prompt": "\\ud800"}'),
+    "no JSON": (CHAT, b"{"),
+}
+
+
+@pytest.mark.slice
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_request_does_not_reach_the_engine(
+    http: httpx.Client, llm: Running, what: str
+) -> None:
+    path, content = BAD[what]
+    before = metric(llm, "squadron_llm_prompt_tokens_total")
+
+    answer = http.post(path, content=content, headers={"content-type": "application/json"})
+
+    assert answer.status_code == (404 if what == "an unknown model" else 400), answer.text
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert metric(llm, "squadron_llm_prompt_tokens_total") == before
+    assert france(llm) == "The capital of France is Paris."
 
 
 def test_a_stream_ends_with_done_and_has_its_media_type(http: httpx.Client) -> None:
