@@ -66,7 +66,7 @@ class ReplicaSpans:
 
     def wants(self, calls: Sequence[Call]) -> bool:
         """Whether anything is to be made of this batch; most of them have no sampled request."""
-        return self._ranges is not None or any([call.trace for call in calls])
+        return self._ranges is not None or any(call.trace for call in calls)
 
     @property
     def is_in_batch(self) -> bool:
