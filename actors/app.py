@@ -22,6 +22,7 @@ from actors.deployments import HEALTH_PERIOD_S, bind_replica, deployment_of, rep
 from actors.gateway import Gateway, GatewaySetup
 from actors.repository.control import RepositorySetup
 from actors.serve_file import file_of, naming, read_config
+from actors.tracing.spans import check_tracing
 from actors.variant_facts import Origin, facts_of, origin_of
 from cluster.config.serve_file import IMPORT_PATH
 from cluster.config.server import KEYS_VARIABLE, MAX_NODES, NODES_VARIABLE, ServerConfig
@@ -83,6 +84,7 @@ def check_postgres(config: SquadronConfig) -> None:
 
 def _bound(config: SquadronConfig) -> Application:
     check_postgres(config)
+    check_tracing(config.server.tracing)
     store = open_store(store_location(config), config.store.cache)
     is_controlled = config.server.repository_control == "explicit"
     if is_controlled:
@@ -97,7 +99,8 @@ def _bound(config: SquadronConfig) -> Application:
     server = with_whole_paths(config.server)
     limits = server.limits
     setups = {
-        name: replica_setup(name, config.variants[name], origin) for name, origin in origins.items()
+        name: replica_setup(name, config.variants[name], origin, server)
+        for name, origin in origins.items()
     }
     for name, replica in setups.items():
         facts[name] = replace(facts[name], placement=replica.placement_reason)

@@ -13,6 +13,8 @@ from cluster.config.cache import (
     RedisConfig,
     check_scheme,
 )
+from cluster.config.observability.logs import LogsConfig
+from cluster.config.observability.tracing import TracingConfig
 from cluster.config.restricted import RestrictedApis
 from cluster.config.section import Mistake, Mistakes, Section
 from cluster.config.security.tls import TlsConfig
@@ -117,6 +119,8 @@ class ServerConfig(Section):
     state_folder: str = ""
     state_redis: RedisConfig = RedisConfig()
     state_postgres: PostgresConfig = PostgresConfig()
+    tracing: TracingConfig | None = None
+    logging: LogsConfig = LogsConfig()
 
     @model_validator(mode="after")
     def _stores_have_addresses(self) -> Self:
