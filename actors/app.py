@@ -9,6 +9,7 @@ import actors.own_package  # isort: skip  (before the first import of `cluster`)
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,9 +22,10 @@ from actors.deployments import HEALTH_PERIOD_S, bind_replica, deployment_of, rep
 from actors.gateway import Gateway, GatewaySetup
 from actors.repository.control import RepositorySetup
 from actors.serve_file import file_of, naming, read_config
+from actors.tracing.spans import check_tracing
 from actors.variant_facts import Origin, facts_of, origin_of
 from cluster.config.serve_file import IMPORT_PATH
-from cluster.config.server import ServerConfig
+from cluster.config.server import KEYS_VARIABLE, MAX_NODES, NODES_VARIABLE, ServerConfig
 from cluster.config.squadron import SquadronConfig
 from cluster.config.storage.location import parse_location
 from cluster.errors import ConfigError
@@ -40,7 +42,7 @@ def build(args: dict[str, object]) -> Application:
     allowed."""
     file = file_of(args)
     try:
-        return _bound(read_config(args, file))
+        return _bound(with_environment(read_config(args, file), os.environ))
     except ConfigError as error:
         raise naming(error, file) from None
 
@@ -48,6 +50,27 @@ def build(args: dict[str, object]) -> Application:
 def __getattr__(name: str) -> NoReturn:
     # Of an `import_path` that is misspelt, Serve shows this and nothing else.
     raise AttributeError(f"module {__name__!r} has no {name!r}; import_path is {IMPORT_PATH!r}")
+
+
+def with_environment(config: SquadronConfig, environment: Mapping[str, str]) -> SquadronConfig:
+    """What one file does not say for all places where it runs: on how many nodes there are doors,
+    and where the API keys lie. Raises: ConfigError for no number of nodes."""
+    changes: dict[str, object] = {}
+    keys = environment.get(KEYS_VARIABLE, "")
+    if keys and not config.server.api_keys:
+        changes["api_keys"] = keys
+    nodes = environment.get(NODES_VARIABLE, "")
+    if nodes:
+        if not nodes.isdecimal() or not 1 <= int(nodes) <= MAX_NODES:
+            raise ConfigError(
+                f"{NODES_VARIABLE}: {nodes!r} is no number of nodes; allowed: 1 to {MAX_NODES}",
+                key=NODES_VARIABLE,
+                value=nodes,
+                allowed=f"1 to {MAX_NODES}",
+            )
+        changes["nodes"] = int(nodes)
+    server = config.server.model_copy(update=changes)
+    return config.model_copy(update={"server": server})
 
 
 def check_postgres(config: SquadronConfig) -> None:
@@ -61,6 +84,7 @@ def check_postgres(config: SquadronConfig) -> None:
 
 def _bound(config: SquadronConfig) -> Application:
     check_postgres(config)
+    check_tracing(config.server.tracing)
     store = open_store(store_location(config), config.store.cache)
     is_controlled = config.server.repository_control == "explicit"
     if is_controlled:
@@ -75,7 +99,8 @@ def _bound(config: SquadronConfig) -> Application:
     server = with_whole_paths(config.server)
     limits = server.limits
     setups = {
-        name: replica_setup(name, config.variants[name], origin) for name, origin in origins.items()
+        name: replica_setup(name, config.variants[name], origin, server)
+        for name, origin in origins.items()
     }
     for name, replica in setups.items():
         facts[name] = replace(facts[name], placement=replica.placement_reason)

@@ -26,9 +26,13 @@ from actors.experiments.control import ExperimentControl
 from actors.experiments.doors import Doors
 from actors.experiments.kept import Keeper, Newest, StateSetup, Store
 from actors.experiments.redis_keeper import RedisKeeper
+from actors.logs.set_up import set_up_logs
+from actors.measures.processes import watch_process
+from actors.node_folder import metrics_folder
 from actors.repository import apps
 from actors.repository.commands import Commands
 from actors.repository.control import RepositoryControl, RepositorySetup, app_prefix
+from cluster.config.observability.logs import LogsConfig
 from cluster.control.reconcile import (
     DeploymentSeen,
     KeepPeaks,
@@ -40,6 +44,7 @@ from cluster.control.reconcile import (
 )
 from cluster.experiments.report import Cost, Feedback, Report
 from cluster.experiments.view import JsonObject
+from cluster.observability.metrics import make_metrics
 from cluster.routing.table import RoutingTable
 
 NAMESPACE = "squadron"
@@ -80,6 +85,8 @@ class Controller:
         self._seen: apps.Seen = {}
         self._observed_s = -math.inf
         self._moved_s = -math.inf
+        make_metrics(metrics_folder())
+        watch_process("controller")
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def adopt(
@@ -108,6 +115,10 @@ class Controller:
             self._repository = RepositoryControl(self._app, repository)
             self._commands = Commands(self._repository, self._pass)
         await self._pass(reasons=(f"configuration {generation} adopted",))
+
+    async def log_as(self, logs: LogsConfig) -> None:
+        """A door tells how the server's processes write their lines."""
+        set_up_logs(logs, role="controller")
 
     async def load(self, model: str, config: str, files: Mapping[str, bytes]) -> RoutingTable:
         """The table in which the model serves as asked. Raises: what `Commands.load` raises."""

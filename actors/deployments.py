@@ -16,6 +16,7 @@ from actors.sharding.ray_starter import sharded_options
 from actors.sharding.replica import sharding_of
 from actors.variant_facts import Origin
 from cluster.config.scaling.autoscaling import AutoscalingConfig
+from cluster.config.server import ServerConfig
 from cluster.config.variant import VariantConfig
 from cluster.routing.table import deployment_name
 
@@ -24,7 +25,10 @@ POLICY = "actors.autoscaling.policy:SquadronPolicy"
 CONSISTENT_HASHING = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
-def replica_setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaSetup:
+def replica_setup(
+    name: str, variant: VariantConfig, origin: Origin, server: ServerConfig
+) -> ReplicaSetup:
+    """`server`: of the whole configuration; a replica is told how to trace and to log."""
     sharding, reason = sharding_of(name, variant, origin)
     return ReplicaSetup(
         variant=name,
@@ -44,6 +48,8 @@ def replica_setup(name: str, variant: VariantConfig, origin: Origin) -> ReplicaS
         version_of=variant.version_of,
         preprocess_cache=variant.preprocess_cache,
         options=dict(variant.options),
+        tracing=server.tracing,
+        logs=server.logging,
     )
 
 

@@ -10,11 +10,11 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from actors.access.callers import Callers
 from actors.caching.route_cache import RouteCache
+from actors.delivery.answer import Answer
 from actors.delivery.calls import call_of
 from actors.delivery.dispatch import Ticket
 from actors.delivery.dispatchers import Arrivals, Dispatchers, MakeTransport
@@ -25,6 +25,7 @@ from actors.experiments.mirror import Mirror
 from actors.request_tally import RequestTally, SeeSums
 from actors.sequences.answers import MakeSequences, SequenceAnswers
 from actors.streams.answers import ONE_ANSWER, MakeStreams, StreamAnswers
+from actors.tracing.follows import Follows
 from cluster.config.server import ServerConfig
 from cluster.errors import (
     InvalidRequest,
@@ -38,7 +39,7 @@ from cluster.observability.metrics import Metrics
 from cluster.protocols.envelope import Reply
 from cluster.protocols.extensions.load_report import LoadReport
 from cluster.protocols.v2_check import check_request
-from cluster.requests import InferenceRequest, InferenceResponse, Parameter
+from cluster.requests import InferenceRequest, InferenceResponse
 from cluster.routing.table import (
     EnsembleRoute,
     ExperimentRoute,
@@ -52,24 +53,16 @@ from cluster.tensors import Tensor
 Outcome = InferenceResponse | SquadronError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Answer:
-    """Outputs, and the variant that computed them."""
-
-    variant: str
-    version: str
-    outputs: tuple[Tensor, ...]
-    cache: str = ""
-
-
 class FrontDoor:
     """One a door process, on one event loop. `callers`: who may come in, where there are keys.
+    `follows`: what every request is shown to, where there are traces or an access log.
 
     `check_health` raises EngineFailed when a part of the process has stopped; who knows its parts
     sets it.
     """
 
     callers: Callers | None = None
+    follows: Follows | None = None
 
     def __init__(
         self,
@@ -164,7 +157,7 @@ class FrontDoor:
         """Of every variant that was asked for."""
         return self._dispatchers.arrivals() | self._streams.arrivals()
 
-    def enter(self) -> None:
+    def enter(self, request: InferenceRequest) -> None:
         """Count a request in; `leave` counts it out. Raises: Overloaded when too many are."""
         if self._num_in_flight >= self.server.limits.max_in_flight:
             self._dispatchers.refused.refuse("", "in_flight")
@@ -172,6 +165,8 @@ class FrontDoor:
         if not self._num_in_flight:
             self._tally.wake()
         self._num_in_flight += 1
+        if self.follows is not None:
+            self.follows.began(request)
 
     def leave(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
         self._num_in_flight -= 1
@@ -208,7 +203,7 @@ class FrontDoor:
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Raises: RequestError, CapacityError or ReplicaError, each with its protocol's status."""
-        self.enter()
+        self.enter(request)
         # The loop's own clock is good for deadlines; uvloop's has a resolution of 1 ms.
         began_s = time.perf_counter()
         answered_by = ""
@@ -230,7 +225,7 @@ class FrontDoor:
             request_id=request.request_id,
             variant=answer.variant,
             outputs=answer.outputs,
-            parameters=_parameters(answer),
+            parameters=answer.parameters(),
         )
 
     def stream(self, request: InferenceRequest) -> AsyncGenerator[InferenceResponse, None]:
@@ -258,7 +253,7 @@ class FrontDoor:
             route = self._arm(route, request)
         if not isinstance(route, VariantRoute) or route.state == "UNAVAILABLE":
             return None
-        self.enter()
+        self.enter(request)
         if request.assignment is not None:
             self.experiments.began(request)
         began_s = time.perf_counter()
@@ -316,7 +311,7 @@ class FrontDoor:
             )
         return min(limit_s, int(asked) / 1e6)
 
-    async def _ask(self, route: Route, request: InferenceRequest, deadline_s: float) -> _Answer:
+    async def _ask(self, route: Route, request: InferenceRequest, deadline_s: float) -> Answer:
         if isinstance(route, ExperimentRoute):
             arm = self._arm(route, request)
             self.experiments.began(request)
@@ -324,9 +319,9 @@ class FrontDoor:
         compute = partial(self._compute, route, request, deadline_s)
         version = version_of(route)
         if not self._cache.takes(route, request):
-            return _Answer(variant=route.name, version=version, outputs=await compute())
+            return Answer(variant=route.name, version=version, outputs=await compute())
         outputs, how = await self._cache.ask(route, request, deadline_s, compute)
-        return _Answer(variant=route.name, version=version, outputs=outputs, cache=how)
+        return Answer(variant=route.name, version=version, outputs=outputs, cache=how)
 
     async def _compute(
         self, route: VariantRoute | EnsembleRoute, request: InferenceRequest, deadline_s: float
@@ -373,8 +368,12 @@ class FrontDoor:
         return await self._streams.whole(route, request, deadline_s)
 
     async def _ask_member(self, request: InferenceRequest, deadline_s: float) -> tuple[Tensor, ...]:
-        work = self._ask(self.route(request.model), request, deadline_s)
-        return (await self.experiments.counted(request, work)).outputs
+        work = self.experiments.counted(
+            request, self._ask(self.route(request.model), request, deadline_s)
+        )
+        if self.follows is not None:
+            return (await self.follows.member(request, work)).outputs
+        return (await work).outputs
 
     def _count(self, request: InferenceRequest, variant: str, outcome: str, seconds: float) -> None:
         known = self.table.routes.get(request.model)
@@ -388,12 +387,9 @@ class FrontDoor:
             self._tally.add(request.model, version, variant, outcome, seconds)
         if request.assignment is not None:
             self.experiments.ended(request, outcome, seconds)
+        if request.follower is not None:
+            request.follower.ended(request, variant, outcome)
 
 
 def _healthy() -> None:
     """Of a door that stands alone: while it answers, it is well."""
-
-
-def _parameters(answer: _Answer) -> dict[str, Parameter]:
-    found: dict[str, Parameter] = {"squadron_variant": answer.variant}
-    return {**found, "squadron_cache": answer.cache} if answer.cache else found

@@ -39,11 +39,15 @@ from actors.listeners.grpc import GrpcListener
 from actors.listeners.http import HttpListener
 from actors.listeners.metrics import MetricsListener
 from actors.listeners.port_claim import PortClaim, claim_port
+from actors.logs.notes import follows_of, noted
+from actors.logs.set_up import set_up_logs
+from actors.measures.processes import watch_process
 from actors.model_replica import ModelReplica, ReplicaSetup, brought
 from actors.node_folder import metrics_folder, node_folder
 from actors.repository.control import RepositorySetup
 from actors.sequences.affinity import NodeFirstReplicas, Replicas
 from actors.streams.transport import HandleStreams, NodeFirstStreams, StreamTransport
+from actors.tracing.opened import door_spans, tracer_of
 from cluster.config.scaling.autoscaling import AutoscalingBudget
 from cluster.config.security.exposure import open_doors
 from cluster.config.server import ServerConfig
@@ -92,6 +96,8 @@ class Gateway:
         self._door_id = serve.get_replica_context().replica_id.to_full_id_str()
         self._telling: asyncio.Task[None] | None = None
         self._own: dict[str, ModelReplica] = {}
+        set_up_logs(server.logging, role="door")
+        self._tracer = tracer_of(server.tracing, role="door")
         make_door, make_routes = opened_by(callers_of(server, folder))
         self._door = make_door(
             server,
@@ -101,11 +107,17 @@ class Gateway:
             make_streams=self._stream_transport,
             make_sequences=self._sequence_replicas,
         )
+        self._spans = door_spans(self._tracer, server.tracing)
+        self._door.follows = follows_of(self._spans, server.logging)
         for model in setup.colocated:
             model = await asyncio.to_thread(brought, model)
             # Loading and warming up take their time; the loop is Serve's as well.
             self._own[model.variant] = await asyncio.to_thread(
-                ModelReplica, model, metrics=metrics, flush_later=self._door.flush_with
+                ModelReplica,
+                model,
+                metrics=metrics,
+                flush_later=self._door.flush_with,
+                tracer=self._tracer,
             )
         if setup.repository is not None or self._door.experiments.is_needed:
             # What is served, and how the traffic splits by now, is known to the controller only: a
@@ -114,20 +126,20 @@ class Gateway:
         for warning in open_doors(server):
             logger.warning(warning)
         offered = make_offered(self._door, metrics_folder(), self._controller)
-        self._routes = make_routes(self._door, offered, app=app)
+        routes = make_routes(self._door, offered, app=app)
+        self._routes = noted(routes, server.logging)
         self._claims: list[PortClaim] = []
         self._tls = ServerTls(server.tls) if server.tls is not None else None
         context = self._tls.context if self._tls is not None else None
         self._http = HttpListener(self._routes, server.limits, context)
         self._grpc = GrpcListener(self._door, offered)
-        self._metrics = MetricsListener(
-            self._routes, server.metrics, server.limits, folder, context
-        )
+        self._metrics = MetricsListener(routes, server.metrics, server.limits, folder, context)
         try:
             await self._listen(server, folder)
         except BaseException:
             self._release_claims()
             raise
+        watch_process("door")
         collect_rarely()
         self._following = asyncio.get_running_loop().create_task(self._follow())
         self._door.check_health = self.check_health
@@ -160,6 +172,10 @@ class Gateway:
             claim.release()
 
     def _transport(self, route: VariantRoute) -> Transport:
+        transport = self._plain_transport(route)
+        return transport if self._spans is None else self._spans.transport(transport)
+
+    def _plain_transport(self, route: VariantRoute) -> Transport:
         own = self._own.get(route.name)
         if own is not None:
             return MemoryTransport(own)
@@ -220,6 +236,8 @@ class Gateway:
         for model in self._own.values():
             await model.close()
         await self._door.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         self._release_claims()
 
     async def _follow(self) -> None:
@@ -254,6 +272,8 @@ class Gateway:
         setup = self._setup
         controller = await self._controller()
         server = setup.server
+        if server.logging.format == "json":
+            await controller.log_as.remote(server.logging)
         state = StateSetup(
             folder=server.state_folder,
             place=setup.state_place,

@@ -14,17 +14,21 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from actors.batching.engine_run import EngineRun
 from actors.batching.replies import answer, answer_all, dropped_reply, gone
-from actors.batching.runner import BatchRunner, Work
+from actors.batching.runner import Work
 from actors.batching.tally import BatchTally
+from actors.batching.warm_up import warm_up
 from actors.caching.prepared_cache import PreparedCache
 from actors.delivery.withdrawals import Withdrawals
 from actors.node_folder import metrics_folder
 from actors.sharding.replica import Sharding
+from actors.tracing.opened import close_spans, opened_runs, spans_of
+from actors.tracing.spans import ProcessTracer
 from cluster.config.cache import PreprocessCacheConfig
 from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
+from cluster.config.observability.logs import LogsConfig
+from cluster.config.observability.tracing import TracingConfig
 from cluster.config.sequences import SequencesConfig
 from cluster.config.variant import BatchingConfig, ProcessLimits
 from cluster.engines.engine import Engine, EngineSetup
@@ -68,6 +72,8 @@ class ReplicaSetup:
     preprocess_cache: PreprocessCacheConfig = field(default_factory=PreprocessCacheConfig)
     remote: RemoteVersion | None = None
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
+    tracing: TracingConfig | None = None
+    logs: LogsConfig = field(default_factory=LogsConfig)
 
     @property
     def is_batched(self) -> bool:
@@ -98,11 +104,12 @@ class ModelReplica:
         metrics: Metrics | None = None,
         make_ready: Callable[[ReplicaSetup], Engine] | None = None,
         flush_later: Callable[[Callable[[], None]], None] | None = None,
+        tracer: ProcessTracer | None = None,
     ) -> None:
         """`metrics_at`: where this process writes its metrics; the node's own folder if None.
         `metrics`: those of the process, where it has some already.
         `make_ready` gives the engine, loaded and warm; the one of the setup if None.
-        `flush_later`: see `BatchTally`."""
+        `flush_later`: see `BatchTally`. `tracer`: that of the process, where it has one already."""
         self._setup = setup
         self._metrics = metrics or make_metrics(metrics_at or metrics_folder())
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
@@ -121,18 +128,20 @@ class ModelReplica:
             )
         self._scheduler: Scheduler[Work] = Scheduler(setup.batching, is_batched=setup.is_batched)
         # In the engine's own thread from the start: some runtimes bind a device to a thread.
-        make = make_ready or loaded_engine
-        self._engine: Engine = self._computing.submit(make, setup).result()
-        self._engine_run = EngineRun(
+        self._engine: Engine = self._computing.submit(make_ready or loaded_engine, setup).result()
+        self._spans = spans_of(setup.tracing, setup.variant, tracer)
+        make_engine_run, make_runner = opened_runs(self._spans)
+        self._engine_run = make_engine_run(
             self._engine,
             max_rows=self._scheduler.policy.max_batch_size,
             is_batched=setup.card.batched,
         )
         if make_ready is None:
-            self._computing.submit(self._warm_up).result()
+            warming = (self._engine, self._engine_run, self._scheduler)
+            self._computing.submit(warm_up, *warming).result()
         version = setup.metric_labels
         self.tally = BatchTally(self._metrics, *version, flush_later=flush_later)
-        self._runner = BatchRunner(
+        self._runner = make_runner(
             self._engine_run,
             self._pipeline,
             self.tally,
@@ -191,6 +200,8 @@ class ModelReplica:
         if not self._scheduler.admit_all(rows=rows, left_s=left_s):
             replies = {call.call_id: self._refusal(call) for call in calls}
             wanted = [call for call in calls if replies[call.call_id] is None]
+        if self._spans is not None:
+            self._spans.waits()
         items = await self._enqueue(wanted, replies, arrived_s, withdrawals)
         withdrawals.follow(partial(self._withdraw, items))
         self._wake.set()
@@ -206,13 +217,9 @@ class ModelReplica:
         return [reply for reply in replies.values() if reply is not None]
 
     def batch_s(self) -> dict[int, float]:
-        """Rows -> seconds of such a batch, as measured: the least, the largest that there is memory
-        for, and powers of two between them. Empty where nothing is batched."""
+        """Rows -> seconds of such a batch, as measured. Empty where nothing is batched."""
         most = self._scheduler.cap_rows
-        points = self._scheduler.costs.curve(None).points() if most > 1 else ()
-        told = {point.rows: point.mean_s for point in points if point.rows <= most}
-        ends = {min(told, default=0), max(told, default=0)}
-        return {rows: s for rows, s in told.items() if rows in ends or rows.bit_count() == 1}
+        return self._scheduler.costs.curve(None).told(most) if most > 1 else {}
 
     def check_health(self) -> None:
         """Serve asks every health period. Raises: EngineFailed when this replica cannot answer."""
@@ -227,6 +234,7 @@ class ModelReplica:
         if self._loop_task is not None:
             self._loop_task.cancel()
         self._engine.close()
+        await close_spans(self._spans)
 
     def _start_once(self) -> None:
         # Serve constructs replicas outside a coroutine: the loop's task starts with a call.
@@ -291,6 +299,7 @@ class ModelReplica:
             else:
                 prepare = partial(self._prepare, calls, withdrawals)
                 prepared = await loop.run_in_executor(self._preparing, prepare)
+                self.tally.spent(prepare=time.monotonic() - arrived_s)
         finally:
             self._scheduler.arrived(sum(call.rows for call in calls))
         items: list[Queued[Work]] = []
@@ -362,24 +371,14 @@ class ModelReplica:
         self, run: Run[Work], loop: asyncio.AbstractEventLoop | None = None
     ) -> list[Reply]:
         """Run a batch, in the engine's thread or in the loop, and hand every reply to the loop."""
+        if self._spans is not None:
+            self._spans.taken([(item.payload.call, item.arrived_s) for item in run.batch])
         replies = self._runner.run([item.payload for item in run.batch])
         if loop is None:
             answer_all(run.batch, replies)
         else:
             loop.call_soon_threadsafe(answer_all, run.batch, replies)
         return replies
-
-    def _warm_up(self) -> None:
-        """What warm batches take is the start of the cost curve."""
-        sizes = sorted({1, self._scheduler.policy.max_batch_size})
-        for rows in sizes:
-            self._engine_run.warm_up(rows)
-        for rows in {min(size, self._engine_run.max_rows) for size in sizes}:
-            began_s, cpu_began_s = time.monotonic(), time.thread_time()
-            self._engine.warm_up((rows,))
-            cpu_s = time.thread_time() - cpu_began_s
-            self._scheduler.ran(rows, time.monotonic() - began_s, cpu_s)
-        self._scheduler.cap(self._engine_run.max_rows)
 
 
 def loaded_engine(setup: ReplicaSetup) -> Engine:
@@ -391,6 +390,7 @@ def loaded_engine(setup: ReplicaSetup) -> Engine:
             device=setup.device,
             threads=setup.threads,
             options=setup.options,
+            batch_sizes=setup.batching.usual_sizes,
         ),
     )
     engine.load()

@@ -16,6 +16,8 @@ from actors.autoscaling.resident import resident_bytes
 from actors.delivery.node_link import NodeListener, replica_folder
 from actors.garbage import collect_rarely
 from actors.language.replica import LanguageReplica
+from actors.logs.set_up import set_up_logs
+from actors.measures.processes import watch_process
 from actors.model_replica import ModelReplica, ReplicaSetup, brought
 from actors.node_folder import node_folder
 from actors.process_limits import ProcessGuard
@@ -38,6 +40,7 @@ class ReplicaHost:
         self._guard = ProcessGuard(leader_limits(setup))
         self._guard.hold(threads=setup.threads, folder=node_folder() / "cores")
         context = serve.get_replica_context()
+        set_up_logs(setup.logs, role="replica", variant=setup.variant)
         self._replica = _replica(setup, context.replica_id.unique_id)
         if isinstance(self._replica, LanguageReplica):
             await self._replica.start()
@@ -49,6 +52,7 @@ class ReplicaHost:
         if isinstance(self._replica, StreamReplica | LanguageReplica):
             self._streams = StreamListener(path.with_suffix(SUFFIX), self._replica.stream)
             await self._streams.start()
+        watch_process("replica", setup.variant)
         collect_rarely()
 
     async def infer(self, message: bytes | memoryview) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from cluster.tensors import Tensor
 
@@ -52,6 +52,12 @@ class Assignment:
     stratum: int = 0
 
 
+class Follower(Protocol):
+    """Who is told how a request ended: its span, its line in the access log."""
+
+    def ended(self, request: InferenceRequest, variant: str, outcome: str) -> None: ...
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class InferenceRequest:
     """One call of one model, free of any transport. Made once a request and not changed after;
@@ -61,6 +67,8 @@ class InferenceRequest:
     `deadline_s` is on the receiving process's monotonic clock; None means the server's default.
     `affinity_key` holds the sticky routing key (empty: none). `tracking_id` is what the answer's
     `x-request-id` says: the caller's own, or one made for a model under an experiment.
+    `trace_parent` and `trace_state` are the caller's headers, unchecked; `trace` is what goes on to
+    replicas, empty unless the request is sampled.
     """
 
     model: str
@@ -74,6 +82,9 @@ class InferenceRequest:
     tenant: str = ""
     affinity_key: str = ""
     trace_parent: str = ""
+    trace_state: str = ""
+    trace: str = ""
+    follower: Follower | None = None
     tracking_id: str = ""
     assignment: Assignment | None = None
 

@@ -25,7 +25,7 @@ import yaml
 
 import actors.model_replica
 from actors.app import build
-from actors.delivery.transport import MemoryTransport
+from actors.delivery.transport import MemoryTransport, Transport
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
 from actors.garbage import collect_rarely
@@ -33,9 +33,13 @@ from actors.gateway import GatewaySetup
 from actors.listeners.http import HttpListener
 from actors.listeners.http1.connection import HttpConnection
 from actors.listeners.http_routes import HttpRoutes
+from actors.logs.notes import follows_of, noted
+from actors.logs.set_up import set_up_logs
 from actors.model_replica import ModelReplica, ReplicaSetup
+from actors.tracing.opened import door_spans, tracer_of
 from cluster.observability.metrics import make_metrics
 from cluster.protocols.envelope import Call, decode_replies, encode_calls
+from cluster.routing.table import VariantRoute
 from cluster.tensors import Tensor, datatype_of
 from loadtests.works import WORKS, Work
 
@@ -113,17 +117,27 @@ async def serve_door(parts: _Parts, folder: Path, port: int) -> None:
     """Until the process is told to end."""
     server = parts.gateway.server
     metrics = make_metrics(folder)
+    set_up_logs(server.logging, role="door")
+    tracer = tracer_of(server.tracing, role="door")
+    spans = door_spans(tracer, server.tracing)
+
+    def transport(route: VariantRoute) -> Transport:
+        plain = MemoryTransport(replicas[route.name])
+        return plain if spans is None else spans.transport(plain)
+
     door = FrontDoor(
         server,
         parts.gateway.table,
-        make_transport=lambda route: MemoryTransport(replicas[route.name]),
+        make_transport=transport,
         metrics=metrics,
     )
+    door.follows = follows_of(spans, server.logging)
     replicas = {
-        name: ModelReplica(setup, metrics=metrics, flush_later=door.flush_with)
+        name: ModelReplica(setup, metrics=metrics, flush_later=door.flush_with, tracer=tracer)
         for name, setup in parts.replicas.items()
     }
-    routes = HttpRoutes(door, make_offered(door, folder), app="without-ray")
+    plain_routes = HttpRoutes(door, make_offered(door, folder), app="without-ray")
+    routes = noted(plain_routes, server.logging)
     listener = HttpListener(routes, server.limits)
     listening = await asyncio.get_running_loop().create_server(
         lambda: HttpConnection(routes, server.limits, listener), "127.0.0.1", port, backlog=2048

@@ -38,6 +38,7 @@ class BatchRunner:
         self, engine: EngineRun, pipeline: Pipeline, tally: BatchTally, *, is_batched: bool
     ) -> None:
         self.cpu_s = 0.0
+        self._engine_ended_s = 0.0
         self._engine = engine
         self._pipeline = pipeline
         self._tally = tally
@@ -51,15 +52,29 @@ class BatchRunner:
         started_s = time.monotonic()
         calls = [work.call for work in batch]
         prepared = [work.prepared for work in batch]
+        merged_s = started_s
+
+        def merge() -> dict[str, Array]:
+            nonlocal merged_s
+            merged = self._merged(prepared)
+            merged_s = time.monotonic()
+            return merged
+
         try:
-            outputs = self._compute(lambda: self._merged(prepared), calls, clock=time.thread_time)
+            outputs = self._compute(merge, calls, clock=time.thread_time, is_timed=True)
         except Exception as error:
             if len(batch) > 1:
                 # One bad request must not take its companions with it: run each by itself.
                 return [reply for work in batch for reply in self.run((work,))]
             return [Reply(call_id=calls[0].call_id, error=_as_error(error))]
+        ended_s = time.monotonic()
         queued_s = [started_s - work.arrived_s for work in batch]
-        replies = self._replies(calls, outputs, queued_s, time.monotonic() - started_s)
+        self._tally.spent(
+            merge=merged_s - started_s,
+            engine=self._engine_ended_s - merged_s,
+            finish=ended_s - self._engine_ended_s,
+        )
+        replies = self._replies(calls, outputs, queued_s, ended_s - started_s)
         if self._pipeline.padding is not None:
             _cut(self._pipeline.padding, replies, [part.length for part in prepared])
         return replies
@@ -90,11 +105,15 @@ class BatchRunner:
         calls: Sequence[Call],
         *,
         clock: Callable[[], float],
+        is_timed: bool = False,
     ) -> dict[str, Array]:
+        """`is_timed`: note when the engine was done; in the loop that would cost too much."""
         began_s = clock()
         merged = merge()
         wanted = {name for call in calls for name in call.wanted or self._public}
         outputs = self._engine.infer(merged, sum([call.rows for call in calls]))
+        if is_timed:
+            self._engine_ended_s = time.monotonic()
         found = self._pipeline.finish(outputs, merged, wanted)
         self.cpu_s = clock() - began_s
         return found

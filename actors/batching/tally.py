@@ -11,6 +11,8 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from prometheus_client import Counter
+
 from cluster.observability.histogram import observe_many
 from cluster.observability.metrics import BATCH_BUCKETS, Metrics
 
@@ -48,6 +50,8 @@ class BatchTally:
         self._labels = (variant, version)
         self._lock = threading.Lock()
         self._sums: dict[int, _Sum] = {}
+        self._stages: dict[str, float] = {}
+        self._stage_counters: dict[str, Counter] = {}
         self._flushes_itself = flush_later is None
         if flush_later is not None:
             flush_later(self.flush)
@@ -69,14 +73,30 @@ class BatchTally:
         if self._flushes_itself:
             self.flush()
 
+    def spent(self, **seconds: float) -> None:
+        """Time of a batch, or of the calls before one, by stage; written with the next batch."""
+        with self._lock:
+            for stage, each_s in seconds.items():
+                self._stages[stage] = self._stages.get(stage, 0.0) + each_s
+
     def flush(self) -> None:
         """Write what came since the last time."""
         if not self._sums:
             return
         with self._lock:
             sums, self._sums = self._sums, {}
+            stages, self._stages = self._stages, {}
+        for stage, each_s in stages.items():
+            self._stage(stage).inc(each_s)
         for rows, total in sums.items():
             self._write(rows, total)
+
+    def _stage(self, stage: str) -> Counter:
+        found = self._stage_counters.get(stage)
+        if found is None:
+            labelled = self._metrics.stage_seconds.labels(self._variant, stage)
+            found = self._stage_counters[stage] = labelled
+        return found
 
     def _write(self, rows: int, total: _Sum) -> None:
         metrics, labels = self._metrics, self._labels
@@ -88,7 +108,7 @@ class BatchTally:
         metrics.compute_duration_us.labels(*labels).inc(total.request_compute_s * 1e6)
         statistics.executed_requests.labels(*labels).inc(total.requests)
         statistics.batch_size_executions.labels(*of_size).inc(total.batches)
-        statistics.batch_size_compute_us.labels(*of_size).inc(total.compute_s * 1e6)
+        statistics.batch_size_compute_seconds.labels(*of_size).inc(total.compute_s)
         buckets = [0] * (len(BATCH_BUCKETS) + 1)
         buckets[bisect_left(BATCH_BUCKETS, rows)] = total.batches
         observe_many(metrics.batch_rows.labels(self._variant), buckets, rows * total.batches)

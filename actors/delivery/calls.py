@@ -17,5 +17,5 @@ def call_of(request: InferenceRequest, rows: int) -> Call:
         request_id=request.request_id,
         priority=request.priority,
         tenant=request.tenant,
-        trace_parent=request.trace_parent,
+        trace=request.trace,
     )

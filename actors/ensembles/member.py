@@ -116,7 +116,7 @@ def member_request(
         tenant=request.tenant,
         affinity_key=request.affinity_key,
         parameters=request.parameters,
-        trace_parent=request.trace_parent,
+        trace=request.trace,
     )
 
 

@@ -81,6 +81,7 @@ class Mirror:
                 version="",
                 assignment=None,
                 affinity_key="",
+                follower=None,
                 # A stream's way to its replica changes its own.
                 parameters=dict(request.parameters),
             )
@@ -119,6 +120,8 @@ class Mirror:
         route = self._door.route(copy.model)
         assert isinstance(route, VariantRoute)  # the configuration allows no other
         ends_s = asyncio.get_running_loop().time() + self._door.timeout_s(copy)
-        if route.facts.is_decoupled:
-            return await self._door.ask_stream(route, copy, ends_s)
-        return await self._door.ask_variant(route, copy, ends_s)
+        way = self._door.ask_stream if route.facts.is_decoupled else self._door.ask_variant
+        work = way(route, copy, ends_s)
+        if self._door.follows is not None:
+            return await self._door.follows.member(copy, work, "mirror")
+        return await work

@@ -11,6 +11,7 @@ from actors.extensions.settings import DoorSettings
 from actors.extensions.shared_memory import SharedMemory
 from actors.extensions.statistics import NodeStatistics
 from actors.front_door import FrontDoor
+from actors.measures.devices import NodeDevices
 from actors.repository.client import GetController, Repository
 
 
@@ -19,6 +20,7 @@ class Offered:
     """`metrics_folder`: where every process of the node writes its numbers."""
 
     metrics_folder: Path
+    devices: NodeDevices
     statistics: NodeStatistics
     settings: DoorSettings
     shared_memory: SharedMemory
@@ -32,6 +34,7 @@ def make_offered(
     """The extensions of one door, as its configuration wants them."""
     return Offered(
         metrics_folder=metrics_folder,
+        devices=NodeDevices(),
         statistics=NodeStatistics(door, metrics_folder),
         settings=DoorSettings(door),
         # Beside the metrics: the folder that all doors of the node have in common.

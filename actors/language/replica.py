@@ -21,6 +21,7 @@ from actors.language.watch import Watch
 from actors.model_replica import ReplicaSetup
 from actors.node_folder import metrics_folder
 from actors.process_limits import end_process
+from actors.tracing.opened import close_spans, span_of_stream, spans_of
 from cluster.config.language.settings import LanguageConfig
 from cluster.engines.language.engine import LanguageSetup
 from cluster.engines.language.table import make_language_engine
@@ -77,6 +78,7 @@ class LanguageReplica:
         self._turns = Turnstile(self._config.queue, places=self._config.max_num_seqs)
         lora = self._config.lora
         self._adapters = {each.name for each in lora.adapters} if lora is not None else set()
+        self._spans = spans_of(setup.tracing, setup.variant)
         self._loading = asyncio.Lock()
         self._is_closing = False
 
@@ -121,9 +123,10 @@ class LanguageReplica:
         (call,) = decode_calls(message)
         used = Usage()
         try:
-            async with aclosing(self._parts(call, used)) as parts:
-                async for part in parts:
-                    yield encode_replies([_reply(call, part, used)])
+            with span_of_stream(self._spans, call):
+                async with aclosing(self._parts(call, used)) as parts:
+                    async for part in parts:
+                        yield encode_replies([_reply(call, part, used)])
         except SquadronError as error:
             self._end_without_engine()
             yield encode_replies([Reply(call_id=call.call_id, error=error)])
@@ -142,6 +145,7 @@ class LanguageReplica:
         self._is_closing = True
         self._looking.cancel()
         await self._engine.close()
+        await close_spans(self._spans)
 
     async def _parts(self, call: Call, used: Usage) -> AsyncGenerator[bytes, None]:
         body = bytes(call.inputs[0].array.item())

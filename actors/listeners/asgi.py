@@ -6,15 +6,20 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from actors.listeners.http_messages import HttpRequest, HttpStream, error_reply, is_loopback
-from actors.listeners.http_routes import HttpRoutes
+from actors.listeners.http_messages import (
+    Answers,
+    HttpRequest,
+    HttpStream,
+    error_reply,
+    is_loopback,
+)
 from cluster.errors import PayloadTooLarge
 
 CLIENT_CLOSED = 499
 """What nginx and Serve log for a caller that left; nobody reads it."""
 
 
-async def answer(routes: HttpRoutes, request: Request, *, max_body_bytes: int) -> Response:
+async def answer(routes: Answers, request: Request, *, max_body_bytes: int) -> Response:
     """Never raises. No more of a body is kept than `max_body_bytes`."""
     try:
         body = await _body(request, max_body_bytes)

@@ -27,6 +27,7 @@ from actors.listeners.leaving.own_port import Listener, OwnPort
 from actors.listeners.leaving.step_aside import step_aside
 from actors.listeners.port_claim import PortClaim
 from actors.listeners.restrict import Restrictions
+from actors.logs.notes import noted_rpc, noted_stream
 from cluster.errors import SquadronError
 from cluster.protocols import v2_grpc
 from cluster.protocols.extensions.shared_memory import Places
@@ -55,6 +56,7 @@ class GrpcListener:
         self._listener: Listener | None = None
         self._management = GrpcManagement(door, offered)
         self._budget = ByteBudget(door.server.limits.max_buffered_bytes)
+        self._logs = door.server.logging
         closed = Restrictions(door.server.restricted)
         self._closed = closed if door.callers is None else KeyedRpcs(door.callers, closed)
         self._unary = {"ModelInfer": self._model_infer, **self._management.methods()}
@@ -99,19 +101,27 @@ class GrpcListener:
         """Let the callers go to another door where there is one, then stop; calls in flight have
         `patience_s` from the time at which the last caller was told."""
         if self._server is not None:
-            await step_aside(self._port, patience_s=self._door.server.limits.grpc_leave_s)
+            server = self._door.server
+            await step_aside(
+                self._port,
+                patience_s=server.limits.grpc_leave_s,
+                is_elsewhere=server.nodes > 1,
+            )
             await self._server.stop(patience_s)
 
     def _inference(self) -> grpc.GenericRpcHandler:
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.unary_unary_rpc_method_handler(
-                self._answered(self._closed.unary(name, self._unary[name]))
+                noted_rpc(
+                    name, self._answered(self._closed.unary(name, self._unary[name])), self._logs
+                )
             )
             for name, method in v2_grpc.METHODS.items()
             if not method.server_streaming
         }
         streamed = self._streamed(self._closed.streaming("ModelStreamInfer", self._stream_infer))
-        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(streamed)
+        noted = noted_stream("ModelStreamInfer", streamed, self._logs)
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(noted)
         return grpc.method_handlers_generic_handler(v2_grpc.SERVICE, handlers)
 
     def _health(self) -> grpc.GenericRpcHandler:
@@ -244,6 +254,7 @@ class GrpcListener:
             affinity_key=_text(metadata.get(sticky, "")),
             tenant=_text(metadata.get("x-squadron-tenant", "")),
             trace_parent=_text(metadata.get("traceparent", "")),
+            trace_state=_text(metadata.get("tracestate", "")),
         )
 
 

@@ -9,6 +9,7 @@ from ray import serve
 
 from actors.deployments import bind_replica, replica_setup
 from actors.variant_facts import Origin
+from cluster.config.server import ServerConfig
 from cluster.config.variant import VariantConfig
 from cluster.control.reconcile import DeploymentSeen
 
@@ -32,9 +33,16 @@ def observe() -> Seen:
     }
 
 
-def deploy(app: str, deployment: str, name: str, variant: VariantConfig, origin: Origin) -> None:
+def deploy(
+    app: str,
+    deployment: str,
+    name: str,
+    variant: VariantConfig,
+    origin: Origin,
+    server: ServerConfig,
+) -> None:
     """Ask Serve for the application; it is not there yet when this returns."""
-    setup = replica_setup(name, variant, origin)
+    setup = replica_setup(name, variant, origin, server)
     target = bind_replica(setup, variant, DRAIN_S, deployment=deployment)
     serve.run_many(
         [serve.RunTarget(target=target, name=app, route_prefix=None)],

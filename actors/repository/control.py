@@ -16,6 +16,7 @@ from functools import partial
 from actors.repository import apps, state
 from actors.repository.candidate import Candidate, candidate_of
 from actors.variant_facts import Origin
+from cluster.config.server import ServerConfig
 from cluster.config.squadron import SquadronConfig
 from cluster.config.store import ModelStore
 from cluster.control.reconcile import DeploymentSeen
@@ -168,7 +169,7 @@ class RepositoryControl:
             logger.info("%s: %s", action.app, action.reason)
             if action.is_deploy:
                 self._asked.add(action.app)
-                calls.append(_deploying(by_app[action.app]))
+                calls.append(_deploying(by_app[action.app], self.config.server))
             else:
                 calls.append(_deleting(action.app))
                 calls.extend(self._pruning(action.name, wanted.values()))
@@ -284,13 +285,18 @@ def _state_of(deployments: Mapping[str, DeploymentSeen]) -> tuple[ModelState, st
     return app_state(next(iter(deployments.values()), None))
 
 
-def _deploying(candidate: Candidate) -> Callable[[], None]:
+def _deploying(candidate: Candidate, server: ServerConfig) -> Callable[[], None]:
     origin = candidate.origin
     assert isinstance(origin, Origin)  # only those are planned
 
     def call() -> None:
         apps.deploy(
-            candidate.app, candidate.deployment, candidate.name, candidate.wanted.variant, origin
+            candidate.app,
+            candidate.deployment,
+            candidate.name,
+            candidate.wanted.variant,
+            origin,
+            server,
         )
 
     return call

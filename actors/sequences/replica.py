@@ -17,6 +17,7 @@ from actors.batching.tally import BatchTally
 from actors.delivery.withdrawals import Withdrawals
 from actors.model_replica import STALLED_S, ReplicaSetup, loaded_engine
 from actors.node_folder import metrics_folder
+from actors.tracing.opened import close_spans, spans_of
 from cluster.engines.engine import Engine
 from cluster.errors import ConfigError, EngineFailed, InvalidRequest, SquadronError
 from cluster.observability.metrics import make_metrics
@@ -26,7 +27,7 @@ from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
 from cluster.requests import SequenceStep
 from cluster.scheduling.decision import Dropped, Idle, Queued, Wait
 from cluster.scheduling.sequences import Member, RunSequences, SequenceQueue, sequence_policy
-from cluster.tensors import Tensor, datatype_of
+from cluster.tensors import Array, Tensor, datatype_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,6 +64,7 @@ class SequenceReplica:
         self._pending = metrics.pending.labels(*setup.metric_labels)
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._engine = self._computing.submit(make_ready or _ready_engine, setup).result()
+        self._spans = spans_of(setup.tracing, setup.variant)
         self._wake = asyncio.Event()
         self._busy_since_s: float | None = None
         self._loop_task: asyncio.Task[None] | None = None
@@ -107,6 +109,7 @@ class SequenceReplica:
             self._loop_task.cancel()
         self._computing.submit(self._engine.close)
         self._computing.shutdown(wait=False)
+        await close_spans(self._spans)
 
     def _enqueue(self, call: Call) -> Queued[_Work]:
         """Raises: InvalidRequest, Overloaded."""
@@ -174,7 +177,7 @@ class SequenceReplica:
         for member in run.members:
             rows[member.row] = self._row_of(member)
         try:
-            outputs = self._engine.infer(self._tensors.merge(rows))
+            outputs = self._infer(run, self._tensors.merge(rows))
             replies = [self._reply(member, outputs, started_s) for member in run.members]
         except SquadronError as error:
             return [_failed(member, error) for member in run.members]
@@ -192,6 +195,15 @@ class SequenceReplica:
             compute_s=time.monotonic() - started_s,
         )
         return replies
+
+    def _infer(self, run: RunSequences[_Work], inputs: dict[str, Array]) -> dict[str, Array]:
+        if self._spans is None:
+            return self._engine.infer(inputs)
+        items = [member.item for member in run.members]
+        self._spans.taken([(item.payload.call, item.arrived_s) for item in items])
+        calls = [item.payload.call for item in items]
+        with self._spans.batch(calls), self._spans.engine(run.num_rows):
+            return self._engine.infer(inputs)
 
     def _row_of(self, member: Member[_Work]) -> SequenceRow:
         inputs = {tensor.name: tensor.array for tensor in member.item.payload.call.inputs}

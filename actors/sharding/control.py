@@ -25,9 +25,9 @@ class Edge(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """Leader to shard, first: what it is. `card` and `limits` are those sections as JSON;
-    `cores` is the folder where the processes of a node share out its cores; `remote` is where
-    `folder` comes from on a node that does not have it."""
+    """Leader to shard, first: what it is. `card`, `limits`, `tracing` (empty without) and `logs`
+    are those sections as JSON; `cores` is the folder where the processes of a node share out its
+    cores; `remote` is where `folder` comes from on a node that does not have it."""
 
     title: str
     card: str
@@ -51,6 +51,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     beat_period_s: float
     needs_group: bool
     host: str | None
+    tracing: str = ""
+    logs: str = "{}"
 
 
 class Listening(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,9 +96,14 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
-    """Shard to leader, again and again: alive, with its greatest resident size so far."""
+    """Shard to leader, again and again: alive, with its greatest resident size so far; and what it
+    has done and taken since it began."""
 
     peak_bytes: int
+    resident_bytes: int = 0
+    cpu_s: float = 0.0
+    busy_s: float = 0.0
+    num_steps: int = 0
 
 
 T = TypeVar("T")

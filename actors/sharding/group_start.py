@@ -27,6 +27,8 @@ from actors.sharding.devices import backend_of
 from actors.sharding.links import Hello, Listener, dial
 from actors.sharding.starters import WorkerStarter
 from cluster.config.model_card import ModelCard
+from cluster.config.observability.logs import LogsConfig
+from cluster.config.observability.tracing import TracingConfig
 from cluster.config.placement import PlacementConfig
 from cluster.config.variant import ProcessLimits
 from cluster.errors import EngineFailed, ShardLost
@@ -54,6 +56,8 @@ class GroupSetup:
     max_tokens: int = 0
     limits: ProcessLimits = field(default_factory=ProcessLimits)
     cores: Path = Path(tempfile.gettempdir(), "squadron-cores")
+    tracing: TracingConfig | None = None
+    logs: LogsConfig = field(default_factory=LogsConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +211,8 @@ def _told(setup: GroupSetup, shard: Shard, *, needs_group: bool, host: str | Non
         beat_period_s=min(0.5, placement.heartbeat_timeout_s / 5),
         needs_group=needs_group,
         host=host,
+        tracing="" if setup.tracing is None else setup.tracing.model_dump_json(),
+        logs=setup.logs.model_dump_json(),
     )
 
 

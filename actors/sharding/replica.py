@@ -113,6 +113,7 @@ def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
         from actors.sharding.group_start import GroupSetup
         from actors.sharding.ray_starter import RayStarter
         from actors.sharding.shard_group import ShardGroup
+        from actors.sharding.watch import group_watch
 
         sharding = setup.sharding
         assert sharding is not None
@@ -132,9 +133,12 @@ def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
                 max_tokens=sharding.model.max_tokens,
                 limits=setup.limits,
                 cores=node_folder() / "cores",
+                tracing=setup.tracing,
+                logs=setup.logs,
             ),
             RayStarter(layout, placement, threads=setup.threads),
             on_lost=_end_process,
+            watch=group_watch(setup.variant, layout),
         )
         group.load()
         group.warm_up((1,))

@@ -20,6 +20,8 @@ from actors.sharding.gathered import Gathered
 from actors.sharding.group_start import GroupSetup, start_group
 from actors.sharding.shard_worker import QUEUE_DEPTH
 from actors.sharding.starters import WorkerStarter
+from actors.sharding.watch import GroupWatch
+from actors.tracing.engine_span import ENGINE_SPAN
 from cluster.engines.engine import EngineFacts
 from cluster.engines.sharded.generate import generate
 from cluster.engines.sharded.part import Step, Values
@@ -48,10 +50,12 @@ class ShardGroup:
         starter: WorkerStarter,
         *,
         on_lost: Callable[[str], None] = lambda reason: None,
+        watch: GroupWatch | None = None,
     ) -> None:
         self._setup = setup
         self._starter = starter
         self._on_lost = on_lost
+        self._watch = watch
         self._signature = setup.card.raw_signature()
         self._lost = ""
         self._is_closed = False
@@ -102,6 +106,8 @@ class ShardGroup:
             weight_bytes=sum(ready.weight_bytes for ready in self._started.ready),
         )
         self._peaks = dict(enumerate(ready.peak_bytes for ready in self._started.ready))
+        if self._watch is not None:
+            self._watch.started(self._started.ready)
         threading.Thread(target=self._monitor, name="shard-monitor", daemon=True).start()
 
     def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
@@ -115,7 +121,9 @@ class ShardGroup:
         rows = check_inputs(inputs, self._signature, is_batched=is_batched)
         self._check_ids(inputs)
         given = {spec.name: inputs[spec.name] for spec in self._signature.inputs}
-        answer = self._run(self._micro_batches(given, rows), Step(ends=self._take_ended()))
+        answer = self._run(
+            self._micro_batches(given, rows), Step(ends=self._take_ended(), trace=ENGINE_SPAN.get())
+        )
         outputs = {
             spec.name: answer[spec.name].astype(NUMPY_DTYPES[spec.datatype], copy=False)
             for spec in self._signature.outputs
@@ -131,7 +139,12 @@ class ShardGroup:
         sequence = f"s{next(self._numbers)}"
 
         def logits(ids: Array) -> Array:
-            step = Step(sequence=sequence, is_last_only=True, ends=self._take_ended())
+            step = Step(
+                sequence=sequence,
+                is_last_only=True,
+                ends=self._take_ended(),
+                trace=ENGINE_SPAN.get(),
+            )
             self._check_ids({"input_ids": ids})
             found: Array = self._run([{"input_ids": ids}], step)["logits"]
             return found
@@ -147,6 +160,8 @@ class ShardGroup:
     def close(self) -> None:
         """The shards end with their control connections; what does not is killed."""
         with self._lock:
+            if self._watch is not None and not self._is_closed:
+                self._watch.ended(is_lost=False)
             self._is_closed = True
             self._end_channels()
         self._starter.stop()
@@ -244,6 +259,8 @@ class ShardGroup:
             self._lose(f"shard {rank} (process {self._started.pids[rank]}) has ended")
             return False
         self._peaks[rank] = max(self._peaks[rank], beat.peak_bytes)
+        if self._watch is not None:
+            self._watch.heard(rank, beat)
         return True
 
     def _lose(self, reason: str) -> None:
@@ -251,6 +268,8 @@ class ShardGroup:
             if self._lost or self._is_closed:
                 return
             self._lost = reason
+            if self._watch is not None:
+                self._watch.ended(is_lost=True)
         logger.error("%s: %s; the group stops", self._setup.title, reason)
         for rank, pid in enumerate(self._started.pids):
             if self._starter.is_here(rank):

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 import setproctitle
 
+from actors.logs.set_up import set_up_logs
 from actors.process_limits import ProcessGuard
 from actors.sharding.channels.channel import Channel
 from actors.sharding.channels.message import Message
@@ -42,9 +43,10 @@ from actors.sharding.control import (
 from actors.sharding.devices import own_device
 from actors.sharding.links import Hello, Listener, dial
 from cluster.config.model_card import ModelCard
+from cluster.config.observability.logs import LogsConfig
 from cluster.config.variant import ProcessLimits
 from cluster.engines.sharded.make import make_part
-from cluster.engines.sharded.part import Part, PartSetup
+from cluster.engines.sharded.part import Part, PartSetup, Step, Values
 from cluster.errors import ConfigError, InvalidRequest, ShardLost, SquadronError
 from cluster.placement.partition import Shard
 
@@ -88,13 +90,17 @@ class _Worker:
         self._listener = listener
         self._token = token
         self._part: Part
+        self._run: Callable[[Values, Step], Values]
         self._sources: list[Channel] = []
         self._targets: list[Channel] = []
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._room = threading.Semaphore(QUEUE_DEPTH)
+        self._busy_s = 0.0
+        self._num_steps = 0
 
     def start(self) -> None:
         setup = self._setup
+        set_up_logs(LogsConfig.model_validate_json(setup.logs), role="shard", rank=setup.rank)
         # Before the part makes its threads: they inherit what is set here.
         guard = ProcessGuard(ProcessLimits.model_validate_json(setup.limits))
         guard.hold(threads=setup.threads, folder=Path(setup.cores))
@@ -107,6 +113,11 @@ class _Worker:
         peers: Peers = self._control.receive(Peers)
         groups = _Groups(setup, peers, store) if setup.needs_group else None
         self._part = make_part(_part_setup(setup, groups.stage if groups else None))
+        self._run = self._part.run
+        if setup.tracing:
+            from actors.tracing.shard import traced
+
+            self._run = traced(self._run, setup)
         baseline = resident_bytes(peak=False)
         # Loading may take long: beats begin before it.
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
@@ -127,7 +138,10 @@ class _Worker:
             threading.Thread(target=self._read, args=(source,), daemon=True).start()
         while True:
             message = self._inbox.get()
+            began_s = time.perf_counter()
             answer = self._compute(message)
+            self._busy_s += time.perf_counter() - began_s
+            self._num_steps += 1
             for target in self._targets:
                 try:
                     target.send(answer)
@@ -140,7 +154,7 @@ class _Worker:
         if message.error is not None:
             return message
         try:
-            values, error = self._part.run(message.values, message.step), None
+            values, error = self._run(message.values, message.step), None
         except SquadronError as found:
             if self._setup.tensor_degree > 1 and not isinstance(found, InvalidRequest):
                 # The other slices wait in a collective for what this one will never send.
@@ -182,10 +196,20 @@ class _Worker:
     def _beat(self) -> None:
         try:
             while True:
-                self._control.send(Beat(peak_bytes=resident_bytes(peak=True)))
+                self._control.send(self._state())
                 time.sleep(self._setup.beat_period_s)
         except ShardLost:
             _stop("the leader is gone")
+
+    def _state(self) -> Beat:
+        times = os.times()
+        return Beat(
+            peak_bytes=resident_bytes(peak=True),
+            resident_bytes=resident_bytes(peak=False),
+            cpu_s=times.user + times.system,
+            busy_s=self._busy_s,
+            num_steps=self._num_steps,
+        )
 
     def _watch_leader(self) -> None:
         with contextlib.suppress(SquadronError):

@@ -65,7 +65,7 @@ class StreamAnswers:
         if route is None or not is_streamed:
             yield await self._door.infer(request)
             return
-        self._door.enter()
+        self._door.enter(request)
         self._door.experiments.began(request)
         kept = self._kept(route, request)
         began_s = time.perf_counter()

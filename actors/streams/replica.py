@@ -17,6 +17,8 @@ from actors.batching.tally import BatchTally
 from actors.delivery.withdrawals import Withdrawals
 from actors.model_replica import STALLED_S, ReplicaSetup, loaded_engine
 from actors.node_folder import metrics_folder
+from actors.tracing.engine_span import ENGINE_SPAN
+from actors.tracing.opened import close_spans, span_of_stream, spans_of
 from cluster.engines.engine import Engine, StreamingEngine
 from cluster.errors import (
     ConfigError,
@@ -53,6 +55,7 @@ class StreamReplica:
         self._streaming: StreamingEngine = self._engine
         version = setup.metric_labels
         self.tally = BatchTally(metrics, *version)
+        self._spans = spans_of(setup.tracing, setup.variant)
         self._open_gauge = metrics.pending.labels(*version)
         self._num_open = 0
         self._busy_since_s: float | None = None
@@ -79,9 +82,10 @@ class StreamReplica:
             return
         self._count_open(1)
         try:
-            async with aclosing(self._replies(call)) as replies:
-                async for reply in replies:
-                    yield encode_replies([reply])
+            with span_of_stream(self._spans, call) as trace:
+                async with aclosing(self._replies(call, trace)) as replies:
+                    async for reply in replies:
+                        yield encode_replies([reply])
         finally:
             self._count_open(-1)
 
@@ -95,8 +99,9 @@ class StreamReplica:
         """After the last request: free the engine."""
         self._computing.submit(self._engine.close)
         self._computing.shutdown(wait=False)
+        await close_spans(self._spans)
 
-    async def _replies(self, call: Call) -> AsyncGenerator[Reply, None]:
+    async def _replies(self, call: Call, trace: str) -> AsyncGenerator[Reply, None]:
         loop = asyncio.get_running_loop()
         deadline_s = time.monotonic() + call.left_s
         inputs = {tensor.name: tensor.array for tensor in call.inputs}
@@ -109,7 +114,9 @@ class StreamReplica:
                     yield Reply(call_id=call.call_id, error=DeadlineExceeded(text))
                     return
                 # A stream whose caller has gone may be advanced once more, by the step under way.
-                outcome, step_s = await loop.run_in_executor(self._computing, self._step, steps)
+                outcome, step_s = await loop.run_in_executor(
+                    self._computing, self._step, steps, trace
+                )
                 compute_s += step_s
                 match outcome:
                     case None:
@@ -124,9 +131,12 @@ class StreamReplica:
             self._computing.submit(self._end, steps)
             self.tally.add(rows=call.rows, num_requests=1, queue_s=0.0, compute_s=compute_s)
 
-    def _step(self, steps: Iterator[Outputs]) -> tuple[Outputs | SquadronError | None, float]:
+    def _step(
+        self, steps: Iterator[Outputs], trace: str
+    ) -> tuple[Outputs | SquadronError | None, float]:
         """In the engine's thread: the next response, the error that ended the stream or its end."""
         began_s = self._busy_since_s = time.monotonic()
+        token = ENGINE_SPAN.set(trace)
         try:
             found: Outputs | SquadronError | None = next(steps, None)
         except SquadronError as error:
@@ -135,6 +145,7 @@ class StreamReplica:
             # A bug of ours or of the runtime's: told by name only.
             found = EngineFailed(f"the engine failed: {type(error).__name__}")
         finally:
+            ENGINE_SPAN.reset(token)
             self._busy_since_s = None
         return found, time.monotonic() - began_s
 

@@ -14,9 +14,13 @@ from pathlib import Path
 import prometheus_client.values
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from cluster.observability.cache_metrics import CacheMetrics, declare_cache_metrics
+from cluster.observability.device_metrics import device_names
 from cluster.observability.door_metrics import DoorMetrics, declare_door_metrics
+from cluster.observability.process_metrics import declare_process_metrics
+from cluster.observability.shard_metrics import declare_shard_metrics
 from cluster.observability.statistics import NodeSamples, Sample
 
 LATENCY_BUCKETS_S = (
@@ -43,6 +47,7 @@ class Metrics:
     request_duration_us: Counter
     queue_duration_us: Counter
     compute_duration_us: Counter
+    stage_seconds: Counter
     pending: Gauge
     batch_rows: Histogram
     in_flight: Gauge
@@ -72,7 +77,7 @@ class StatisticsMetrics:
     failure_duration_us: Counter
     executed_requests: Counter
     batch_size_executions: Counter
-    batch_size_compute_us: Counter
+    batch_size_compute_seconds: Counter
     last_inference: Gauge
 
 
@@ -89,11 +94,14 @@ def make_metrics(folder: Path) -> Metrics:
 
 
 def declared_names() -> frozenset[str]:
-    """Every name that a door or replica exports, as Prometheus sees it."""
+    """Every name that the server's processes export, as Prometheus sees it."""
     registry = CollectorRegistry()
     _declared(registry)
+    declare_process_metrics(registry)
+    declare_shard_metrics(registry)
     ends = ("", "_total", "_bucket", "_count", "_sum")
-    return frozenset(f"{family.name}{end}" for family in registry.collect() for end in ends)
+    names = {f"{family.name}{end}" for family in registry.collect() for end in ends}
+    return frozenset(names | device_names())
 
 
 def _declared(registry: CollectorRegistry) -> Metrics:
@@ -136,6 +144,11 @@ def _declared(registry: CollectorRegistry) -> Metrics:
         compute_duration_us=counter(
             "nv_inference_compute_infer_duration_us", "Cumulative engine time, microseconds."
         ),
+        stage_seconds=counter(
+            "squadron_stage_seconds_total",
+            "Time of batches in each stage of a replica, of those that went through its queue.",
+            ("variant", "stage"),
+        ),
         pending=gauge(
             "nv_inference_pending_request_count", "Requests waiting for the engine.", by_version
         ),
@@ -156,23 +169,29 @@ def _declared(registry: CollectorRegistry) -> Metrics:
         statistics=_statistics(registry),
         cache=declare_cache_metrics(registry),
         door=declare_door_metrics(registry),
-        autoscaling=AutoscalingMetrics(
-            target=gauge(
-                "squadron_autoscaling_target_replicas",
-                "Replicas that a variant is to have.",
-                ("variant",),
-                "livemax",
-            ),
-            changes=counter(
-                "squadron_autoscaling_changes_total",
-                "Decisions that changed the number, by what they came of.",
-                ("variant", "source"),
-            ),
-        ),
+        autoscaling=_autoscaling(registry),
         ensemble_events=counter(
             "squadron_ensemble_events_total",
             "What ensembles did beside asking each member once.",
             ("model", "event"),
+        ),
+    )
+
+
+def _autoscaling(registry: CollectorRegistry) -> AutoscalingMetrics:
+    return AutoscalingMetrics(
+        target=Gauge(
+            "squadron_autoscaling_target_replicas",
+            "Replicas that a variant is to have.",
+            ("variant",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        ),
+        changes=Counter(
+            "squadron_autoscaling_changes_total",
+            "Decisions that changed the number, by what they came of.",
+            ("variant", "source"),
+            registry=registry,
         ),
     )
 
@@ -196,9 +215,9 @@ def _statistics(registry: CollectorRegistry) -> StatisticsMetrics:
             "Batches of each size in rows.",
             by_size,
         ),
-        batch_size_compute_us=counter(
-            "squadron_batch_size_compute_us",
-            "Engine time of the batches of each size, microseconds.",
+        batch_size_compute_seconds=counter(
+            "squadron_batch_size_compute_seconds",
+            "Engine time of the batches of each size, seconds.",
             by_size,
         ),
         last_inference=Gauge(
@@ -211,13 +230,16 @@ def _statistics(registry: CollectorRegistry) -> StatisticsMetrics:
     )
 
 
-def aggregate(folder: Path) -> bytes:
+def aggregate(folder: Path, devices: Collector | None = None) -> bytes:
     """The node's metrics in Prometheus text format: every live and dead process of `folder`.
 
-    Gauges of processes that are gone are dropped first; their counters stay.
+    Gauges of processes that are gone are dropped first; their counters stay. `devices`: asked too.
     """
+    registry = _node(folder)
+    if devices is not None:
+        registry.register(devices)
     # The client library appends `_total` to every counter; Triton's names carry no suffix.
-    return re.sub(rb"\b(nv_\w+?)_total\b", rb"\1", generate_latest(_node(folder)))
+    return re.sub(rb"\b(nv_\w+?)_total\b", rb"\1", generate_latest(registry))
 
 
 def node_samples(folder: Path) -> NodeSamples:

@@ -35,7 +35,8 @@ class Call:
     """One request in an envelope. `call_id` is the door's own; `rows` is its batch size.
 
     `wanted` names the outputs to compute; empty means the public ones. `sequence` and `parameters`
-    are for the models that take them; elsewhere they cost nothing. Not frozen: the dispatcher
+    are for the models that take them, `trace` is that of a sampled request (see
+    `actors.tracing.context`); elsewhere they cost nothing. Not frozen: the dispatcher
     fills in `call_id` and, at every send, `left_s`; copies for that cost 6 µs a request.
     """
 
@@ -47,7 +48,7 @@ class Call:
     request_id: str = ""
     priority: int = 0
     tenant: str = ""
-    trace_parent: str = ""
+    trace: str = ""
     sequence: SequenceStep | None = None
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
@@ -78,9 +79,8 @@ def encode_calls(calls: Iterable[Call]) -> bytes:
             "r": call.request_id,
             "p": call.priority,
             "t": call.tenant,
-            "x": call.trace_parent,
             "i": [body.add(tensor) for tensor in call.inputs],
-            **(_rare(call) if call.sequence or call.parameters else _NOTHING),
+            **(_rare(call) if call.sequence or call.parameters or call.trace else _NOTHING),
         }
         for call in calls
     ]
@@ -103,6 +103,8 @@ def _rare(call: Call) -> dict[str, object]:
         fields["s"] = [str(step.id), is_text, step.is_start, step.is_end]
     if call.parameters:
         fields["m"] = call.parameters
+    if call.trace:
+        fields["x"] = call.trace
     return fields
 
 
@@ -124,7 +126,7 @@ def decode_calls(message: bytes | memoryview) -> list[Call]:
                 request_id=item["r"],
                 priority=item["p"],
                 tenant=item["t"],
-                trace_parent=item["x"],
+                trace=item.get("x", ""),
                 inputs=tuple(_tensor(message, start, spec) for spec in item["i"]),
                 sequence=_step(item["s"]) if "s" in item else None,
                 parameters=item.get("m") or {},

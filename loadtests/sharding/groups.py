@@ -19,9 +19,12 @@ from cluster.placement.partition import Layout, lay_out
 
 @contextmanager
 def group(card: ModelCard, folder: Path, **placement: Any) -> Iterator[tuple[ShardGroup, Layout]]:
-    """`placement`: the section of that name; `on_lost` and `limits` go to the group."""
+    """`placement`: the section of that name; `on_lost`, `watch`, `limits` and `tracing` go to the
+    group."""
     on_lost = placement.pop("on_lost", lambda reason: None)
     limits = placement.pop("limits", ProcessLimits())
+    tracing = placement.pop("tracing", None)
+    watch = placement.pop("watch", None)
     config = PlacementConfig.model_validate(placement)
     model = layered_model(card, folder)
     layout = lay_out(config, model)
@@ -35,8 +38,9 @@ def group(card: ModelCard, folder: Path, **placement: Any) -> Iterator[tuple[Sha
         vocabulary_size=model.vocabulary_size,
         max_tokens=model.max_tokens,
         limits=limits,
+        tracing=tracing,
     )
-    made = ShardGroup(setup, ProcessStarter(len(layout.shards)), on_lost=on_lost)
+    made = ShardGroup(setup, ProcessStarter(len(layout.shards)), on_lost=on_lost, watch=watch)
     try:
         made.load()
         yield made, layout

@@ -16,6 +16,7 @@ from cluster.protocols.extensions.shared_memory import DISABLED, Places, Regions
 from cluster.requests import InferenceRequest, InferenceResponse
 
 _CONTEXT_HEADERS = frozenset({"x-request-id", "x-squadron-tenant", "traceparent"})
+"""`tracestate` means nothing without `traceparent`."""
 
 
 class InferRoutes:
@@ -109,6 +110,7 @@ class InferRoutes:
             affinity_key=headers.get(sticky, ""),
             tenant=headers.get("x-squadron-tenant", ""),
             trace_parent=headers.get("traceparent", ""),
+            trace_state=headers.get("tracestate", ""),
         )
 
 

@@ -110,7 +110,8 @@ class ManagementRoutes:
     async def _metrics(self, request: HttpRequest, place: Place) -> HttpReply:
         self._door.write_counts()
         folder = self._offered.metrics_folder
-        text = await asyncio.to_thread(metrics_text.aggregate, folder)
+        devices = self._offered.devices
+        text = await asyncio.to_thread(metrics_text.aggregate, folder, devices)
         return HttpReply(status=200, chunks=(text,), content_type=metrics_text.CONTENT_TYPE)
 
     async def _healthz(self, request: HttpRequest, place: Place) -> HttpReply:

@@ -60,6 +60,7 @@ class _Head(msgspec.Struct, frozen=True, array_like=True):
     slot: int = -1
     """Of shared memory; -1 when the tensors follow the head."""
     has_new_memory: bool = False
+    trace: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -93,6 +94,7 @@ def head_of(
             error=None if error is None else (type(error).__name__, error.message),
             slot=slot,
             has_new_memory=has_new_memory,
+            trace=message.step.trace,
         )
     )
 
@@ -137,7 +139,12 @@ def message_of(head: _Head, values: Values, release: Callable[[], None] | None =
     if head.error is not None:
         name, text = head.error
         error = ERRORS_BY_NAME.get(name, EngineFailed)(text)
-    step = Step(sequence=head.sequence, is_last_only=head.is_last_only, ends=head.ends)
+    step = Step(
+        sequence=head.sequence,
+        is_last_only=head.is_last_only,
+        ends=head.ends,
+        trace=head.trace,
+    )
     return Message(number=head.number, step=step, values=values, error=error, release=release)
 
 

@@ -46,11 +46,13 @@ class PartFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What a run is for. `sequence`: the key-value cache that it goes on with ("" is none);
-    `is_last_only`: only the last position's output is wanted; `ends`: caches to drop."""
+    `is_last_only`: only the last position's output is wanted; `ends`: caches to drop; `trace`: the
+    span that it belongs to, of a sampled batch."""
 
     sequence: str = ""
     is_last_only: bool = False
     ends: tuple[str, ...] = field(default=())
+    trace: str = ""
 
 
 class Part(Protocol):

@@ -22,6 +22,8 @@ GIVEN = (tensor("y", np.array([[1.0, 2.0]], dtype=np.float32)),)
 class Door:
     """The part of a front door that a mirror uses; its one variant answers what it is told to."""
 
+    follows = None
+
     def __init__(self, share: float = 1.0) -> None:
         found = route(split={"a": 1}, mirror={"variants": ["b"], "share": share})
         shadow = variants().routes["b"]

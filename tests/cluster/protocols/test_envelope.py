@@ -34,13 +34,13 @@ def test_a_call_arrives_as_it_left_for_every_datatype(datatype: str) -> None:
         request_id="r",
         priority=2,
         tenant="acme",
-        trace_parent="00-1-2-01",
+        trace="00-1-2-01",
     )
 
     (got,) = decode_calls(encode_calls([sent]))
 
     assert (got.call_id, got.rows, got.left_s, got.wanted) == (7, 3, 1.5, ("y",))
-    assert (got.request_id, got.priority, got.tenant, got.trace_parent) == (
+    assert (got.request_id, got.priority, got.tenant, got.trace) == (
         "r",
         2,
         "acme",
