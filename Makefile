@@ -4,6 +4,7 @@
 #   make bench BENCH=--quick                    measure it against its peers (loadtests/report)
 #   make conformance                            ask it as Triton's and kserve's clients do
 #   make setup-llm                              add vLLM, the fast engine of language models
+#   make setup-edge setup-tensorflow            converters of phones' and Keras' files, each apart
 #   make test                                   set up what the tests need and run them all
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -29,10 +30,10 @@ RUNTIME := cpu
 endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup setup-llm setup-dev models serve test check bench conformance audit clean
+.PHONY: help setup setup-llm setup-edge setup-tensorflow setup-dev models serve test check bench conformance audit clean
 
 help:
-	@sed -n '2,8p' Makefile | sed 's/^# \?//'
+	@sed -n '2,9p' Makefile | sed 's/^# \?//'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
@@ -68,6 +69,23 @@ else
 endif
 	@touch $@
 
+# Their packages and ours do not mix: environments of their own, found by `squadron convert`.
+$(VENV)/edge/.ready: requirements/edge.txt | $(BIN)/python
+	@echo "== converters of LiteRT and ExecuTorch"
+	$(BIN)/python -m venv $(VENV)/edge
+	@$(VENV)/edge/bin/python -m pip --disable-pip-version-check install --retries 1 \
+	  --extra-index-url $(CPU_INDEX) '$(TORCH)' -r requirements/edge.txt
+	@touch $@
+
+$(VENV)/tensorflow/.ready: requirements/tensorflow.txt | $(BIN)/python
+	@echo "== TensorFlow, to read Keras' files"
+	$(BIN)/python -m venv $(VENV)/tensorflow
+	@$(VENV)/tensorflow/bin/python -m pip --disable-pip-version-check install --retries 1 \
+	  -r requirements/tensorflow.txt
+	@touch $@
+
+setup-edge: $(VENV)/edge/.ready
+setup-tensorflow: $(VENV)/tensorflow/.ready
 setup: $(VENV)/.setup
 setup-llm: $(VENV)/.setup-llm
 setup-dev: $(VENV)/.setup-dev

@@ -9,6 +9,7 @@ import actors.own_package  # isort: skip  (before the first import of `cluster`)
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,7 @@ from actors.serve_file import file_of, naming, read_config
 from actors.tracing.spans import check_tracing
 from actors.variant_facts import Origin, facts_of, origin_of
 from cluster.config.serve_file import IMPORT_PATH
-from cluster.config.server import ServerConfig
+from cluster.config.server import KEYS_VARIABLE, MAX_NODES, NODES_VARIABLE, ServerConfig
 from cluster.config.squadron import SquadronConfig
 from cluster.config.storage.location import parse_location
 from cluster.errors import ConfigError
@@ -41,7 +42,7 @@ def build(args: dict[str, object]) -> Application:
     allowed."""
     file = file_of(args)
     try:
-        return _bound(read_config(args, file))
+        return _bound(with_environment(read_config(args, file), os.environ))
     except ConfigError as error:
         raise naming(error, file) from None
 
@@ -49,6 +50,27 @@ def build(args: dict[str, object]) -> Application:
 def __getattr__(name: str) -> NoReturn:
     # Of an `import_path` that is misspelt, Serve shows this and nothing else.
     raise AttributeError(f"module {__name__!r} has no {name!r}; import_path is {IMPORT_PATH!r}")
+
+
+def with_environment(config: SquadronConfig, environment: Mapping[str, str]) -> SquadronConfig:
+    """What one file does not say for all places where it runs: on how many nodes there are doors,
+    and where the API keys lie. Raises: ConfigError for no number of nodes."""
+    changes: dict[str, object] = {}
+    keys = environment.get(KEYS_VARIABLE, "")
+    if keys and not config.server.api_keys:
+        changes["api_keys"] = keys
+    nodes = environment.get(NODES_VARIABLE, "")
+    if nodes:
+        if not nodes.isdecimal() or not 1 <= int(nodes) <= MAX_NODES:
+            raise ConfigError(
+                f"{NODES_VARIABLE}: {nodes!r} is no number of nodes; allowed: 1 to {MAX_NODES}",
+                key=NODES_VARIABLE,
+                value=nodes,
+                allowed=f"1 to {MAX_NODES}",
+            )
+        changes["nodes"] = int(nodes)
+    server = config.server.model_copy(update=changes)
+    return config.model_copy(update={"server": server})
 
 
 def check_postgres(config: SquadronConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-EngineName = Literal["onnxruntime", "openvino", "torch", "vllm", "python", "fake"]
+EngineName = Literal["onnxruntime", "openvino", "tensorrt", "torch", "vllm", "python", "fake"]
 """The engines a config may name; `cluster.engines.table` holds the class of each."""
 
 ModelState = Literal["READY", "LOADING", "UNAVAILABLE"]

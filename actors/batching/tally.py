@@ -108,7 +108,7 @@ class BatchTally:
         metrics.compute_duration_us.labels(*labels).inc(total.request_compute_s * 1e6)
         statistics.executed_requests.labels(*labels).inc(total.requests)
         statistics.batch_size_executions.labels(*of_size).inc(total.batches)
-        statistics.batch_size_compute_us.labels(*of_size).inc(total.compute_s * 1e6)
+        statistics.batch_size_compute_seconds.labels(*of_size).inc(total.compute_s)
         buckets = [0] * (len(BATCH_BUCKETS) + 1)
         buckets[bisect_left(BATCH_BUCKETS, rows)] = total.batches
         observe_many(metrics.batch_rows.labels(self._variant), buckets, rows * total.batches)

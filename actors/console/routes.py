@@ -53,6 +53,13 @@ async def _answer(
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
     )
-    if request.headers.get("if-none-match") == etag:
+    if _has(request.headers.get("if-none-match", ""), etag):
         return HttpReply(status=304, headers=headers)
     return HttpReply(status=200, chunks=(data,), content_type=kind, headers=headers)
+
+
+def _has(header: str, etag: str) -> bool:
+    """Whether a browser or a cache in front has this content (RFC 9110, 13.1.2: compared weakly,
+    for a proxy that compresses makes our tags weak)."""
+    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return etag in tags or tags == ["*"]

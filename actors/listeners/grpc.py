@@ -101,7 +101,12 @@ class GrpcListener:
         """Let the callers go to another door where there is one, then stop; calls in flight have
         `patience_s` from the time at which the last caller was told."""
         if self._server is not None:
-            await step_aside(self._port, patience_s=self._door.server.limits.grpc_leave_s)
+            server = self._door.server
+            await step_aside(
+                self._port,
+                patience_s=server.limits.grpc_leave_s,
+                is_elsewhere=server.nodes > 1,
+            )
             await self._server.stop(patience_s)
 
     def _inference(self) -> grpc.GenericRpcHandler:

@@ -18,12 +18,14 @@ from rich.table import Table
 from cluster.cli.doctor import doctor
 from cluster.config.yaml_file import read_mapping
 from cluster.errors import ConfigError
-from cluster.kubernetes import core_schemas
+from cluster.kubernetes import cel_rules, core_schemas
 from cluster.kubernetes.checks import check_documents, with_file
 from cluster.kubernetes.crd import Crd
+from cluster.kubernetes.duration import POD_START_S, REPLICA_START_S, StartTimes
 from cluster.kubernetes.finding import Document, Finding, services_in
 from cluster.kubernetes.render import replaced_block, serve_config
 from cluster.kubernetes.upgrade import predict_upgrade
+from cluster.units import human_seconds
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -82,6 +84,10 @@ def check(
             "schema check skipped: name the folder of KubeRay's CRDs (--crds, KUBERAY_CRDS)"
         )
     schemas = read_crds(crds) if crds is not None else []
+    if not cel_rules.is_available():
+        console.print(
+            "rules in CEL skipped: not installed (pip install common-expression-language)"
+        )
     has_core = core_schemas.is_available()
     if not has_core:
         console.print(
@@ -128,13 +134,36 @@ def check(
 def diff(
     old: Annotated[Path, typer.Argument(help="A manifest file or kustomization, as it runs.")],
     new: Annotated[Path, typer.Argument(help="The same after the change.")],
+    crds: Annotated[
+        Path | None,
+        typer.Option(envvar="KUBERAY_CRDS", help="KubeRay's CRDs: which changes are refused?"),
+    ] = None,
+    pod_start_s: Annotated[
+        float, typer.Option(help="A node, its image and Ray, until a pod is there.", min=0)
+    ] = POD_START_S,
+    replica_start_s: Annotated[
+        float, typer.Option(help="A model loaded and warm, once its pod is there.", min=0)
+    ] = REPLICA_START_S,
     as_json: AsJson = False,
 ) -> None:
-    """Say what applying NEW would do: nothing, a change in place, or a second cluster.
+    """Say what applying NEW would do: nothing, a change in place, or a second cluster, and for how
+    long; exit 1 for a change that a server refuses.
 
-    Example: squadron k8s diff running.yaml k8s/overlays/prod-gpu
+    Examples:
+
+      squadron k8s diff running.yaml k8s/overlays/prod-gpu
+
+      squadron k8s diff running.yaml new.yaml --pod-start-s 300 --replica-start-s 180
     """
-    prediction = predict_upgrade(_one_service(old), _one_service(new))
+    before, after = _one_service(old), _one_service(new)
+    times = StartTimes(pod_s=pod_start_s, replica_s=replica_start_s)
+    prediction = predict_upgrade(before, after, times)
+    refused = [
+        finding
+        for crd in (read_crds(crds) if crds is not None else [])
+        if crd.kind == after.get("kind")
+        for finding in crd.check_change(before, after)
+    ]
     if as_json:
         print(
             json.dumps(
@@ -142,20 +171,33 @@ def diff(
                     "effect": prediction.effect,
                     "extra_gpus": prediction.extra_gpus,
                     "extra_pods": prediction.extra_pods,
+                    "duration_s": prediction.duration_s,
+                    "duration": prediction.duration,
                     "reasons": list(prediction.reasons),
+                    "refused": [{"path": each.path, "message": each.message} for each in refused],
                 }
             )
         )
+        if refused:
+            raise typer.Exit(1)
         return
     out = Console(highlight=False)
     out.print(f"{prediction.effect}", style="bold")
     if prediction.effect == "new-cluster":
         out.print(
             f"needs {prediction.extra_pods} more pods with {prediction.extra_gpus} GPUs until "
-            "traffic has switched"
+            f"traffic has switched, for about {human_seconds(prediction.duration_s)}"
         )
+    elif prediction.duration_s:
+        out.print(f"takes at most about {human_seconds(prediction.duration_s)}")
+    if prediction.duration:
+        out.print(f"  {prediction.duration}", style="dim")
     for reason in prediction.reasons:
         out.print(f"  {reason}")
+    for each in refused:
+        out.print(f"  refused: {each.path}: {each.message}", style="red")
+    if refused:
+        raise typer.Exit(1)
 
 
 def kustomizations(folder: Path) -> list[Path]:

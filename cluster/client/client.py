@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,7 +14,13 @@ from cluster.client.remote.http import HttpServer
 from cluster.client.remote.retry import Retry
 from cluster.client.remote.server import Server
 from cluster.client.remote.settings import ServerSettings
-from cluster.client.search.optimize import NUM_ROUNDS, check_same_task, run_search, write_ort
+from cluster.client.search.optimize import (
+    NUM_ROUNDS,
+    check_same_task,
+    run_search,
+    write_ort,
+    write_phone_files,
+)
 from cluster.client.staged.placement import placement_of, yaml_of
 from cluster.client.values import BatchFigure
 from cluster.client.workplace import Workplace, cache_in, make_workplace, open_backend, open_staged
@@ -197,6 +204,11 @@ class Client:
         made.applied = dict(plan.acts)
         if plan.is_for_phones:
             made.ort_file = write_ort(report, self._place, plan)
+        if plan.platform:
+            files, missing = write_phone_files(given, rows, self._place, plan)
+            made.edge_files = files
+            told = {f"target_platform{suffix}": why for suffix, why in missing.items()}
+            made.report = replace(report, ignored={**report.ignored, **told})
         return made
 
     def shard_model(
@@ -279,7 +291,7 @@ class Client:
         if variant is None:
             backend = open_backend(given, self._place, example=example)
         else:
-            backend = EngineBackend(variant, device="cpu", threads=threads)
+            backend = EngineBackend(variant, device=variant.device, threads=threads)
         made = Model(backend, source=given, example=example, report=report, place=self._place)
         return self._kept(made)
 

@@ -20,6 +20,7 @@ from cluster.tensors import Array, Signature
 
 if TYPE_CHECKING:
     from cluster.client.workplace import Workplace
+    from cluster.optimization.elsewhere.edge import EdgeFile
     from cluster.optimization.search.report import OptimizeReport
 
 DEFAULT_BATCH_SIZE = 32
@@ -39,7 +40,7 @@ class Model:
 
     `report` is what the search found, for a model that `optimize` made; `source` what it was loaded
     from; `applied` what each option of `optimize` did (those that did nothing are in the report);
-    `ort_file` the file for phones of one that was optimised for them.
+    `ort_file` and `edge_files` (by suffix) the files for phones of one optimised for them.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Model:
         self._place = place
         self.applied: Mapping[str, str] = {}
         self.ort_file: Path | None = None
+        self.edge_files: dict[str, EdgeFile] = {}
         self._batch_size = batch_size
         self._batches: DynamicBatches | None = None
         self._watchers: tuple[Watcher, ...] = ()

@@ -8,8 +8,8 @@ from __future__ import annotations
 from cluster.client.backend import Backend, Generates
 from cluster.client.embedded import EngineBackend
 from cluster.client.values import Setting
+from cluster.engines.cache.artefact_cache import ArtefactCache
 from cluster.errors import ConfigError, Unsupported
-from cluster.optimization.cache.artefact_cache import ArtefactCache
 from cluster.optimization.search.report import OptimizeReport
 
 MIB = 2**20

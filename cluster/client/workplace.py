@@ -16,8 +16,8 @@ from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
 from cluster.config.store import CARD_FILE, ModelStore, default_root, seal, sha256_of
 from cluster.config.yaml_file import read_section
+from cluster.engines.cache.artefact_cache import ArtefactCache, cache_key
 from cluster.errors import ConfigError
-from cluster.optimization.cache.artefact_cache import ArtefactCache, cache_key
 from cluster.optimization.cache.fingerprint import library_versions
 from cluster.optimization.measure.variant import Variant
 from cluster.tensors import Array

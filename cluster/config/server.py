@@ -19,6 +19,10 @@ from cluster.config.restricted import RestrictedApis
 from cluster.config.section import Mistake, Mistakes, Section
 from cluster.config.security.tls import TlsConfig
 
+NODES_VARIABLE = "SQUADRON_NODES"
+KEYS_VARIABLE = "SQUADRON_API_KEYS"
+MAX_NODES = 4096
+
 
 class ListenerConfig(Section):
     """`host` is loopback unless told otherwise; pods say `0.0.0.0`. Port 0: the system chooses."""
@@ -83,7 +87,7 @@ class SharedMemoryConfig(Section):
 
 class ServerConfig(Section):
     """The doors: HTTP, gRPC and metrics, as Triton numbers them. `nodes`: on how many nodes of the
-    cluster there are doors.
+    cluster there are doors; the environment's `SQUADRON_NODES` goes before it.
 
     `name` and `version` are what clients are told; the installed version when none is given.
     `repository_control: explicit` lets callers on the server's own machine load and unload models;
@@ -94,13 +98,13 @@ class ServerConfig(Section):
     `state_redis.url` it is in that Redis too, with `state_postgres.url` in that PostgreSQL, with
     every event and every value of feedback as a row. `api_keys`: the file that `squadron keys`
     writes; with it every route and call needs a key, but for probes. Relative to where Serve was
-    started.
+    started; `SQUADRON_API_KEYS` of the environment where the file names none.
     """
 
     name: str = Field(default="squadron", min_length=1)
     version: str = ""
     doors_per_node: int = Field(default=1, ge=1, le=64)
-    nodes: int = Field(default=1, ge=1, le=4096)
+    nodes: int = Field(default=1, ge=1, le=MAX_NODES)
     http: ListenerConfig = ListenerConfig(port=8000)
     grpc: ListenerConfig = ListenerConfig(port=8001)
     metrics: ListenerConfig = ListenerConfig(port=8002)

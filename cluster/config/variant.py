@@ -67,6 +67,11 @@ class BatchingConfig(Section):
     separate_shapes: bool = False
     fair_tenants: bool = True
 
+    @property
+    def usual_sizes(self) -> tuple[int, ...]:
+        """Rows of the batches that will be sent most, the largest last."""
+        return (*self.preferred_batch_sizes, 1 if self.mode == "off" else self.max_batch_size)
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         for size in self.preferred_batch_sizes:

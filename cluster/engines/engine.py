@@ -18,7 +18,8 @@ class EngineSetup:
 
     `folder` holds `model.yaml` and the artefact. `device` is what the config asked for ("auto",
     "cpu", "cuda", "cuda:1", "mps", …); `threads` are intra-op threads. `options` go to the
-    engine after it has checked their names.
+    engine after it has checked their names. `batch_sizes`: those that will be sent most; engines
+    that build for shapes build for these (empty: unknown).
     """
 
     card: ModelCard
@@ -26,6 +27,7 @@ class EngineSetup:
     device: str = "auto"
     threads: int = 1
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
+    batch_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

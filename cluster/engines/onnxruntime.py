@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from cluster.engines.graph_signature import (
 )
 from cluster.engines.memory import is_out_of_memory
 from cluster.engines.options import check_option_names
+from cluster.engines.plans.providers import OPTIONS as provider_option_names
+from cluster.engines.plans.providers import TENSORRT, provider_options
 from cluster.engines.warm_up import run_zeros
 from cluster.errors import ConfigError, EngineFailed, InvalidRequest, OutOfMemory, SquadronError
 from cluster.processing.signature_check import check_inputs
@@ -79,20 +81,30 @@ _OPTIMIZATION = {
 ProviderChoice = tuple[str, dict[str, str]]
 
 
-def choose_providers(device: Device, available: Sequence[str]) -> tuple[ProviderChoice, ...]:
+def choose_providers(
+    device: Device,
+    available: Sequence[str],
+    *,
+    told: Mapping[str, Mapping[str, str]] | None = None,
+    wants_tensorrt: bool = False,
+) -> tuple[ProviderChoice, ...]:
     """The execution providers to try, best first; the CPU is always last, for what others lack.
+
+    `told`: provider -> its options. `wants_tensorrt`: on `cuda`, TensorRT's before CUDA's own.
 
     Raises: ConfigError naming what this machine offers, for a device that it has not.
     """
     wanted: tuple[str, ...] = AUTO_ORDER
     if device.kind != "auto":
         wanted = (_PROVIDER_OF[device.kind], _CPU)
+        if wants_tensorrt and device.kind == "cuda":
+            wanted = (TENSORRT, *wanted)
         if wanted[0] not in available:
             kinds = [kind for kind, provider in _PROVIDER_OF.items() if provider in available]
             raise refuse_device(device, "onnxruntime", ", ".join(kinds))
     index = {} if device.index is None else {"device_id": str(device.index)}
     return tuple(
-        (name, index if name in _HAS_INDEX else {})
+        (name, {**(told or {}).get(name, {}), **(index if name in _HAS_INDEX else {})})
         for name in dict.fromkeys(wanted)
         if name in available
     )
@@ -103,11 +115,15 @@ class OnnxRuntimeEngine:
 
     The checksum covers the artefact's own file; weights in files beside it (external data) are
     found through it and must lie in its folder. Text goes in and comes out as UTF-8. Options:
-    `graph_optimization`, one of all (default), extended, basic, none.
+    `graph_optimization`, one of all (default), extended, basic, none; on NVIDIA GPUs `provider`
+    (auto, tensorrt), `precision` (fp32, tf32, fp16, bf16, int8) and `cudnn_search`
+    (`plans.providers`).
     """
 
     def __init__(self, setup: EngineSetup) -> None:
-        check_option_names("onnxruntime", setup.options, ("graph_optimization",))
+        known = ("graph_optimization", *provider_option_names)
+        check_option_names("onnxruntime", setup.options, known)
+        self._told = provider_options(setup.options)
         level = setup.options.get("graph_optimization", "all")
         if level not in _OPTIMIZATION:
             allowed = ", ".join(_OPTIMIZATION)
@@ -137,7 +153,12 @@ class OnnxRuntimeEngine:
         return self._facts
 
     def load(self) -> None:
-        providers = choose_providers(self._device, ort.get_available_providers())
+        providers = choose_providers(
+            self._device,
+            ort.get_available_providers(),
+            told=self._told,
+            wants_tensorrt=self._setup.options.get("provider") == "tensorrt",
+        )
         file = artefact_file(self._setup)
         session = self._open(file, providers)
         found = session.get_providers()[0]

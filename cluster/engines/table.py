@@ -42,6 +42,13 @@ ENGINES: dict[EngineName, EngineEntry] = {
         requires="openvino",
         install='pip install "squadron-serve[openvino]"',
     ),
+    "tensorrt": EngineEntry(
+        module="cluster.engines.tensorrt",
+        class_name="TensorRtEngine",
+        formats=("onnx",),
+        requires="tensorrt",
+        install='pip install "squadron-serve[gpu,tensorrt]", on a machine with an NVIDIA GPU',
+    ),
     "torch": EngineEntry(
         module="cluster.engines.torch",
         class_name="TorchEngine",

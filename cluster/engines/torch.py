@@ -283,11 +283,25 @@ def _unloadable(file: Path, what: str, error: Exception) -> ConfigError:
 
 
 def _to_torch(array: Array, spec: TensorSpec, device: torch.device) -> torch.Tensor:
+    if device.type == "cuda":
+        # The memory is PyTorch's until the copy has been made, whenever that is.
+        return staged(array, spec).to(device, non_blocking=True)
     # A copy: the array may be read-only or at any address, and a program may work in place.
     owned = np.array(array, dtype=NUMPY_DTYPES[spec.datatype], order="C")
     if spec.datatype == "BF16":
         return torch.from_numpy(owned.view(np.uint16)).view(torch.bfloat16).to(device)
     return torch.from_numpy(owned).to(device)
+
+
+def staged(array: Array, spec: TensorSpec) -> torch.Tensor:
+    """A copy in page-locked memory, from which a GPU copies by itself and several times as fast as
+    from other memory. PyTorch keeps the memory for the next batch's."""
+    made = torch.empty(array.shape, dtype=_DTYPES[spec.datatype], pin_memory=True)
+    if spec.datatype == "BF16":
+        made.view(torch.uint16).numpy()[...] = np.asarray(array).view(np.uint16)
+    else:
+        made.numpy()[...] = array
+    return made
 
 
 def _by_name(answer: object, specs: tuple[TensorSpec, ...]) -> dict[str, Array]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from cluster.kubernetes import cel_rules
 from cluster.kubernetes.finding import Document, Finding
 
 RULE = "crd-schema"
@@ -39,7 +40,17 @@ class Crd:
             Finding(rule=RULE, path=_pointer(error.absolute_path), message=_text(error.message))
             for error in self._validator.iter_errors(filled)
         ]
-        return found + list(_duplicates(filled, self._schema, ""))
+        found += _duplicates(filled, self._schema, "")
+        if cel_rules.is_available():
+            found += cel_rules.broken_rules(filled, self._schema)
+        return found
+
+    def check_change(self, old: Document, new: Document) -> list[Finding]:
+        """What a server refuses of a change from `old` to `new`: fields that never change."""
+        if not cel_rules.is_available():
+            return []
+        before, after = (_filled(copy.deepcopy(each), self._schema) for each in (old, new))
+        return list(cel_rules.broken_by_change(before, after, self._schema))
 
 
 def _strict(schema: Any, *, is_root: bool = False) -> Any:

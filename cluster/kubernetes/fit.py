@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import yaml
 
 from cluster.config.serve_file import IMPORT_PATH
+from cluster.config.server import NODES_VARIABLE
 from cluster.config.squadron import SquadronConfig
 from cluster.config.yaml_file import check_section
 from cluster.errors import ConfigError
@@ -34,8 +36,8 @@ def check_fit(service: Document) -> list[Finding]:
         needs = needs_of(text)
     except (ConfigError, yaml.YAMLError) as error:
         return [Finding(rule="serve-config", path=PATH, message=str(error))]
+    found = list(_doors(service, text))
     free = [list(_offer(group)) for group in groups_of(service) for _ in range(group.replicas)]
-    found = []
     for need in sorted(needs, key=lambda each: (each.gpus, each.cpus), reverse=True):
         placed = sum(_place(need, free) for _ in range(need.count))
         if placed < need.count:
@@ -50,10 +52,45 @@ def check_fit(service: Document) -> list[Finding]:
     return found
 
 
+def _doors(service: Document, text: str) -> Iterator[Finding]:
+    """A worker without a door never becomes Ready: KubeRay's probe asks the door's port."""
+    configs = [
+        check_section(app.get("args") or {}, SquadronConfig, source="serveConfigV2")
+        for app in (yaml.safe_load(text) or {}).get("applications") or []
+        if app.get("import_path") == IMPORT_PATH
+    ]
+    workers = [group for group in groups_of(service) if not group.is_head]
+    num_workers = sum(
+        int(group.spec.get("replicas") or group.spec.get("minReplicas") or 0)
+        * int(group.spec.get("numOfHosts") or 1)
+        for group in workers
+    )
+    told = {group.env().get(NODES_VARIABLE, "") for group in groups_of(service)}
+    if len(told) > 1:
+        yield Finding(
+            rule="doors",
+            path="/spec/rayClusterConfig",
+            message=f"{NODES_VARIABLE} must be the same on the head and all workers, got "
+            f"{', '.join(sorted(repr(each) for each in told))}",
+        )
+        return
+    (value,) = told or {""}
+    for config in configs:
+        nodes = int(value) if value.isdecimal() else config.server.nodes
+        if nodes < num_workers:
+            yield Finding(
+                rule="doors",
+                path=PATH,
+                message=f"doors on {nodes} of {num_workers} workers: the others never become Ready "
+                f"(the probe asks the door); set server.nodes, or {NODES_VARIABLE} on the head and "
+                "all workers",
+            )
+
+
 def needs_of(text: str) -> list[Need]:
     """Raises: ConfigError for a config that Squadron would refuse."""
     content = yaml.safe_load(text) or {}
-    needs = []
+    needs: list[Need] = []
     for app in content.get("applications") or []:
         if app.get("import_path") != IMPORT_PATH:
             continue

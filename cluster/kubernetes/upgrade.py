@@ -10,26 +10,31 @@ import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cluster.kubernetes.duration import StartTimes, in_place_s, second_cluster_s
 from cluster.kubernetes.finding import Document, groups_of
 
 Effect = Literal["none", "in-place", "new-cluster", "ignored"]
 
+_USUAL = StartTimes()
 _MUTED_IN_GROUP = ("replicas", "minReplicas", "maxReplicas", "scaleStrategy", "suspend")
 _MUTED_IN_POD = ("tolerations", "schedulingGates")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradePrediction:
-    """`extra_gpus` and `extra_pods`: what runs beside the old cluster while both are there.
-    `reasons` names the paths that decided it."""
+    """`extra_gpus` and `extra_pods`: what runs beside the old cluster while both are there, for
+    about `duration_s`; `duration` says what that is made of. `reasons` names the paths that decided
+    it."""
 
     effect: Effect
     extra_gpus: int
     extra_pods: int
     reasons: tuple[str, ...]
+    duration_s: float = 0.0
+    duration: str = ""
 
 
-def predict_upgrade(old: Document, new: Document) -> UpgradePrediction:
+def predict_upgrade(old: Document, new: Document, times: StartTimes = _USUAL) -> UpgradePrediction:
     """Of one RayService, before and after."""
     before, after = _hashed(old), _hashed(new)
     old_groups, new_groups = before["workerGroupSpecs"], after["workerGroupSpecs"]
@@ -47,13 +52,28 @@ def predict_upgrade(old: Document, new: Document) -> UpgradePrediction:
             for group in groups_of(new)
             if not group.is_head
         )
+        duration_s, duration = second_cluster_s(new, times)
         return UpgradePrediction(
-            effect="new-cluster", extra_gpus=gpus, extra_pods=pods, reasons=tuple(changes)
+            effect="new-cluster",
+            extra_gpus=gpus,
+            extra_pods=pods,
+            reasons=tuple(changes),
+            duration_s=duration_s,
+            duration=duration,
         )
     changed = _differences(old["spec"], {**new["spec"]}, "/spec")
     reasons = (*changed, *(f"group {name!r} is appended" for name in appended))
     effect: Effect = "in-place" if reasons else "none"
-    return UpgradePrediction(effect=effect, extra_gpus=0, extra_pods=0, reasons=reasons)
+    rolls = any(change.startswith("/spec/serveConfigV2") for change in changed)
+    duration_s, duration = in_place_s(new, times) if rolls else (0.0, "")
+    return UpgradePrediction(
+        effect=effect,
+        extra_gpus=0,
+        extra_pods=0,
+        reasons=reasons,
+        duration_s=duration_s,
+        duration=duration,
+    )
 
 
 def _hashed(service: Document) -> Document:

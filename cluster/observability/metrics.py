@@ -77,7 +77,7 @@ class StatisticsMetrics:
     failure_duration_us: Counter
     executed_requests: Counter
     batch_size_executions: Counter
-    batch_size_compute_us: Counter
+    batch_size_compute_seconds: Counter
     last_inference: Gauge
 
 
@@ -215,9 +215,9 @@ def _statistics(registry: CollectorRegistry) -> StatisticsMetrics:
             "Batches of each size in rows.",
             by_size,
         ),
-        batch_size_compute_us=counter(
-            "squadron_batch_size_compute_us",
-            "Engine time of the batches of each size, microseconds.",
+        batch_size_compute_seconds=counter(
+            "squadron_batch_size_compute_seconds",
+            "Engine time of the batches of each size, seconds.",
             by_size,
         ),
         last_inference=Gauge(

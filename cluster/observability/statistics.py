@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cluster.protocols.extensions.statistics import BatchTotal, ModelStatistics, Total
 
 NS_PER_US = 1000
+NS_PER_S = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +86,12 @@ def model_statistics(node: NodeSamples, model: str, version: str) -> ModelStatis
 
 def _batches(node: NodeSamples, key: Mapping[str, str]) -> tuple[BatchTotal, ...]:
     counts = node.by_label("squadron_batch_size_executions", "batch_size", **key)
-    times_us = node.by_label("squadron_batch_size_compute_us", "batch_size", **key)
+    times_s = node.by_label("squadron_batch_size_compute_seconds", "batch_size", **key)
     return tuple(
         BatchTotal(
             batch_size=int(size),
             compute_infer=Total(
-                count=int(counts[size]), ns=round(times_us.get(size, 0.0) * NS_PER_US)
+                count=int(counts[size]), ns=round(times_s.get(size, 0.0) * NS_PER_S)
             ),
         )
         for size in sorted(counts, key=int)

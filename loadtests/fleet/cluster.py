@@ -62,9 +62,12 @@ class Fleet:
         spec = self.manifest.head
         command = [*_ray("start"), "--head", "--dashboard-host=0.0.0.0", f"--port={6379}"]
         command += [f"--node-ip-address={HEAD_ADDRESS}", "--num-gpus=0"]
-        self.head.start(
-            [*command, *_common(spec)], {**self.environment(spec), **self._head_storage}
-        )
+        command += _common(spec)
+        if "REDIS_PASSWORD" in self._head_storage:
+            # As the operator writes it: the shell puts it in.
+            words = 'exec "$@" --redis-password="$REDIS_PASSWORD"'
+            command = ["bash", "-c", words, "bash", *command]
+        self.head.start(command, {**self.environment(spec), **self._head_storage})
         self._starting.add(self.head)
         self.until(self._has_dashboard, "the head's dashboard does not answer")
 

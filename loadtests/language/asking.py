@@ -77,18 +77,19 @@ async def ask_at(address: tuple[str, int], chats: Iterable[Chat], gaps_s: Iterab
 
 
 async def _caller(address: tuple[str, int], chats: Iterator[Chat], seen: Seen) -> None:
-    reader = writer = None
-    for chat in chats:
-        if reader is None or writer is None:
-            reader, writer = await asyncio.open_connection(*address)
-        body = chat.body()
-        writer.write(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: %s\r\ncontent-type: application/json\r\n"
-            b"content-length: %d\r\n\r\n%s" % (address[0].encode(), len(body), body)
-        )
-        await _read(reader, seen)
-    if writer is not None:
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        for chat in chats:
+            body = chat.body()
+            writer.write(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: %s\r\n"
+                b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+                % (address[0].encode(), len(body), body)
+            )
+            await _read(reader, seen)
+    finally:
         writer.close()
+        await writer.wait_closed()
 
 
 async def _read(reader: asyncio.StreamReader, seen: Seen) -> None:

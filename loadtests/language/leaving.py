@@ -33,7 +33,8 @@ from tests.e2e.running import Running
 MAX_TOKENS = 200
 CALLERS = 16
 GAUGES = ("squadron_llm_running", "squadron_llm_waiting", "squadron_llm_kv_usage_ratio")
-PATIENCE_S = 240
+PATIENCE_S = 300
+"""The server's own limit of a request (`default_timeout_s` of `llm.yaml`)."""
 FRANCE = {
     "model": "assistant",
     "messages": [{"role": "user", "content": "What is the capital of France?"}],

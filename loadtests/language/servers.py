@@ -109,15 +109,24 @@ def start_vllm(folder: Path, stack: ExitStack) -> Server:
         if process.poll() is not None:
             raise SystemExit(f"vllm serve has ended:\n{log.read_text()[-3000:]}")
         if _is_ready(base):
-            below = psutil.Process(process.pid).children(recursive=True)
+            all_of_it = [
+                psutil.Process(process.pid),
+                *psutil.Process(process.pid).children(recursive=True),
+            ]
+            engine = tuple(each.pid for each in all_of_it if _computes(each))
             return Server(
                 name="vllm serve",
                 address=("127.0.0.1", port),
-                front=(process.pid,),
-                engine=tuple(each.pid for each in below),
+                front=tuple(each.pid for each in all_of_it if each.pid not in engine),
+                engine=engine,
             )
         time.sleep(0.5)
     raise SystemExit("vllm serve did not start")
+
+
+def _computes(process: psutil.Process) -> bool:
+    title = " ".join(process.cmdline())
+    return "VLLM::EngineCore" in title or "VLLM::Worker" in title
 
 
 def _is_ready(base: str) -> bool:

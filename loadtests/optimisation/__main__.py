@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from cluster.config.store import ModelStore
-from cluster.optimization.cache.artefact_cache import ArtefactCache
+from cluster.engines.cache.artefact_cache import ArtefactCache
 from cluster.optimization.search.optimize import Wish, optimize
 from loadtests.machine import fingerprint
 from loadtests.optimisation.page import write_page
@@ -45,7 +45,7 @@ def main() -> int:
             module,
             Wish(
                 recipes=work.recipes, limits=work.limits, data=data, example=example,
-                num_rounds=given.rounds,
+                num_rounds=given.rounds, tuning=work.tuning,
             ),
             store=ModelStore(given.store),
             cache=ArtefactCache(given.cache_dir),

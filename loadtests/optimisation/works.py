@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +24,9 @@ from cluster.optimization.gate.gate import GateLimits
 from cluster.optimization.intake.data import Dataset
 from cluster.optimization.progress import Silent
 from cluster.optimization.samples import SAMPLES_FOLDER, held_out_reviews
+from cluster.optimization.search.recipe import Tuning
 from cluster.optimization.sources import EfficientNetRecipe, EncoderRecipe, load_sources
+from cluster.optimization.training.lessons import Schedule
 from cluster.optimization.workshop import Workshop
 from cluster.processing.image import ImageReader
 from cluster.processing.pipeline import Pipeline
@@ -40,6 +42,10 @@ TEXT = ("onnxruntime-fp32", "onnxruntime-fp32-fused", "openvino-bf16", "onnxrunt
 DECODE = (
     "onnxruntime-fp32", "openvino-bf16", "onnxruntime-int8-dynamic", "onnxruntime-int8-weights",
     "onnxruntime-int4-weights", "openvino-int8-weights",
+)  # fmt: skip
+THINNED = (
+    "onnxruntime-fp32", "onnxruntime-fp32-pruned-channels", "onnxruntime-fp32-pruned-weights",
+    "onnxruntime-fp32-low-rank",
 )  # fmt: skip
 FREE_PICTURES = (
     "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "astronaut.png", "retina.jpg",
@@ -57,6 +63,7 @@ class OptimisationWork:
     make: Callable[[Path], tuple[Any, dict[str, Array], Dataset]]
     goal: float | None = None
     limits: GateLimits = SPEED_ONLY
+    tuning: Tuning = field(default_factory=Tuning)
 
 
 def _random(example: dict[str, Array], num: int = 6) -> Dataset:
@@ -226,6 +233,19 @@ WORKS: tuple[OptimisationWork, ...] = (
     OptimisationWork(
         name="efficientnet-lite2", says="trained, 260 x 260", recipes=VISION,
         make=_efficientnet("efficientnet-lite2"), limits=GateLimits(),
+    ),
+    OptimisationWork(
+        name="resnet50-thinned", says="ResNet-50-shaped, random weights, half of it pruned",
+        recipes=THINNED, make=_resnet, tuning=Tuning(prune_ratio=0.5),
+    ),
+    OptimisationWork(
+        name="minilm-thinned", says="all-MiniLM-L6-v2, pruned by 30 %, 80 % of the energy, taught",
+        recipes=(*THINNED, "onnxruntime-int8-dynamic", "onnxruntime-int8-dynamic-trained"),
+        make=_minilm, limits=GateLimits(),
+        tuning=Tuning(
+            prune_ratio=0.3, rank_energy=0.8,
+            schedule=Schedule(steps=30, batch_size=8, learning_rate=2e-4),
+        ),
     ),
     OptimisationWork(
         name="minilm", says="all-MiniLM-L6-v2, trained, 128 tokens", recipes=TEXT,

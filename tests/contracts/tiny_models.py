@@ -154,6 +154,10 @@ TINY: dict[str, tuple[EngineName, Callable[[Path], EngineSetup]]] = {
 }
 
 
+if find_spec("tensorrt") is not None and torch.cuda.is_available():
+    TINY["tensorrt"] = ("tensorrt", _onnxruntime)
+else:
+    print("engine tensorrt: contract not tested: it needs the tensorrt package and a CUDA device")
 if find_spec("openvino") is None:
     print("engine openvino: contract not tested, as openvino is not installed")
     TINY = {name: made for name, made in TINY.items() if made[0] != "openvino"}

@@ -38,7 +38,8 @@ X = np.array([[1, 2, 3]], np.float32)
 def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
     folder = tmp_path_factory.mktemp("store")
     store = ModelStore(folder / "store")
-    for name, factor in (("double", 2.0), ("triple", 3.0), ("spare", 5.0)):
+    factors = (("double", 2.0), ("triple", 3.0), ("spare", 5.0), ("two", 7.0), ("two", 8.0))
+    for name, factor in factors:
         add_model(write_scaler(folder / f"{name}.onnx", factor=factor), store, name)
     return store
 
@@ -52,7 +53,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(store: ModelStore, folder: Path) -> Iterator[Running]:
     args = {
         "server": {"repository_control": "explicit"},
-        "variants": {"double": {"source": "double"}, "triple": {"source": "triple"}},
+        "variants": {
+            "double": {"source": "double"},
+            "triple": {"source": "triple"},
+            "two": {"source": "two/2"},
+            "two-v1": {"source": "two/1", "version_of": "two"},
+        },
         "ensembles": {
             "six": {
                 "inputs": ["x"],
@@ -89,10 +95,11 @@ class Both:
         self.client = module.InferenceServerClient(url)
         self.is_grpc = module is grpc_client
 
-    def ask(self, model: str, output: str = "y") -> list[float]:
+    def ask(self, model: str, output: str = "y", version: str = "") -> list[float]:
         tensor = self.module.InferInput("x", list(X.shape), "FP32")
         tensor.set_data_from_numpy(X)
-        found: list[float] = self.client.infer(model, [tensor]).as_numpy(output).ravel().tolist()
+        answer = self.client.infer(model, [tensor], model_version=version)
+        found: list[float] = answer.as_numpy(output).ravel().tolist()
         return found
 
     def index(self) -> dict[str, tuple[str, str]]:
@@ -134,6 +141,18 @@ def test_an_unloaded_model_is_known_and_not_ready_until_it_is_loaded(both: Both)
     assert both.ask("double") == [2, 4, 6]
 
 
+def test_all_versions_of_a_model_are_unloaded_and_loaded_together(both: Both) -> None:
+    assert [both.ask("two", version=version)[0] for version in ("", "1", "2")] == [8, 7, 8]
+
+    both.client.unload_model("two")
+    for version in ("", "1", "2"):
+        said = refusal(partial(both.ask, "two", version=version))
+        assert said == "Request for unknown model: 'two' has no available versions"
+    both.client.load_model("two")
+
+    assert [both.ask("two", version=version)[0] for version in ("", "1", "2")] == [8, 7, 8]
+
+
 def test_an_unloaded_model_has_no_process(served: Running, both: Both) -> None:
     both.client.unload_model("triple")
 
@@ -148,7 +167,7 @@ def test_the_server_stays_ready_and_the_index_filters(both: Both, served: Runnin
 
     assert both.client.is_server_ready()
     found = httpx.post(f"{served.http}/v2/repository/index", json={"ready": True}).json()
-    assert [each["name"] for each in found] == ["triple"]
+    assert [each["name"] for each in found] == ["triple", "two", "two"]
 
 
 def test_an_override_with_a_number_in_quotes_shows_and_goes_with_the_next_load(both: Both) -> None:

@@ -18,13 +18,18 @@ QUEUE_S = 0.5
 LOOK_AGAIN_S = 0.25
 
 
-async def step_aside(port: int, *, patience_s: float) -> None:
-    """Return when nobody is connected to `port` in this process any more, when no other door
-    listens there (its callers could go nowhere), or after `patience_s`."""
+async def step_aside(port: int, *, patience_s: float, is_elsewhere: bool = False) -> None:
+    """Return when nobody is connected to `port` in this process any more, when no other door is
+    there (its callers could go nowhere), or after `patience_s`. `is_elsewhere`: other nodes have
+    doors; else only one that listens on this port counts."""
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + patience_s
     own = OwnPort(port)
-    if not await asyncio.to_thread(own.has_sister):
+
+    async def is_last() -> bool:
+        return not is_elsewhere and not await asyncio.to_thread(own.has_sister)
+
+    if await is_last():
         return
     try:
         await asyncio.to_thread(own.turn_newcomers_away)
@@ -35,9 +40,7 @@ async def step_aside(port: int, *, patience_s: float) -> None:
         logger.warning("port %d is left at once: %s", port, error)
         return
     while loop.time() < deadline_s:
-        if not await asyncio.to_thread(own.num_connections):
-            return
-        if not await asyncio.to_thread(own.has_sister):
+        if not await asyncio.to_thread(own.num_connections) or await is_last():
             return
         await asyncio.sleep(LOOK_AGAIN_S)
     logger.warning("callers stayed connected to port %d for %g s", port, patience_s)

@@ -22,20 +22,30 @@ from cluster.cli.toolchain.options import (
 
 def convert(
     model: Model,
-    target: Annotated[Path, typer.Argument(help="FILE.onnx, FILE.xml (OpenVINO) or FILE.ort.")],
+    target: Annotated[
+        Path, typer.Argument(help="FILE.onnx, .xml (OpenVINO), .ort, .tflite or .pte.")
+    ],
     max_size_mb: Annotated[float | None, typer.Option(help="Refuse a file that is larger.")] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="Refuse a .tflite or .pte that is slower here, for a row.")
+    ] = None,
     inputs: Inputs = None,
     outputs: Outputs = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model as ONNX, as OpenVINO's own format, or as ONNX Runtime's for phones (.ort).
+    """Write a model as ONNX, as OpenVINO's own format, or for phones: ONNX Runtime's (.ort),
+    LiteRT's (.tflite) or ExecuTorch's (.pte), the last two of torch modules.
 
     Examples:
 
       squadron convert my_net.py:Net net.onnx --input x:FP32:-1,64
 
       squadron convert efficientnet-lite0-int8 photos.ort --max-size-mb 8
+
+      squadron convert my_net.py:Net net.pte --max-latency-ms 5
+
+      squadron convert classifier.keras classifier.onnx
     """
     from cluster.optimization.export.convert import convert as run
 
@@ -48,6 +58,7 @@ def convert(
             inputs=tuple(inputs or ()),
             outputs=tuple(outputs or ()),
             max_bytes=None if max_size_mb is None else int(max_size_mb * 1e6),
+            max_latency_ms=max_latency_ms,
         )
     num_bytes = made.stat().st_size
     if as_json:

@@ -20,9 +20,11 @@ from cluster.cli.toolchain.options import (
     Shape,
     Store,
     Threads,
+    Tune,
     mendable,
     open_store,
     parse_shapes,
+    parse_tuning,
 )
 from cluster.config.store import ModelStore
 from cluster.optimization.gate.gate import GateLimits
@@ -61,6 +63,7 @@ def optimize(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a call when measuring.")] = 1,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds in which variants take turns.")] = 10,
+    tune: Tune = None,
     threads: Threads = 1,
     shape: Shape = None,
     inputs: Inputs = None,
@@ -82,7 +85,7 @@ def optimize(
 
       squadron optimize efficientnet-lite0 --level max --data photos --add photos-fast
 
-      squadron optimize my_net.py:Net --input x:FP32:-1,64 --max-size-mb 5
+      squadron optimize my_net.py:Net --level max --data arrays --tune prune_ratio=0.5
     """
     with mendable():
         wish = Wish(
@@ -102,6 +105,7 @@ def optimize(
             threads=threads,
             batch_size=batch_size,
             num_rounds=rounds,
+            tuning=parse_tuning(tune),
         )
         target = out if out is not None else Path(f"{_stem(model)}-optimised")
         report = _search(model, wish, target, add, open_store(store), cache_dir)
@@ -128,7 +132,7 @@ def _stem(model: str) -> str:
 def _search(
     model: str, wish: Wish, target: Path, add: str | None, store: ModelStore, cache_dir: Path | None
 ) -> OptimizeReport:
-    from cluster.optimization.cache.artefact_cache import ArtefactCache
+    from cluster.engines.cache.artefact_cache import ArtefactCache
     from cluster.optimization.search.keep import add_to_store, check_free, keep
     from cluster.optimization.search.optimize import optimize as search
 

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ import typer
 
 from cluster.config.store import ModelStore, default_root
 from cluster.errors import ConfigError, SquadronError
+from cluster.optimization.search.recipe import Tuning
 
 Model = Annotated[
     str,
@@ -47,6 +49,13 @@ Outputs = Annotated[
     list[str] | None,
     typer.Option("--output", help="NAME:DATATYPE:DIMS, in order, where the model does not say."),
 ]
+Tune = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=NUMBER for recipes that change weights (level max): prune_ratio, rank_energy, "
+        "training_steps, learning_rate."
+    ),
+]
 Threads = Annotated[int, typer.Option(min=1, help="Intra-op threads.")]
 
 
@@ -64,6 +73,37 @@ def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
             raise ConfigError(f"--shape {text!r}: write NAME=1,3,224,224", key="shape", value=text)
         found[name] = tuple(int(part) for part in parts)
     return found
+
+
+def parse_tuning(texts: list[str] | None) -> Tuning:
+    """Raises: ConfigError for a name that there is not, and a value that is no number for it."""
+    names = ("prune_ratio", "rank_energy", "training_steps", "learning_rate")
+    numbers: dict[str, float] = {}
+    for text in texts or ():
+        name, _, value = text.partition("=")
+        try:
+            numbers[name] = float(value)
+        except ValueError:
+            numbers[""] = 0
+        if name not in names or "" in numbers:
+            allowed = ", ".join(names)
+            raise ConfigError(
+                f"--tune {text!r}: write NAME=NUMBER, NAME one of {allowed}",
+                key="tune",
+                value=text,
+                allowed=allowed,
+            )
+    usual = Tuning()
+    schedule = replace(
+        usual.schedule,
+        steps=int(numbers.get("training_steps", usual.schedule.steps)),
+        learning_rate=numbers.get("learning_rate", usual.schedule.learning_rate),
+    )
+    return Tuning(
+        prune_ratio=numbers.get("prune_ratio", usual.prune_ratio),
+        rank_energy=numbers.get("rank_energy", usual.rank_energy),
+        schedule=schedule,
+    )
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.client.custom_operator import CustomOperator
 from cluster.client.inputs import as_array
-from cluster.client.search.options import Plan, plan
+from cluster.client.search.asked import Plan
+from cluster.client.search.options import plan
 from cluster.client.workplace import Workplace
+from cluster.engines.cache.artefact_cache import ArtefactCache
 from cluster.errors import ConfigError
-from cluster.optimization.cache.artefact_cache import ArtefactCache
 from cluster.optimization.gate.gate import GateLimits
 from cluster.optimization.intake.data import LABELS_KEY, Dataset
 from cluster.optimization.progress import Progress
@@ -26,6 +27,8 @@ from cluster.tensors import Array
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from cluster.optimization.elsewhere.edge import EdgeFile
 
 NUM_ROUNDS = 10
 
@@ -77,7 +80,9 @@ def run_search(
         threads=wanted.threads,
         batch_size=wanted.batch_size,
         num_rounds=num_rounds,
-        measure_memory=wanted.measures_memory,
+        measure_memory=wanted.measures_memory and wanted.device == "cpu",
+        tuning=wanted.tuning,
+        device=wanted.device,
     )
     cache = place.cache if use_cache else ArtefactCache(place.new_folder())
     with _mkldnn(wanted.uses_mkldnn):
@@ -129,6 +134,34 @@ def write_ort(report: OptimizeReport, place: Workplace, plan: Plan) -> Path | No
         workspace=folder,
         max_bytes=plan.max_size_bytes,
     )
+
+
+def write_phone_files(
+    model: Any, example: Mapping[str, Array] | None, place: Workplace, plan: Plan
+) -> tuple[dict[str, EdgeFile], dict[str, str]]:
+    """`.tflite` and `.pte` of a torch module, by suffix; and those that could not be made, with
+    the reason: no converter here, an operator it has not, too large, too slow."""
+    from cluster.optimization.elsewhere.edge import LIBRARY_OF, make_edge_file
+    from cluster.optimization.export.convert import module_of
+    from cluster.optimization.intake.model import open_model
+
+    made: dict[str, EdgeFile] = {}
+    missing: dict[str, str] = {}
+    folder = place.new_folder()
+    given = open_model(model, store=place.store, workspace=folder, example=example)
+    for suffix in LIBRARY_OF:
+        try:
+            module, rows = module_of(given)
+            made[suffix] = make_edge_file(
+                module,
+                rows,
+                folder / f"{given.name}{suffix}",
+                max_bytes=plan.max_size_bytes,
+                max_latency_ms=plan.max_latency_ms,
+            )
+        except ConfigError as error:
+            missing[suffix] = error.message
+    return made, missing
 
 
 def _custom(operators: Sequence[object], wanted: Plan) -> None:

@@ -22,6 +22,21 @@ def fp32(material: Material, folder: Path) -> None:
     compile_package(*_module(material), folder / "model.pt2", batched=material.card.batched)
 
 
+def on_cuda(material: Material, folder: Path) -> None:
+    """fp32 for the GPU that is here. Raises: ConfigError when there is none."""
+    import copy
+
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError("torch sees no CUDA device", key="recipe")
+    module, example = _module(material)
+    moved = copy.deepcopy(module).to("cuda")
+    compile_package(
+        moved, example, folder / "model.pt2", batched=material.card.batched, device="cuda"
+    )
+
+
 def bf16(material: Material, folder: Path) -> None:
     """Products in bf16 by autocast; inputs, outputs and weights stay as they are."""
     import torch
@@ -44,12 +59,17 @@ def bf16(material: Material, folder: Path) -> None:
 
 
 def compile_package(
-    module: nn.Module, example: Mapping[str, Array], target: Path, *, batched: bool
+    module: nn.Module,
+    example: Mapping[str, Array],
+    target: Path,
+    *,
+    batched: bool,
+    device: str = "cpu",
 ) -> None:
     """Raises: ConfigError when torch cannot export or compile it (no C++ compiler, say)."""
     import torch
 
-    inputs = tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in example.values())
+    inputs = tuple(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in example.values())
     shapes = None
     if batched:
         batch = torch.export.Dim("batch", min=1, max=1024)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.config.store import ModelStore
 from cluster.errors import ConfigError
+from cluster.optimization.elsewhere.edge import LIBRARY_OF, make_edge_file
 from cluster.optimization.intake.model import GivenModel, open_model
 from cluster.optimization.precision.quiet import quiet
+from cluster.tensors import Array
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TARGETS = (".onnx", ".xml", ".ort", ".tflite", ".pte")
-KERAS = (".keras", ".h5")
-_NOT_MADE = {
-    ".tflite": "LiteRT files are not written by this version",
-    ".pte": "ExecuTorch files are not written by this version",
-}
 
 
 def convert(
@@ -29,26 +31,35 @@ def convert(
     inputs: tuple[str, ...] = (),
     outputs: tuple[str, ...] = (),
     max_bytes: int | None = None,
+    max_latency_ms: float | None = None,
 ) -> Path:
     """Write `target` in the format of its suffix, whole or not at all.
 
-    `.onnx`: ONNX; `.xml`: OpenVINO, weights in `.bin` beside it; `.ort`: ONNX Runtime's format,
-    optimised for ARM phones, loaded without a parser. `max_bytes`: the most it may weigh.
+    `.onnx`: ONNX, also of Keras and TensorFlow models where TensorFlow is; `.xml`: OpenVINO,
+    weights in `.bin` beside it; `.ort`: ONNX Runtime's format, optimised for ARM phones, loaded
+    without a parser; `.tflite`, `.pte`: LiteRT's and ExecuTorch's, of torch modules and programs.
+    `max_bytes`: the most it may weigh. `max_latency_ms`: the most that a row may take on this
+    machine in one thread (files for phones only).
 
     Raises: ConfigError for a suffix or a source that cannot be converted, an existing target, and
     a file that is too large.
     """
     suffix = target.suffix.lower()
-    if suffix not in TARGETS or suffix in _NOT_MADE:
-        why = _NOT_MADE.get(suffix, f"{target}: cannot tell the format by {suffix!r}")
+    if suffix not in TARGETS:
+        allowed = ", ".join(TARGETS)
         raise ConfigError(
-            f"{why}; can be made: .onnx, .xml, .ort", key="target", value=suffix,
-            allowed=".onnx, .xml, .ort",
-        )  # fmt: skip
+            f"{target}: cannot tell the format by {suffix!r}; can be made: {allowed}",
+            key="target",
+            value=suffix,
+            allowed=allowed,
+        )
     if target.exists():
         raise ConfigError(f"{target} exists; it was left as it is", file=str(target), key="target")
-    _refuse_keras(Path(model))
     given = open_model(model, store=store, workspace=workspace, inputs=inputs, outputs=outputs)
+    if suffix in LIBRARY_OF:
+        module, example = module_of(given)
+        make_edge_file(module, example, target, max_bytes=max_bytes, max_latency_ms=max_latency_ms)
+        return target
     if given.onnx is None:
         from cluster.optimization.export.program import to_graph
 
@@ -69,6 +80,26 @@ def convert(
         for file in files:
             shutil.move(str(file), target.with_name(file.name))
     return target
+
+
+def module_of(given: GivenModel) -> tuple[nn.Module, Mapping[str, Array]]:
+    """The torch module behind a model, and one row of inputs.
+
+    Raises: ConfigError for a graph: the converters of phones' files start from torch.
+    """
+    if given.module is not None and given.example is not None:
+        return given.module, given.example
+    if given.onnx is not None:
+        raise ConfigError(
+            f"{given.name} is an ONNX graph; .tflite and .pte are made of a torch module "
+            "(file.py:Class), a .pt2 or a TorchScript file. For a graph there is .ort",
+            key="model",
+        )
+    from cluster.optimization.export.program import load_program
+    from cluster.optimization.intake.random_inputs import random_items
+
+    (example,) = random_items(given.card, 1)
+    return load_program(given), example
 
 
 def _write(given: GivenModel, source: Path, folder: Path, target: Path) -> list[Path]:
@@ -108,13 +139,3 @@ def _ort(source: Path, made: Path) -> Path:
         said = str(error).splitlines()[0]
         raise ConfigError(f"{source}: cannot be converted: {said}", file=str(source)) from None
     return made
-
-
-def _refuse_keras(source: Path) -> None:
-    if source.suffix.lower() in KERAS or (source / "saved_model.pb").is_file():
-        raise ConfigError(
-            f"{source}: Keras and TensorFlow models are not converted here; use tf2onnx where "
-            "TensorFlow is installed, then give its .onnx file",
-            file=str(source),
-            key="model",
-        )

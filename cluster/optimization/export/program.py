@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from cluster.errors import ConfigError
 from cluster.optimization.export.module import export_module
@@ -29,14 +30,7 @@ def to_graph(given: GivenModel, workspace: Path) -> GivenModel:
     card = export_module(module, example, folder, name=given.name)
     model = onnx.load(str(folder / card.artefact))
     wanted = [each.name for each in given.card.signature.outputs]
-    renamed = {output.name: name for output, name in zip(model.graph.output, wanted, strict=False)}
-    for node in model.graph.node:
-        for index, each in enumerate(node.output):
-            node.output[index] = renamed.get(each, each)
-        for index, each in enumerate(node.input):
-            node.input[index] = renamed.get(each, each)
-    for output in model.graph.output:
-        output.name = renamed[output.name]
+    rename_outputs(model, wanted)
     onnx.save(model, str(folder / card.artefact))
     return replace(
         given,
@@ -45,6 +39,18 @@ def to_graph(given: GivenModel, workspace: Path) -> GivenModel:
         ),
         folder=folder,
     )
+
+
+def rename_outputs(model: Any, wanted: Sequence[str]) -> None:
+    """Give the first outputs of an ONNX model these names, wherever the graph uses them."""
+    renamed = {output.name: name for output, name in zip(model.graph.output, wanted, strict=False)}
+    for node in model.graph.node:
+        for index, each in enumerate(node.output):
+            node.output[index] = renamed.get(each, each)
+        for index, each in enumerate(node.input):
+            node.input[index] = renamed.get(each, each)
+    for output in model.graph.output:
+        output.name = renamed.get(output.name, output.name)
 
 
 def load_program(given: GivenModel) -> nn.Module:

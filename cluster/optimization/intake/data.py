@@ -60,6 +60,13 @@ class Dataset:
         rest = [i for i in range(len(self.items)) if i % CALIBRATION_STEP]
         return self._take(chosen[:MAX_CALIBRATION]), self._take(rest)
 
+    def taught(self) -> Dataset:
+        """What a student may learn from: those that calibrate, however many. None when the items
+        are too few to divide."""
+        if len(self.items) < CALIBRATION_STEP:
+            return self._take([])
+        return self._take(list(range(0, len(self.items), CALIBRATION_STEP)))
+
     def _take(self, indices: list[int]) -> Dataset:
         return Dataset(
             origin=self.origin,

@@ -16,6 +16,7 @@ from cluster.config.model_card import Format, ModelCard, SignatureCard
 from cluster.config.store import CARD_FILE, ModelStore, sha256_of
 from cluster.config.yaml_file import read_section
 from cluster.errors import ConfigError
+from cluster.optimization.elsewhere.keras import is_keras, keras_to_onnx
 from cluster.optimization.signature import (
     exported_signature,
     is_batched,
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 PICKLES = (".pkl", ".pickle", ".pth", ".bin", ".ckpt", ".joblib", ".dill")
 WHAT_CAN_BE_GIVEN = (
-    "a .onnx file, a .pt2 (torch.export) or .pt/.ts (TorchScript) file, NAME or NAME/VERSION "
-    "of the store, a folder with model.yaml, a Hugging Face directory, file.py:Class or a torch "
-    "module"
+    "a .onnx file, a .pt2 (torch.export) or .pt/.ts (TorchScript) file, a .keras or .h5 file or a "
+    "SavedModel (where TensorFlow is), NAME or NAME/VERSION of the store, a folder with "
+    "model.yaml, a Hugging Face directory, file.py:Class or a torch module"
 )
 _CLASS = re.compile(r"^(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)$")
 
@@ -87,6 +88,10 @@ def open_model(
             key="format",
             value=path.suffix,
         )
+    if is_keras(path):
+        graph = workspace / "keras" / f"{path.stem}.onnx"
+        keras_to_onnx(path, graph)
+        return _of_file(graph, name, inputs, outputs)
     if path.is_file():
         return _of_file(path, name, inputs, outputs)
     if (path / CARD_FILE).is_file():
@@ -202,10 +207,6 @@ def _of_file(path: Path, name: str, inputs: Sequence[str], outputs: Sequence[str
         ".onnx": "onnx", ".pt": "torchscript", ".ts": "torchscript", ".pt2": "torch_export",
     }  # fmt: skip
     format_ = formats.get(path.suffix.lower())
-    if path.suffix.lower() in (".keras", ".h5"):
-        raise ConfigError(
-            f"{path}: convert it first: squadron convert {path} model.onnx", file=str(path)
-        )
     if format_ is None:
         raise ConfigError(f"{path}: cannot be opened; give {WHAT_CAN_BE_GIVEN}", file=str(path))
     match format_:

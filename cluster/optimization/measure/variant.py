@@ -32,6 +32,7 @@ class Variant:
     folder: Path
     engine: EngineName | None = None
     options: Mapping[str, Option] = field(default_factory=dict)
+    device: str = "cpu"
 
     @property
     def num_bytes(self) -> int:
@@ -47,14 +48,14 @@ class Variant:
 
 
 @contextmanager
-def opened(variant: Variant, *, threads: int = 1, device: str = "cpu") -> Iterator[Run]:
+def opened(variant: Variant, *, threads: int = 1, device: str = "") -> Iterator[Run]:
     """The variant's `infer`. Raises: as the engine's `load` and `infer`."""
     engine = make_engine(
         variant.engine or default_engine(variant.card.format),
         EngineSetup(
             card=variant.card,
             folder=variant.folder,
-            device=device,
+            device=device or variant.device,
             threads=threads,
             options=dict(variant.options),
         ),

@@ -66,6 +66,13 @@ def static(material: Material, folder: Path) -> None:
         quantise_static(material, source, folder / "model.onnx")
 
 
+def symmetric(material: Material, folder: Path) -> None:
+    """As `static`, with signed numbers and no zero points: the only form that TensorRT takes."""
+    with tempfile.TemporaryDirectory() as temporary:
+        source = prepared(material.onnx, Path(temporary))
+        quantise_static(material, source, folder / "model.onnx", is_symmetric=True)
+
+
 def mixed(material: Material, folder: Path) -> None:
     """Static int8, but the stretches of the graph that suffer most from it stay fp32.
 
@@ -104,6 +111,7 @@ def quantise_static(
     *,
     nodes: Sequence[str] | None = None,
     items: Sequence[dict[str, Array]] | None = None,
+    is_symmetric: bool = False,
 ) -> None:
     """Raises: ConfigError when the calibration items do not fit the graph."""
     from onnxruntime.quantization import (
@@ -131,10 +139,14 @@ def quantise_static(
                 Items(),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                activation_type=QuantType.QUInt8,
+                activation_type=QuantType.QInt8 if is_symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_quantize=list(nodes) if nodes is not None else None,
                 op_types_to_quantize=operators,
+                # TensorRT adds biases in fp32 or int32 of its own making.
+                extra_options={"ActivationSymmetric": True, "QuantizeBias": False}
+                if is_symmetric
+                else None,
             )
     except Exception as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__

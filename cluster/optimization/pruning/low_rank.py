@@ -17,22 +17,23 @@ from cluster.optimization.search.recipe import Material
 if TYPE_CHECKING:
     from torch import nn
 
-ENERGY = 0.999
-"""Share of the squared singular values that is kept."""
-
 
 def build(material: Material, folder: Path) -> None:
     """Raises: ConfigError when no layer of the module becomes cheaper."""
-    if material.module is None or material.example is None:
-        raise ConfigError("no torch module was given", key="recipe")
-    thin, num_layers = factorised(material.module, energy=ENERGY)
+    module, example = material.needed_module()
+    energy = material.tuning.rank_energy
+    thin, num_layers = factorised(module, energy=energy)
     if not num_layers:
         raise ConfigError(
-            f"no linear layer is of low rank: {ENERGY:.1%} of their energy need as many numbers as "
+            f"no linear layer is of low rank: {energy:.1%} of their energy need as many numbers as "
             "they have",
             key="recipe",
         )
-    export_module(thin, material.example, folder, name=material.card.name)
+    if material.lessons is not None:
+        from cluster.optimization.training.imitate import imitate, taught_by
+
+        imitate(thin, taught_by(module), material.lessons, material.tuning.schedule)
+    export_module(thin, example, folder, name=material.card.name)
 
 
 def factorised(module: nn.Module, *, energy: float) -> tuple[nn.Module, int]:

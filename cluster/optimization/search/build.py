@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cluster.config.model_card import ModelCard, Provenance
 from cluster.config.store import seal, sha256_of
+from cluster.engines.cache.artefact_cache import ArtefactCache, cache_key
 from cluster.errors import SquadronError
-from cluster.optimization.cache.artefact_cache import ArtefactCache, cache_key
 from cluster.optimization.gate.gate import GateLimits, judge
 from cluster.optimization.intake.data import Dataset
 from cluster.optimization.measure.variant import Variant, answers, opened, ranks_classes
@@ -51,6 +51,10 @@ def build(recipe: Recipe, material: Material, model_sha256: str, bench: Bench) -
         parameters["files"] = {file.name: sha256_of(file) for file in beside}
     if recipe.wants_calibration:
         parameters["calibration"] = items_sha256(material.calibration)
+    parameters.update({name: repr(getattr(material.tuning, name)) for name in recipe.tuned_by})
+    if "schedule" in recipe.tuned_by and material.lessons is not None:
+        parameters["lessons"] = items_sha256(material.lessons.items)
+        parameters["labels"] = repr(material.lessons.labels)
     key = cache_key(
         model_sha256=model_sha256,
         recipe=parameters,
@@ -79,7 +83,11 @@ def build(recipe: Recipe, material: Material, model_sha256: str, bench: Bench) -
         return candidate
     card = card_of(recipe, material.card, model_sha256)
     candidate.variant = Variant(
-        card=card, folder=hit.folder, engine=recipe.engine, options=recipe.options
+        card=card,
+        folder=hit.folder,
+        engine=recipe.engine,
+        options=recipe.options,
+        device=recipe.device,
     )
     candidate.size_bytes = candidate.variant.num_bytes
     candidate.was_cached = not hit.was_built

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.config.store import ModelStore, default_root
+from cluster.engines.cache.artefact_cache import ArtefactCache
 from cluster.errors import ConfigError
-from cluster.optimization.cache.artefact_cache import ArtefactCache
 from cluster.optimization.cache.fingerprint import hardware, library_versions
 from cluster.optimization.gate.gate import GateLimits
 from cluster.optimization.intake.data import Dataset, load_dataset, random_dataset
@@ -19,13 +19,23 @@ from cluster.optimization.intake.model import GivenModel, open_model
 from cluster.optimization.measure.benchmark import batch_of
 from cluster.optimization.measure.memory import peak_bytes
 from cluster.optimization.measure.timing import interleave, speedup
-from cluster.optimization.measure.variant import Run, Variant, answers, opened
+from cluster.optimization.measure.variant import Run, Variant, answers, opened, ranks_classes
 from cluster.optimization.progress import Progress, Silent
 from cluster.optimization.search.build import Bench, build, examine
 from cluster.optimization.search.choose import Constraints, choose, mark_front
-from cluster.optimization.search.recipe import Level, Material, Recipe, level_named, operators_of
+from cluster.optimization.search.gpu_recipes import gpu_recipes_of
+from cluster.optimization.search.recipe import (
+    Level,
+    Material,
+    Recipe,
+    Target,
+    Tuning,
+    level_named,
+    operators_of,
+)
 from cluster.optimization.search.recipes import recipes_named, recipes_of
 from cluster.optimization.search.report import Candidate, OptimizeReport
+from cluster.optimization.training.lessons import Lessons
 from cluster.tensors import Array
 
 if TYPE_CHECKING:
@@ -58,6 +68,8 @@ class Wish:
     batch_size: int = 1
     num_rounds: int = 10
     measure_memory: bool = True
+    tuning: Tuning = field(default_factory=Tuning)
+    device: Target = "cpu"
 
     def __post_init__(self) -> None:
         level_named(self.level)
@@ -103,11 +115,12 @@ def optimize(
             given = _as_graph(given, workspace)
             data = _data(wish, given)
         calibration, evaluation = data.split()
+        lessons = lessons_of(data, given)
         baseline, reference = _baseline(given)
         with _run_of(given, reference, wish.threads) as run:
             expected = answers(run, evaluation.items, given.card)
-        chosen_recipes = recipes_named(wish.recipes) if wish.recipes else recipes_of(wish.level)
-        material = _material(given, calibration, machine.instructions)
+        chosen_recipes = _recipes(wish)
+        material = _material(given, calibration, machine.instructions, wish, lessons)
         found = [baseline]
         for recipe in chosen_recipes:
             if recipe.name == "onnxruntime-fp32" and baseline.name == ORIGINAL:
@@ -142,12 +155,18 @@ def optimize(
         libraries=bench.libraries,
         threads=wish.threads,
         batch_size=wish.batch_size,
-        speedup_of="cpu_ms" if wish.threads == 1 else "wall_ms",
+        speedup_of="cpu_ms" if _is_by_cpu(wish) else "wall_ms",
         candidates=tuple(found),
         chosen=choice.chosen,
         reason=choice.reason,
         constraints_met=choice.constraints_met,
     )
+
+
+def _recipes(wish: Wish) -> tuple[Recipe, ...]:
+    if wish.recipes:
+        return recipes_named(wish.recipes)
+    return recipes_of(wish.level) if wish.device == "cpu" else gpu_recipes_of(wish.level)
 
 
 def _as_graph(given: GivenModel, workspace: Path) -> GivenModel:
@@ -167,7 +186,25 @@ def _data(wish: Wish, given: GivenModel) -> Dataset:
     return random_dataset(given.card, given.onnx, shapes=wish.shapes)
 
 
-def _material(given: GivenModel, calibration: Dataset, instructions: tuple[str, ...]) -> Material:
+def lessons_of(data: Dataset, given: GivenModel) -> Lessons | None:
+    """What may be trained on: the items that calibrate, all of them. None of random inputs."""
+    if not data.is_real or not given.card.batched:
+        return None
+    taught = data.taught()
+    if not taught.items:
+        return None
+    return Lessons(
+        items=taught.items, labels=taught.labels, ranks_classes=ranks_classes(given.card)
+    )
+
+
+def _material(
+    given: GivenModel,
+    calibration: Dataset,
+    instructions: tuple[str, ...],
+    wish: Wish,
+    lessons: Lessons | None,
+) -> Material:
     assert given.onnx is not None, "`_as_graph` made one"
     return Material(
         card=given.card,
@@ -177,6 +214,8 @@ def _material(given: GivenModel, calibration: Dataset, instructions: tuple[str, 
         instructions=instructions,
         module=given.module,
         example=given.example,
+        lessons=lessons,
+        tuning=wish.tuning,
     )
 
 
@@ -208,8 +247,10 @@ def _run_of(given: GivenModel, variant: Variant, threads: int) -> Iterator[Run]:
     yield eager(given, threads)
 
 
-def eager(given: GivenModel, threads: int) -> Run:
-    """The torch module itself."""
+def eager(given: GivenModel, threads: int, device: Target = "cpu") -> Run:
+    """The torch module itself; on a GPU a copy of it, answers fetched back."""
+    import copy
+
     import torch
 
     from cluster.optimization.export.module import named_outputs
@@ -217,11 +258,13 @@ def eager(given: GivenModel, threads: int) -> Run:
     module, names = given.module, [spec.name for spec in given.card.signature.inputs]
     assert module is not None, "only modules are run eagerly"
     torch.set_num_threads(threads)
+    if device == "cuda":
+        module = copy.deepcopy(module).to(device)
 
     def run(inputs: dict[str, Array]) -> dict[str, Array]:
         with torch.inference_mode():
-            answer = module(*(torch.from_numpy(inputs[name]) for name in names))
-        return {name: value.numpy() for name, value in named_outputs(answer).items()}
+            answer = module(*(torch.from_numpy(inputs[name]).to(device) for name in names))
+        return {name: value.cpu().numpy() for name, value in named_outputs(answer).items()}
 
     return run
 
@@ -240,8 +283,10 @@ def _others(
     for number, other in enumerate(wish.candidates):
         given = open_model(other, store=store, workspace=workspace / f"candidate-{number}")
         given = _as_graph(given, workspace / f"candidate-{number}")
-        calibration, evaluation = _data(wish, given).split()
-        material = _material(given, calibration, hardware().instructions)
+        data = _data(wish, given)
+        calibration, evaluation = data.split()
+        lessons = lessons_of(data, given)
+        material = _material(given, calibration, hardware().instructions, wish, lessons)
         for recipe in recipes:
             with progress.step(f"{given.name}/{recipe.name}: build and judge"):
                 candidate = build(recipe, material, given.sha256, bench)
@@ -268,7 +313,7 @@ def _measure(
                 items = load_dataset(wish.data, card, each.variant.folder, 4).items
             batch = batch_of(items, wish.batch_size, batched=card.batched)
             run = (
-                eager(given, wish.threads)
+                eager(given, wish.threads, wish.device)
                 if each.variant is None
                 else stack.enter_context(opened(each.variant, threads=wish.threads))
             )
@@ -277,7 +322,11 @@ def _measure(
     first = timings[measured[0].name]
     for each in measured:
         each.timing = timings[each.name]
-        each.speedup = speedup(each.timing, first, by_cpu=wish.threads == 1)
+        each.speedup = speedup(each.timing, first, by_cpu=_is_by_cpu(wish))
+
+
+def _is_by_cpu(wish: Wish) -> bool:
+    return wish.threads == 1 and wish.device == "cpu"
 
 
 def _call(run: Run, batch: dict[str, Array]) -> Callable[[], object]:

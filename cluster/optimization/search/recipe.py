@@ -11,6 +11,7 @@ from cluster.config.model_card import Format, ModelCard
 from cluster.engines.options import Option
 from cluster.errors import ConfigError
 from cluster.models import EngineName
+from cluster.optimization.training.lessons import Lessons, Schedule
 from cluster.tensors import Array
 
 if TYPE_CHECKING:
@@ -18,14 +19,37 @@ if TYPE_CHECKING:
 
 Level = Literal["basic", "balanced", "max"]
 LEVELS: tuple[Level, ...] = ("basic", "balanced", "max")
+Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-weights", "int4-weights", "mixed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """How far recipes go that change a model's weights.
+
+    `prune_ratio`: share of the channels (or weights) taken out. `rank_energy`: share of the squared
+    singular values that a layer of low rank keeps. `schedule`: of the training afterwards.
+    """
+
+    prune_ratio: float = 0.3
+    rank_energy: float = 0.999
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        for name, top in (("prune_ratio", 0.99), ("rank_energy", 1.0)):
+            value = getattr(self, name)
+            if not 0 < value <= top:
+                raise ConfigError(
+                    f"{name} is {value}; allowed: above 0 to {top:g}", key=name, value=value
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Material:
     """What a recipe works on: the fp32 graph, calibration items, the torch module if there is one.
 
-    `operators`: node type -> how many of them hold weights or not, of the fp32 graph.
+    `operators`: node type -> how many of them hold weights or not, of the fp32 graph. `lessons`:
+    what may be trained on, when the data are real.
     """
 
     card: ModelCard
@@ -35,6 +59,14 @@ class Material:
     instructions: tuple[str, ...] = ()
     module: nn.Module | None = None
     example: Mapping[str, Array] | None = None
+    lessons: Lessons | None = None
+    tuning: Tuning = field(default_factory=Tuning)
+
+    def needed_module(self) -> tuple[nn.Module, Mapping[str, Array]]:
+        """Module and one row of inputs. Raises: ConfigError when a graph was given instead."""
+        if self.module is None or self.example is None:
+            raise ConfigError("no torch module was given", key="recipe")
+        return self.module, self.example
 
     @property
     def is_transformer(self) -> bool:
@@ -55,6 +87,7 @@ class Recipe:
 
     `requires`: packages; the recipe is skipped, saying so, where one is missing. `parameters` are
     part of the cache key with the name. `wants_calibration`: the calibration items are, too.
+    `tuned_by`: the fields of `Tuning` that it reads; `schedule` says that it trains.
     """
 
     name: str
@@ -70,6 +103,8 @@ class Recipe:
     options: Mapping[str, Option] = field(default_factory=dict)
     parameters: Mapping[str, object] = field(default_factory=dict)
     wants_calibration: bool = False
+    tuned_by: tuple[str, ...] = ()
+    device: Target = "cpu"
 
 
 def level_named(text: str) -> Level:

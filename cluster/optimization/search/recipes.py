@@ -8,8 +8,10 @@ from cluster.errors import ConfigError
 from cluster.optimization.export import aot_inductor
 from cluster.optimization.graph import optimise
 from cluster.optimization.precision import int8, openvino, weight_only
-from cluster.optimization.pruning import low_rank
+from cluster.optimization.pruning import low_rank, structured, weights
+from cluster.optimization.search.gpu_recipes import GPU_RECIPES
 from cluster.optimization.search.recipe import LEVELS, Level, Material, Recipe
+from cluster.optimization.training import by_recipe
 
 
 def _no_products(material: Material) -> str:
@@ -27,6 +29,16 @@ def _no_bfloat16(material: Material) -> str:
 
 def _no_module(material: Material) -> str:
     return "" if material.module is not None else "needs a torch module, not a graph"
+
+
+def _no_lessons(material: Material) -> str:
+    if material.module is None or material.lessons is not None:
+        return _no_module(material)
+    return "needs real data (--data) to learn from, at least four items of one row each"
+
+
+def _no_taught_transformer(material: Material) -> str:
+    return _no_lessons(material) or _not_dynamic_fused(material)
 
 
 def _not_compiled_bf16(material: Material) -> str:
@@ -118,8 +130,51 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         name="onnxruntime-fp32-low-rank", level="max", engine="onnxruntime", format="onnx",
         artefact="model.onnx", precision="fp32", build=low_rank.build, why_not=_no_module,
-        parameters={"energy": low_rank.ENERGY},
-        says="linear layers of low rank as products of two thin ones",
+        tuned_by=("rank_energy", "schedule"),
+        says="linear layers of low rank as products of two thin ones, then trained to answer alike",
+    ),
+    Recipe(
+        name="onnxruntime-fp32-pruned-channels", level="max", engine="onnxruntime", format="onnx",
+        artefact="model.onnx", precision="fp32", build=structured.build_local,
+        why_not=_no_module, requires=("torch_pruning",), tuned_by=("prune_ratio", "schedule"),
+        says="a share of every layer's channels taken out, then trained to answer alike",
+    ),
+    Recipe(
+        name="onnxruntime-fp32-pruned-channels-global", level="max", engine="onnxruntime",
+        format="onnx", artefact="model.onnx", precision="fp32", build=structured.build_global,
+        why_not=_no_module, requires=("torch_pruning",), tuned_by=("prune_ratio", "schedule"),
+        says="the least important channels of all layers taken out, then trained to answer alike",
+    ),
+    Recipe(
+        name="onnxruntime-fp32-pruned-weights", level="max", engine="onnxruntime", format="onnx",
+        artefact="model.onnx", precision="fp32", build=weights.build_local, why_not=_no_module,
+        tuned_by=("prune_ratio", "schedule"),
+        says="a share of every layer's weights zero; no engine skips zeros, so it is no faster",
+    ),
+    Recipe(
+        name="onnxruntime-fp32-pruned-weights-global", level="max", engine="onnxruntime",
+        format="onnx", artefact="model.onnx", precision="fp32", build=weights.build_global,
+        why_not=_no_module, tuned_by=("prune_ratio", "schedule"),
+        says="the smallest weights of all layers zero; no engine skips zeros, so it is no faster",
+    ),
+    Recipe(
+        name="onnxruntime-int8-trained", level="max", engine="onnxruntime", format="onnx",
+        artefact="model.onnx", precision="int8", build=by_recipe.int8_static, why_not=_no_lessons,
+        wants_calibration=True, tuned_by=("schedule",),
+        says="trained to answer alike in int8, then int8 QDQ per channel",
+    ),
+    Recipe(
+        name="onnxruntime-int8-dynamic-trained", level="max", engine="onnxruntime", format="onnx",
+        artefact="model.onnx", precision="int8", build=by_recipe.int8_dynamic,
+        why_not=_no_taught_transformer, tuned_by=("schedule",),
+        says="trained to answer alike in int8, then int8 weights, activations as they come",
+    ),
+    Recipe(
+        name="openvino-int8-trained", level="max", engine="openvino", format="openvino",
+        artefact="model.xml", precision="int8", build=by_recipe.int8_openvino,
+        requires=("openvino", "nncf"), why_not=_no_lessons, wants_calibration=True,
+        tuned_by=("schedule",),
+        says="trained to answer alike in int8, then int8 by NNCF",
     ),
     Recipe(
         name="inductor-fp32", level="max", engine="torch", format="aot_inductor",
@@ -135,6 +190,9 @@ RECIPES: tuple[Recipe, ...] = (
 )  # fmt: skip
 
 
+EVERY_RECIPE = (*RECIPES, *GPU_RECIPES)
+
+
 def recipes_of(level: Level) -> tuple[Recipe, ...]:
     """Those of the level and of the levels below it."""
     allowed = LEVELS[: LEVELS.index(level) + 1]
@@ -143,7 +201,7 @@ def recipes_of(level: Level) -> tuple[Recipe, ...]:
 
 def recipes_named(names: tuple[str, ...]) -> tuple[Recipe, ...]:
     """Raises: ConfigError for a name that there is not."""
-    known = {recipe.name: recipe for recipe in RECIPES}
+    known = {recipe.name: recipe for recipe in EVERY_RECIPE}
     for name in names:
         if name not in known:
             allowed = ", ".join(known)

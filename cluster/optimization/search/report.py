@@ -44,6 +44,9 @@ class Candidate:
     def cost_ms(self) -> float:
         """What ranks candidates: CPU time of a call where it was counted, wall time otherwise."""
         assert self.timing is not None, "only measured candidates have a cost"
+        if self.variant is not None and self.variant.device != "cpu":
+            # What the processor does meanwhile says little of a GPU.
+            return self.timing.p50_ms
         return self.timing.cpu_p50_ms or self.timing.p50_ms
 
     @property

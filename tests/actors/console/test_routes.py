@@ -50,3 +50,13 @@ async def test_a_page_that_has_not_changed_costs_no_bytes(tmp_path: Path) -> Non
 
     assert (again.status, again.num_bytes) == (304, 0)
     assert dict(again.headers)["cache-control"] == "no-cache"
+
+
+async def test_tags_are_compared_as_browsers_and_caches_send_them(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+    etag = dict((await get(door, "/ui")).headers)["etag"]
+
+    for sent in (f"W/{etag}", f'"other", {etag}', f'W/"other",W/{etag}', "*"):
+        assert (await get(door, "/ui", if_none_match=sent)).status == 304, sent
+    for sent in ('"other"', "", etag.strip('"')):
+        assert (await get(door, "/ui", if_none_match=sent)).status == 200, sent

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cluster.cli.main import app
+from cluster.errors import ConfigError
 from tests.cluster.optimization.tiny_nets import TinyMlp, best_classes, exported, rows
 
 
@@ -100,3 +101,20 @@ def test_what_the_user_can_mend_is_one_message(
     assert done.exit_code == 2
     assert says in done.stderr
     assert "Traceback" not in done.output
+
+
+def test_how_far_weights_are_changed_is_told_by_name() -> None:
+    from cluster.cli.toolchain.options import parse_tuning
+
+    found = parse_tuning(["prune_ratio=0.5", "training_steps=7", "learning_rate=1e-3"])
+
+    assert (found.prune_ratio, found.rank_energy) == (0.5, 0.999)
+    assert (found.schedule.steps, found.schedule.learning_rate) == (7, 1e-3)
+
+
+@pytest.mark.parametrize("text", ["depth=3", "prune_ratio", "prune_ratio=much", "=1"])
+def test_what_cannot_be_tuned_is_refused_with_what_can(text: str) -> None:
+    from cluster.cli.toolchain.options import parse_tuning
+
+    with pytest.raises(ConfigError, match="write NAME=NUMBER, NAME one of prune_ratio"):
+        parse_tuning([text])

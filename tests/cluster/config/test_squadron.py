@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from cluster.config.squadron import SquadronConfig
+from cluster.config.variant import BatchingConfig
 from cluster.config.yaml_file import check_section
 from cluster.errors import ConfigError
 
@@ -107,7 +108,10 @@ def test_a_wrong_engine_names_the_engines() -> None:
 
     assert "variants.a.engine" in said
     assert "'onnx'" in said
-    assert "allowed: 'onnxruntime', 'openvino', 'torch', 'vllm', 'python' or 'fake'" in said
+    assert (
+        "allowed: 'onnxruntime', 'openvino', 'tensorrt', 'torch', 'vllm', 'python' or 'fake'"
+        in said
+    )
 
 
 def test_a_number_out_of_range_names_the_range() -> None:
@@ -177,3 +181,10 @@ def test_a_section_of_several_kinds_without_its_kind_names_the_kinds() -> None:
 
     assert "variants.a.card.postprocess: the key 'kind' is required and missing" in said
     assert said.endswith("; allowed: binary, classify, mean_pool")
+
+
+def test_engines_that_build_for_shapes_are_told_the_sizes_that_will_come() -> None:
+    batching = BatchingConfig(preferred_batch_sizes=(2, 4), max_batch_size=16)
+
+    assert batching.usual_sizes == (2, 4, 16)
+    assert batching.model_copy(update={"mode": "off"}).usual_sizes[-1] == 1

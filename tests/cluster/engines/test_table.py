@@ -39,8 +39,8 @@ def test_every_format_has_an_engine(model_format: Format, engine: str) -> None:
 def test_no_format_is_forgotten() -> None:
     chosen = {default_engine(model_format) for model_format in get_args(Format)}
 
-    # vLLM runs what torch runs as well, where it is installed and named.
-    assert chosen == set(ENGINES) - {"vllm"}
+    # vLLM and TensorRT run what torch and ONNX Runtime run as well, where they are named.
+    assert chosen == set(ENGINES) - {"vllm", "tensorrt"}
 
 
 def test_an_engine_is_made_by_its_name(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_an_engine_is_made_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_not_in_the_table_is_refused_naming_those_that_are(tmp_path: Path) -> None:
-    allowed = "allowed: onnxruntime, openvino, torch, vllm, python, fake"
+    allowed = "allowed: onnxruntime, openvino, tensorrt, torch, vllm, python, fake"
     with pytest.raises(ConfigError, match=allowed):
         make_engine("caffe", EngineSetup(card=card(), folder=tmp_path))  # type: ignore[arg-type]
 

@@ -102,10 +102,11 @@ BROKEN: dict[str, Callable[[Document], object]] = {
     ),
     "pod-port": lambda m: ray(m)["ports"].append({"containerPort": 80000}),
     "serve-config": misspell,
+    "doors": lambda m: worker(m).update(replicas=2, maxReplicas=2),
     "resource-fit": lambda m: need(m, num_gpus=1),
 }
-ALSO = {"ray-version": {"operator-token-auth"}}
-"""Without a version the operator refuses token auth as well."""
+ALSO = {"ray-version": {"operator-token-auth"}, "group-name": {"doors"}}
+"""Without a version the operator refuses token auth as well; a second group has no doors."""
 
 
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda each: each.name)

@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
+from cluster.cli.kubernetes import read_crds
+from cluster.kubernetes.duration import StartTimes
 from cluster.kubernetes.finding import Document
 from cluster.kubernetes.upgrade import predict_upgrade
 from tests.cluster.kubernetes.manifests import service
-from tests.cluster.kubernetes.test_checks import cluster, pod, ray, worker
+from tests.cluster.kubernetes.test_checks import CRDS, cluster, needs_crds, pod, ray, worker
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,68 @@ def test_under_none_nothing_happens() -> None:
     ray(new).update(image="squadron:0.2.0")
 
     assert predict_upgrade(old, new).effect == "ignored"
+
+
+def test_a_second_cluster_stands_until_its_pods_its_replicas_the_delay_and_the_drain_are_over() -> (
+    None
+):
+    old = service()
+    new = copy.deepcopy(old)
+    ray(new).update(image="squadron:0.2.0")
+
+    found = predict_upgrade(old, new, StartTimes(pod_s=300, replica_s=40))
+
+    # The base keeps the old cluster for 180 s; its pods end at most 10 + 90 s after that.
+    assert found.duration_s == 300 + 40 + 180 + 100
+    assert "deletion delay 180 s" in found.duration
+
+
+def test_an_incremental_upgrade_takes_its_steps_as_well() -> None:
+    old = service()
+    old["spec"]["upgradeStrategy"] = {
+        "type": "NewClusterWithIncrementalUpgrade",
+        "clusterUpgradeOptions": {"stepSizePercent": 30, "intervalSeconds": 20},
+    }
+    new = copy.deepcopy(old)
+    ray(new).update(image="squadron:0.2.0")
+
+    found = predict_upgrade(old, new, StartTimes(pod_s=0, replica_s=0))
+
+    assert found.duration_s == 4 * 20 + 180 + 100
+
+
+def test_a_change_of_the_serve_config_takes_as_many_waves_as_serve_makes_of_the_replicas() -> None:
+    old = service()
+    new = copy.deepcopy(old)
+    new["spec"]["serveConfigV2"] = old["spec"]["serveConfigV2"].replace(
+        "replicas: 2", "replicas: 12", 1
+    )
+
+    found = predict_upgrade(old, new, StartTimes(replica_s=30))
+
+    # Of 12 replicas two at a time; each has 30 s to start and 60 + 5 s to finish its requests.
+    assert found.duration_s == 6 * (30 + 65)
+
+
+def test_what_rolls_nothing_takes_no_time() -> None:
+    old = service()
+    new = copy.deepcopy(old)
+    worker(new).update(replicas=7, maxReplicas=9)
+
+    assert predict_upgrade(old, new).duration_s == 0
+
+
+@needs_crds
+def test_a_change_that_a_server_refuses_is_told() -> None:
+    (crd,) = [each for each in read_crds(CRDS) if each.kind == "RayService"]
+    old = service()
+    cluster(old)["gcsFaultToleranceOptions"] = {"backend": "redis", "redisAddress": "redis:6379"}
+    new = copy.deepcopy(old)
+    cluster(new)["gcsFaultToleranceOptions"] = {"backend": "rocksdb"}
+
+    (found,) = crd.check_change(old, new)
+
+    assert found.rule == "crd-cel"
+    assert found.path == "/spec/rayClusterConfig/gcsFaultToleranceOptions/backend"
+    assert "immutable" in found.message
+    assert crd.check_change(old, old) == []

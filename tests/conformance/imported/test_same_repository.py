@@ -32,6 +32,8 @@ NUMBERS = np.arange(48, dtype=np.int32).reshape(3, 16)
 class Said:
     """What one server says. `answers`: case -> output -> values, or the error's text."""
 
+    index: list[tuple[str, str]]
+    ready: dict[str, bool]
     metadata: dict[str, Any]
     configs: dict[str, Any]
     answers: dict[str, Any]
@@ -50,9 +52,7 @@ def theirs(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Said:
     scratch = tmp_path_factory.mktemp("triton")
     try:
         with triton(repository, scratch, python_backends={"onnxruntime": BACKEND}) as server:
-            return said(
-                server.http.removeprefix("http://"), server.grpc, old_scaler=("scaler", "1")
-            )
+            return said(server.http.removeprefix("http://"), server.grpc)
     except ServerFailed as error:
         pytest.skip(f"Triton cannot be had here: {error}")
 
@@ -64,24 +64,26 @@ def ours(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Said:
     options = ["--store", folder / "store", "--out", folder / "same.yaml", "--strict"]
     subprocess.run([program, "models", "import", repository, *options], check=True, timeout=120)
     with running(folder / "same.yaml", folder) as server:
-        return said(server.http_address, server.grpc, old_scaler=("scaler-v1", ""))
+        return said(server.http_address, server.grpc)
 
 
-def said(http: str, grpc: str, *, old_scaler: tuple[str, str]) -> Said:
+def said(http: str, grpc: str) -> Said:
     answers: dict[str, Any] = {}
     for module, url in ((http_client, http), (grpc_client, grpc)):
         with module.InferenceServerClient(url) as client:
-            for name, answer in asked(module, client, old_scaler):
+            for name, answer in asked(module, client):
                 answers[f"{module.__name__}: {name}"] = answer
     with http_client.InferenceServerClient(http) as client:
         return Said(
+            index=sorted((e["name"], e["version"]) for e in client.get_model_repository_index()),
+            ready={v: client.is_model_ready("scaler", v) for v in ("", "1", "2", "3")},
             metadata={name: client.get_model_metadata(name) for name in MODELS},
             configs={name: client.get_model_config(name) for name in MODELS},
             answers=answers,
         )
 
 
-def asked(module: Any, client: Any, old_scaler: tuple[str, str]) -> Iterator[tuple[str, Any]]:
+def asked(module: Any, client: Any) -> Iterator[tuple[str, Any]]:
     def ask(model: str, inputs: dict[str, np.ndarray], version: str = "", **more: Any) -> Any:
         tensors = []
         for name, array in inputs.items():
@@ -103,7 +105,8 @@ def asked(module: Any, client: Any, old_scaler: tuple[str, str]) -> Iterator[tup
     yield "first priority", ask("simple", two, priority=1)
     yield "one output", ask("simple", two, outputs=[module.InferRequestedOutput("OUTPUT1")])
     yield "newest version", ask("scaler", {"x": ROWS})
-    yield "older version", ask(old_scaler[0], {"x": ROWS}, version=old_scaler[1])
+    for version in ("1", "2"):
+        yield f"version {version}", ask("scaler", {"x": ROWS}, version=version)
     yield "version that is not there", ask("scaler", {"x": ROWS}, version="3")
     yield "scores", ask("picker", {"x": ROWS})
     for count in (1, 2, 3):
@@ -130,14 +133,17 @@ def test_every_answer_is_the_same(theirs: Said, ours: Said) -> None:
     assert ours.answers == theirs.answers
 
 
-def test_metadata_is_the_same_but_for_the_platform_and_the_versions_of_a_name(
-    theirs: Said, ours: Said
-) -> None:
+def test_metadata_is_the_same_but_for_the_platform(theirs: Said, ours: Said) -> None:
     for name in MODELS:
-        for key in ("name", "inputs", "outputs"):
+        for key in ("name", "versions", "inputs", "outputs"):
             assert ours.metadata[name][key] == theirs.metadata[name][key], (name, key)
-    assert theirs.metadata["scaler"]["versions"] == ["1", "2"]
-    assert ours.metadata["scaler"]["versions"] == ["2"]
+    assert ours.metadata["scaler"]["versions"] == ["1", "2"]
+
+
+def test_the_index_and_readiness_name_the_same_versions(theirs: Said, ours: Said) -> None:
+    assert ours.index == theirs.index
+    assert ours.ready == theirs.ready
+    assert ("scaler", "1") in ours.index
 
 
 def test_the_configuration_says_the_same_of_what_both_have(theirs: Said, ours: Said) -> None:

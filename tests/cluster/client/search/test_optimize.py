@@ -148,6 +148,11 @@ def test_optimising_for_phones_writes_a_file_that_onnxruntime_reads(client: Clie
     (found,) = session.run(None, {session.get_inputs()[0].name: rows})
     (served,) = made.predict(rows).values()
     assert np.allclose(found, served, atol=1e-5)
+    # The store's graph is no torch module: what else phones read is told as not made, and why.
+    assert made.edge_files == {}
+    assert made.report is not None
+    assert "is an ONNX graph" in made.report.ignored["target_platform.tflite"]
+    assert "is an ONNX graph" in made.report.ignored["target_platform.pte"]
 
 
 def test_a_file_that_may_be_a_pickle_is_not_opened(client: Client, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from cluster.client.search.options import OPTIONS, Plan, plan
+from cluster.client.search.asked import Plan
+from cluster.client.search.options import OPTIONS, plan
 from cluster.errors import ConfigError
+from cluster.optimization.search.gpu_recipes import gpu_recipes_of
 
 OF_THE_ISSUE: dict[str, Any] = {
     "precision": "int8",
@@ -31,6 +33,7 @@ OF_THE_ISSUE: dict[str, Any] = {
     "target_latency_ms": 10,
     "enable_quantization": True,
 }
+OF_TRAINING: dict[str, Any] = {"prune_ratio": 0.4, "rank_energy": 0.9, "training_steps": 7}
 
 
 def made(
@@ -44,12 +47,20 @@ def names(found: Plan) -> set[str]:
 
 
 def test_the_options_are_those_that_were_promised() -> None:
-    assert set(OPTIONS) == set(OF_THE_ISSUE)
+    assert set(OPTIONS) == {*OF_THE_ISSUE, *OF_TRAINING}
 
 
-@pytest.mark.parametrize("key", OF_THE_ISSUE)
+def test_how_far_weights_are_changed_reaches_the_recipes() -> None:
+    found = made(OF_TRAINING, level="max").tuning
+
+    assert (found.prune_ratio, found.rank_energy, found.schedule.steps) == (0.4, 0.9, 7)
+    with pytest.raises(ConfigError, match=r"prune_ratio is 1\.5"):
+        made({"prune_ratio": 1.5})
+
+
+@pytest.mark.parametrize("key", [*OF_THE_ISSUE, *OF_TRAINING])
 def test_each_option_acts_or_is_ignored_with_a_reason(key: str) -> None:
-    found = made({key: OF_THE_ISSUE[key]})
+    found = made({key: {**OF_THE_ISSUE, **OF_TRAINING}[key]})
 
     assert (key in found.acts) != (key in found.ignored)
     assert len({**found.acts, **found.ignored}[key]) > 10
@@ -126,3 +137,53 @@ def test_phones_get_what_onnxruntime_can_read() -> None:
     assert found.is_for_phones
     assert {recipe.format for recipe in found.recipes} == {"onnx"}
     assert "ios" in found.acts["target_platform"]
+
+
+@pytest.mark.parametrize("device", ["cuda", "multi_gpu"])
+def test_a_gpu_that_is_not_here_is_refused_with_what_is(device: str) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(ConfigError, match=f"{device}: this machine has 0 CUDA devices"):
+        made({}, device=device)
+
+
+def on_gpus(num_gpus: int, options: dict[str, Any]) -> Plan:
+    """What `plan` makes of the options on a machine with GPUs, from its parts."""
+    found = Plan(recipes=gpu_recipes_of("max"), device="cuda", num_gpus=num_gpus)
+    for key, apply in OPTIONS.items():
+        if key in options:
+            apply(found, key, options[key])
+    return found
+
+
+def test_on_a_gpu_its_options_choose_recipes() -> None:
+    every = names(on_gpus(1, {}))
+
+    assert all("tensorrt" in each for each in names(on_gpus(1, {"use_tensorrt": True})))
+    assert names(on_gpus(1, {"use_tensorrt": False})) == {e for e in every if "tensorrt" not in e}
+    assert names(on_gpus(1, {"enable_tensor_cores": False})) == {
+        "onnxruntime-cuda-fp32", "tensorrt-fp32", "inductor-cuda-fp32",
+    }  # fmt: skip
+    assert names(on_gpus(1, {"precision": "fp16"})) == {
+        "onnxruntime-cuda-fp16", "onnxruntime-tensorrt-fp16", "tensorrt-fp16",
+    }  # fmt: skip
+    assert "multi_gpu" in on_gpus(1, {"parallelism": "data"}).ignored["parallelism"]
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "section"),
+    [
+        ("data", "replicas: 4, device: cuda"),
+        ("model", "placement: {strategy: layer, shards: 4}, device: cuda"),
+        ("pipeline", "placement: {strategy: pipeline, shards: 4}, device: cuda"),
+    ],
+)
+def test_several_gpus_become_the_section_that_the_planner_places(
+    parallelism: str, section: str
+) -> None:
+    found = on_gpus(4, {"num_gpus": 4, "parallelism": parallelism})
+
+    assert section in found.acts["parallelism"]
+    assert "4 devices" in found.acts["num_gpus"]

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import ConfigError
-from cluster.optimization.cache.artefact_cache import (
+from cluster.engines.cache.artefact_cache import (
     ENTRY_FILE,
     ArtefactCache,
     CacheKey,
     cache_key,
 )
+from cluster.errors import ConfigError
 from cluster.optimization.cache.fingerprint import hardware, library_versions
 
 

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from cluster.cli.main import app
 from cluster.config.store import ModelStore
+from cluster.engines.cache.artefact_cache import ArtefactCache
 from cluster.engines.engine import EngineSetup
 from cluster.engines.table import make_engine
 from cluster.errors import ConfigError
-from cluster.optimization.cache.artefact_cache import ArtefactCache
 from cluster.optimization.gate.gate import GateLimits
 from cluster.optimization.intake.data import Dataset
 from cluster.optimization.search.keep import add_to_store, keep
