@@ -37,6 +37,8 @@ class LimitsConfig(Section):
     `max_buffered_bytes`: of all requests at a door's HTTP port together, bodies until they are
     answered and answers until they are read; what comes beyond it is refused with a 503. As many
     again at its gRPC port, for messages until they are answered.
+    `max_connections`: open at a door's HTTP port at once; one more is told so with a 503.
+    `send_timeout_s`: a caller that takes less than 1 KiB/s of its answer for so long is given up.
     `grpc_connection_age_s`: after so long (give or take a tenth) a gRPC client is asked to open
     another connection, which costs it nothing but that; a door that is replaced leaves when its
     last connection has.
@@ -45,9 +47,11 @@ class LimitsConfig(Section):
     max_body_bytes: int = Field(default=64 * 2**20, gt=0)
     max_buffered_bytes: int = Field(default=2**30, gt=0)
     max_in_flight: int = Field(default=4096, gt=0)
+    max_connections: int = Field(default=16384, gt=0)
     default_timeout_s: float = Field(default=60.0, gt=0, le=3600)
     header_timeout_s: float = Field(default=30.0, gt=0)
     keep_alive_timeout_s: float = Field(default=90.0, gt=0)
+    send_timeout_s: float = Field(default=30.0, gt=0)
     grpc_connection_age_s: float = Field(default=30.0, ge=1, le=3600)
 
     @property
