@@ -86,7 +86,8 @@ class GenerationRoutes:
             first = await anext(responses)
             if not streams:
                 # To its end: a stream that is left counts as given up by its caller.
-                await anext(responses, None)
+                async with aclosing(responses):
+                    await anext(responses, None)
         except BaseException:
             await responses.aclose()
             raise
