@@ -193,7 +193,9 @@ class HttpReader(ABC):
         )
         # RFC 9112 (9.3) lets us choose for callers of HTTP/1.0; they know no chunks, so that a
         # stream has to end with its connection anyway.
-        keeps_alive = self._parser.should_keep_alive() and not self._is_old()
+        keeps_alive = self._parser.should_keep_alive()
+        if keeps_alive and "connection" in self._headers and self._is_old():
+            keeps_alive = False
         self._remember(request, keeps_alive=keeps_alive)
         self.forget()
         reserved_bytes, self._counted_bytes = self._counted_bytes, 0
