@@ -7,12 +7,13 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
+from cluster.client import Client
 from tests.actors.listeners.doors import grpc_listening
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -57,18 +58,25 @@ class Counted:
 
 
 @asynccontextmanager
-async def counted_door(
-    folder: Path, options: list[tuple[str, int]], **server: Any
-) -> AsyncIterator[tuple[Counted, grpc.aio.Channel]]:
+async def counted_port(folder: Path, **server: Any) -> AsyncIterator[tuple[Counted, int]]:
     counted = Counted()
     async with grpc_listening(folder, **server) as (_, port):
         relay = await asyncio.start_server(
             lambda *streams: counted.relay(port, *streams), "127.0.0.1", 0
         )
-        address = relay.sockets[0].getsockname()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{address[1]}", options=options) as channel:
-            yield counted, channel
+        yield counted, relay.sockets[0].getsockname()[1]
         relay.close()
+
+
+@asynccontextmanager
+async def counted_door(
+    folder: Path, options: list[tuple[str, int]], **server: Any
+) -> AsyncIterator[tuple[Counted, grpc.aio.Channel]]:
+    async with (
+        counted_port(folder, **server) as (counted, port),
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel,
+    ):
+        yield counted, channel
 
 
 @pytest.mark.parametrize(
@@ -122,3 +130,20 @@ async def test_a_small_answer_stays_as_it_is(tmp_path: Path) -> None:
     assert small[0] < 1024 <= large[0]
     assert small[1] > small[0]
     assert large[1] < large[0]
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate", None])
+async def test_the_sdk_asks_for_what_it_sends(
+    tmp_path: Path, compression: Literal["gzip", "deflate"] | None
+) -> None:
+    async with counted_port(tmp_path) as (counted, port):
+
+        def work() -> None:
+            with Client(f"grpc://127.0.0.1:{port}", compression=compression) as client:
+                model = client.load_model("simple_identity")
+                (text,) = model.predict([[b"x" * LARGE]])["OUTPUT0"].flat
+                assert text == b"x" * LARGE
+
+        await asyncio.to_thread(work)
+
+    assert (counted.num_bytes < LARGE // 4) is (compression is not None)
