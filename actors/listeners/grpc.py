@@ -19,6 +19,7 @@ from actors.access.rpcs import KeyedRpcs
 from actors.experiments.desk import answer_headers, is_tracking_id
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
+from actors.listeners.grpc_compression import AnswerCompression
 from actors.listeners.grpc_management import GrpcManagement
 from actors.listeners.grpc_shared_memory import PeerRegions, Unary
 from actors.listeners.grpc_streams import GrpcStream, Many, Response, StreamError
@@ -40,6 +41,10 @@ logger = logging.getLogger("squadron.grpc")
 MAX_DETAILS = 4000
 """Characters of an error's text: status details travel in a header of limited size."""
 
+CALLS_PER_IN_FLIGHT = 2
+"""Calls at once, of which some wait for nothing that is computed: streams without a request,
+watched health."""
+
 Streaming = Callable[[Any, Any], AsyncIterator[bytes]]
 
 
@@ -59,14 +64,19 @@ class GrpcListener:
         self._logs = door.server.logging
         closed = Restrictions(door.server.restricted)
         self._closed = closed if door.callers is None else KeyedRpcs(door.callers, closed)
+        self._compression = AnswerCompression(door.server.grpc_compression)
         self._unary = {"ModelInfer": self._model_infer, **self._management.methods()}
 
     async def start(
         self, claim: PortClaim, credentials: grpc.ServerCredentials | None = None
     ) -> None:
-        limit = self._door.server.limits.max_body_bytes
+        limits = self._door.server.limits
+        limit = limits.max_body_bytes
         self._server = grpc.aio.server(
+            # Of these, those that infer are refused beyond `max_in_flight` in the protocol's way.
+            maximum_concurrent_rpcs=CALLS_PER_IN_FLIGHT * limits.max_in_flight,
             options=[
+                ("grpc.default_compression_level", self._compression.level),
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
@@ -76,7 +86,7 @@ class GrpcListener:
                 # A caller who is told so in good time (HTTP/2's GOAWAY) opens another connection
                 # and loses nothing; a server that stops tells him too late.
                 ("grpc.max_connection_age_ms", int(self._age_s * 1000)),
-            ]
+            ],
         )
         self._server.add_generic_rpc_handlers(
             (self._inference(), self._health(), *self._reflection())
@@ -148,7 +158,9 @@ class GrpcListener:
 
         async def run(data: bytes, context: Any) -> bytes:
             try:
-                return await work(data, context)
+                answer = await work(data, context)
+                self._compression.choose(answer, context)
+                return answer
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except Exception as error:
@@ -161,6 +173,7 @@ class GrpcListener:
         async def run(asked: Any, context: Any) -> AsyncIterator[bytes]:
             try:
                 async for data in work(asked, context):
+                    self._compression.choose(data, context)
                     yield data
             except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
                 raise
@@ -190,7 +203,11 @@ class GrpcListener:
         open, unless the caller asked for gRPC's own errors."""
         metadata = dict(context.invocation_metadata() or ())
         is_strict = _text(metadata.get("triton_grpc_error", "")).lower() == "true"
-        stream = GrpcStream(requests, lambda data: self._stream_one(data, context))
+        stream = GrpcStream(
+            requests,
+            lambda data: self._stream_one(data, context),
+            patience_s=self._door.server.limits.send_timeout_s,
+        )
         async with aclosing(stream.responses()) as responses:
             async for response in responses:
                 if isinstance(response, StreamError):
