@@ -16,8 +16,8 @@ from actors.access.callers import Callers
 from actors.caching.route_cache import RouteCache
 from actors.delivery.answer import Answer
 from actors.delivery.calls import call_of
-from actors.delivery.dispatch import Ticket
 from actors.delivery.dispatchers import Arrivals, Dispatchers, MakeTransport
+from actors.delivery.ticket import Ticket
 from actors.ensembles.member import MemberRules
 from actors.ensembles.run import EnsembleRun, RunSetup
 from actors.experiments.desk import ExperimentDesk
@@ -253,13 +253,15 @@ class FrontDoor:
             route = self._arm(route, request)
         if not isinstance(route, VariantRoute) or route.state == "UNAVAILABLE":
             return None
+        # Before the request is counted in: what raises here leaves nothing behind.
+        dispatcher = self._dispatchers.of(route)
         self.enter(request)
         if request.assignment is not None:
             self.experiments.began(request)
         began_s = time.perf_counter()
         call = call_of(request, rows)
         deadline_s = self._loop.time() + self.server.limits.default_timeout_s
-        return self._dispatchers.of(route).submit(
+        return dispatcher.submit(
             call,
             deadline_s=deadline_s,
             done=partial(self._finish, request, route, began_s, done),

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from ray import serve
 from ray.exceptions import RayActorError, WorkerCrashedError
 
 from actors.delivery.node_link import NodeLinks
+from actors.delivery.serve_handle import ServeHandle
 from cluster.errors import DeadlineExceeded, Overloaded, SequenceLost, ShardLost
 from cluster.protocols.envelope import Call, Reply, decode_replies, encode_calls
 from cluster.routing.affinity import rank
@@ -190,13 +190,14 @@ class NodeFirstReplicas:
     def __init__(self, links: NodeLinks, deployment: str, app: str) -> None:
         self._links = links
         self._deployment = deployment
-        self._app = app
+        self._handle = ServeHandle(deployment, app, method_name="infer")
 
     async def of(self, key: int | str) -> Sequence[Replica]:
         links = {link.name: link for link in await self._links.live()}
         if links:
             return [links[name] for name in rank(key, links)]
-        return [_ByHandle(self._deployment, self._app, f"{type(key).__name__}:{key}")]
+        handle = (await self._handle.get()).options(session_id=f"{type(key).__name__}:{key}")
+        return [_ByHandle(f"{self._deployment} by handle", handle)]
 
 
 class _ByHandle:
@@ -205,14 +206,13 @@ class _ByHandle:
 
     is_open = True
 
-    def __init__(self, deployment: str, app: str, session: str) -> None:
-        self.name = f"{deployment} by handle"
-        handle = serve.get_deployment_handle(deployment, app)
-        self._handle = handle.options(session_id=session)
+    def __init__(self, name: str, handle: Any) -> None:
+        self.name = name
+        self._handle = handle
 
     async def exchange(self, message: bytes) -> bytes | memoryview:
         try:
-            reply: bytes = await self._handle.infer.remote(message)
+            reply: bytes = await self._handle.remote(message)
         except (RayActorError, WorkerCrashedError) as error:
             raise ShardLost(f"a replica died: {type(error).__name__}") from None
         return reply
