@@ -217,13 +217,9 @@ class ModelReplica:
         return [reply for reply in replies.values() if reply is not None]
 
     def batch_s(self) -> dict[int, float]:
-        """Rows -> seconds of such a batch, as measured: the least, the largest that there is memory
-        for, and powers of two between them. Empty where nothing is batched."""
+        """Rows -> seconds of such a batch, as measured. Empty where nothing is batched."""
         most = self._scheduler.cap_rows
-        points = self._scheduler.costs.curve(None).points() if most > 1 else ()
-        told = {point.rows: point.mean_s for point in points if point.rows <= most}
-        ends = {min(told, default=0), max(told, default=0)}
-        return {rows: s for rows, s in told.items() if rows in ends or rows.bit_count() == 1}
+        return self._scheduler.costs.curve(None).told(most) if most > 1 else {}
 
     def check_health(self) -> None:
         """Serve asks every health period. Raises: EngineFailed when this replica cannot answer."""

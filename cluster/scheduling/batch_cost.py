@@ -60,6 +60,13 @@ class BatchCost:
     def points(self) -> tuple[CostPoint, ...]:
         return tuple(self._points[rows] for rows in self._rows)
 
+    def told(self, most: int) -> dict[int, float]:
+        """Rows -> mean seconds, for the autoscaler: the least and the largest measured size up to
+        `most`, and powers of two between them."""
+        found = {rows: self._points[rows].mean_s for rows in self._rows if rows <= most}
+        ends = {min(found, default=0), max(found, default=0)}
+        return {rows: s for rows, s in found.items() if rows in ends or rows.bit_count() == 1}
+
     def mean_s(self, rows: int) -> float:
         """What such a batch takes on average."""
         return self._at(self._means, rows)
