@@ -57,13 +57,14 @@ class _Held:
 
 
 class SequenceDispatcher:
-    """One variant's sequences at one door; lives on one event loop."""
+    """One variant's sequences at one door; lives on one event loop. `num_waiting`: requests that
+    are not answered yet."""
 
     def __init__(self, replicas: Replicas, *, idle_s: float, max_waiting: int) -> None:
         self._replicas = replicas
         self._idle_s = idle_s
         self._max_waiting = max_waiting
-        self._num_waiting = 0
+        self.num_waiting = 0
         self._loop = asyncio.get_running_loop()
         self._held: dict[int | str, _Held] = {}
         self._swept_s = self._loop.time()
@@ -81,12 +82,12 @@ class SequenceDispatcher:
         """
         step = call.sequence
         assert step is not None
-        if self._num_waiting >= self._max_waiting:
+        if self.num_waiting >= self._max_waiting:
             raise Overloaded(f"Exceeds maximum queue size ({self._max_waiting})", retry_after_s=1)
         self._sweep()
         held = self._held.setdefault(step.id, _Held())
         held.num_requests += 1
-        self._num_waiting += 1
+        self.num_waiting += 1
         try:
             async with asyncio.timeout_at(deadline_s), held.turn:
                 call.left_s = deadline_s - self._loop.time()
@@ -96,7 +97,7 @@ class SequenceDispatcher:
                 "Request timeout expired: the deadline passed before the answer came"
             ) from None
         finally:
-            self._num_waiting -= 1
+            self.num_waiting -= 1
             held.num_requests -= 1
             held.last_s = self._loop.time()
             if held.replica is None and not held.num_requests:

@@ -86,7 +86,8 @@ class GenerationRoutes:
             first = await anext(responses)
             if not streams:
                 # To its end: a stream that is left counts as given up by its caller.
-                await anext(responses, None)
+                async for _ in responses:
+                    pass
         except BaseException:
             await responses.aclose()
             raise
