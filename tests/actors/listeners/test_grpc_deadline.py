@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
-import grpc
-import pytest
 from tritonclient.grpc import service_pb2
 
 from cluster.protocols.envelope import Call, Reply
@@ -54,21 +52,21 @@ async def test_the_client_s_deadline_bounds_the_work_as_its_own_timeout_does(
     tmp_path: Path,
 ) -> None:
     seeing = Seeing()
-    async with grpc_door(tmp_path, transport=seeing) as (_, channel):
+    limits = {"default_timeout_s": 3000}
+    async with grpc_door(tmp_path, transport=seeing, limits=limits) as (_, channel):
         infer = channel.unary_unary(SERVICE + "ModelInfer")
         answer = service_pb2.ModelInferResponse.FromString(await infer(simple_request()))
-        for patience_s, timeout_us in ((20.0, 0), (30.0, 10**7), (20.0, 25 * 10**6)):
+        for patience_s, timeout_us in ((500, 0), (900, 3 * 10**8), (500, 9 * 10**8)):
             await infer(simple_request(timeout=timeout_us), timeout=patience_s)
-        with pytest.raises(grpc.aio.AioRpcError):
-            await infer(simple_request(), timeout=1e-6)
 
-    left = [call.left_s for call in seeing.calls[:4]]
+    left = [call.left_s for call in seeing.calls]
     assert answer.model_name == "simple"
-    # gRPC's own clock is not exact; what it says is told apart from the server's 60 s all the same.
-    assert 30 < left[0] <= 60
-    assert 0 < left[1] < 22
-    assert 0 < left[2] <= 10
-    assert 0 < left[3] < 22
+    # The server's own limit, the client's deadline, the parameter, the deadline: always the least.
+    # (gRPC's clock is not exact.)
+    assert [each < bound for each, bound in zip(left, (3001, 510, 301, 510), strict=True)] == [
+        True
+    ] * 4
+    assert left[0] > 1000
 
 
 async def test_a_decoupled_model_sees_the_parameters_that_were_sent(tmp_path: Path) -> None:
@@ -82,10 +80,10 @@ async def test_a_decoupled_model_sees_the_parameters_that_were_sent(tmp_path: Pa
         stream = channel.stream_stream(SERVICE + "ModelStreamInfer")
         answers = [
             service_pb2.ModelStreamInferResponse.FromString(data)
-            async for data in stream(iter([request.SerializeToString()]), timeout=20.0)
+            async for data in stream(iter([request.SerializeToString()]), timeout=500)
         ]
 
     assert [answer.error_message for answer in answers] == [""]
     (call,) = seeing.calls
     assert call.parameters == {"top_k": 3}
-    assert 0 < call.left_s < 22
+    assert 0 < call.left_s <= 60
