@@ -1,4 +1,4 @@
-"""A model that writes down what it computes, and goes on when it may: for tests of who leaves."""
+"""A model that writes down what it computes and goes on when it may: for tests of who leaves."""
 
 from __future__ import annotations
 

@@ -63,6 +63,7 @@ def set_up_logs(logs: LogsConfig, *, role: str, **facts: str | int) -> None:
     json = JsonLines({"role": role, **facts, "pid": os.getpid()})
     if logs.format == "json":
         _write_json(json)
+        logging.getLogger("squadron.logs").info("this process writes its lines as JSON")
     if logs.access_log:
         access = logging.getLogger(ACCESS)
         access.setLevel(logging.INFO)

@@ -12,7 +12,9 @@ from cluster.config.server import NODES_VARIABLE
 from cluster.config.squadron import SquadronConfig
 from cluster.config.yaml_file import check_section
 from cluster.errors import ConfigError
+from cluster.kubernetes.duration import DELETION_DELAY_DEFAULT_S, SHUTDOWN_MARGIN_S
 from cluster.kubernetes.finding import Document, Finding, Group, groups_of
+from cluster.kubernetes.policy_rules import DRAIN_DEFAULT_S, DRAIN_VARIABLE
 from cluster.kubernetes.quantity import quantity
 
 DOOR_CPUS = 0.1
@@ -36,7 +38,7 @@ def check_fit(service: Document) -> list[Finding]:
         needs = needs_of(text)
     except (ConfigError, yaml.YAMLError) as error:
         return [Finding(rule="serve-config", path=PATH, message=str(error))]
-    found = list(_doors(service, text))
+    found = [*_doors(service, text), *_longest_request(service, text)]
     free = [list(_offer(group)) for group in groups_of(service) for _ in range(group.replicas)]
     for need in sorted(needs, key=lambda each: (each.gpus, each.cpus), reverse=True):
         placed = sum(_place(need, free) for _ in range(need.count))
@@ -54,11 +56,6 @@ def check_fit(service: Document) -> list[Finding]:
 
 def _doors(service: Document, text: str) -> Iterator[Finding]:
     """A worker without a door never becomes Ready: KubeRay's probe asks the door's port."""
-    configs = [
-        check_section(app.get("args") or {}, SquadronConfig, source="serveConfigV2")
-        for app in (yaml.safe_load(text) or {}).get("applications") or []
-        if app.get("import_path") == IMPORT_PATH
-    ]
     workers = [group for group in groups_of(service) if not group.is_head]
     num_workers = sum(
         int(group.spec.get("replicas") or group.spec.get("minReplicas") or 0)
@@ -75,7 +72,7 @@ def _doors(service: Document, text: str) -> Iterator[Finding]:
         )
         return
     (value,) = told or {""}
-    for config in configs:
+    for config in _configs(text):
         nodes = int(value) if value.isdecimal() else config.server.nodes
         if nodes < num_workers:
             yield Finding(
@@ -87,14 +84,42 @@ def _doors(service: Document, text: str) -> Iterator[Finding]:
             )
 
 
+def _longest_request(service: Document, text: str) -> Iterator[Finding]:
+    """What is under way when a pod or a whole cluster goes must be able to end."""
+    longest_s = max((each.server.limits.default_timeout_s for each in _configs(text)), default=0.0)
+    for group in groups_of(service):
+        drain_s = float(group.env().get(DRAIN_VARIABLE) or DRAIN_DEFAULT_S)
+        if group.pod.get("containers") and drain_s < longest_s + SHUTDOWN_MARGIN_S:
+            yield Finding(
+                rule="drain-requests",
+                path=f"{group.path}/template/spec/containers/0/env",
+                message=f"{DRAIN_VARIABLE} {drain_s:g} is less than the longest request and "
+                f"{SHUTDOWN_MARGIN_S:g} s (server.limits.default_timeout_s {longest_s:g}): it is "
+                "cut off",
+            )
+    delay_s = (service.get("spec") or {}).get("rayClusterDeletionDelaySeconds")
+    delay_s = float(DELETION_DELAY_DEFAULT_S if delay_s is None else delay_s)
+    if delay_s < longest_s:
+        yield Finding(
+            rule="deletion-delay",
+            path="/spec/rayClusterDeletionDelaySeconds",
+            message=f"{delay_s:g} s is less than the longest request ({longest_s:g} s): an upgrade "
+            "cuts it off",
+        )
+
+
+def _configs(text: str) -> list[SquadronConfig]:
+    return [
+        check_section(app.get("args") or {}, SquadronConfig, source="serveConfigV2")
+        for app in (yaml.safe_load(text) or {}).get("applications") or []
+        if app.get("import_path") == IMPORT_PATH
+    ]
+
+
 def needs_of(text: str) -> list[Need]:
     """Raises: ConfigError for a config that Squadron would refuse."""
-    content = yaml.safe_load(text) or {}
     needs: list[Need] = []
-    for app in content.get("applications") or []:
-        if app.get("import_path") != IMPORT_PATH:
-            continue
-        config = check_section(app.get("args") or {}, SquadronConfig, source="serveConfigV2")
+    for config in _configs(text):
         needs.append(
             Need(
                 name="gateway",

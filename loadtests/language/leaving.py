@@ -50,11 +50,18 @@ STORY = {
 }
 
 
-def metric(running: Running, name: str) -> float:
-    """The sum of a metric over its labels."""
-    with urlopen(f"{running.metrics}/metrics", timeout=30) as page:
+def metric(running: Running, name: str, variant: str = "") -> float:
+    """The sum of a metric over its labels, or over those of one variant. **Raises:**
+    AssertionError when there is none: a check of what is not there would always pass."""
+    with urlopen(running.metrics, timeout=60) as page:
         lines = page.read().decode().splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{"))
+    found = [
+        float(line.rsplit(" ", 1)[1])
+        for line in lines
+        if line.startswith(f"{name}{{") and (not variant or f'"{variant}"' in line)
+    ]
+    assert found, f"no {name} at {running.metrics}"
+    return sum(found)
 
 
 def eventually(holds: Callable[[], bool], what: str, *, patience_s: float = PATIENCE_S) -> float:

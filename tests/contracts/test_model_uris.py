@@ -17,38 +17,18 @@ from cluster.optimization.progress import Silent, SilentTransfer
 from cluster.optimization.remote.mirror import MirroredStore, bring_into, open_store, publish
 from cluster.optimization.remote.space import Place, let_go
 from cluster.optimization.remote.transfer import CHUNK_BYTES, SUMS, ObjectStore
+from tests.s3_server import SECRET, needs_s3, s3_server
 
-pytest.importorskip("s3fs", reason="s3fs is not installed (extra `s3`)")
-moto_server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+pytestmark = needs_s3
 
 URI = "s3://shelf/models"
-SECRET = "wJalrXUtnFEMI-not-a-real-key"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
 
 
 @pytest.fixture(autouse=True)
-def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty bucket, reached as the environment says."""
-    import s3fs
-
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "squadron-tests")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    files = s3fs.S3FileSystem(skip_instance_cache=True)
-    if files.exists("shelf"):
-        files.rm("shelf", recursive=True)
-    files.mkdir("shelf")
+def bucket() -> Iterator[None]:
+    """Empty, reached as the environment says."""
+    with s3_server("shelf"):
+        yield
 
 
 def uri() -> StoreUri:

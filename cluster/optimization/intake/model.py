@@ -95,14 +95,15 @@ def open_model(
     if path.is_file():
         return _of_file(path, name, inputs, outputs)
     if (path / CARD_FILE).is_file():
-        return _of_card(read_section(path / CARD_FILE, ModelCard), path)
+        return _of_stored(read_section(path / CARD_FILE, ModelCard), path, workspace)
     if path.is_dir() and (path / "config.json").is_file():
         return _of_hugging_face(path, workspace)
     if path.exists():
         raise ConfigError(f"{path}: cannot be opened; give {WHAT_CAN_BE_GIVEN}", file=text)
     wanted, _, version = text.partition("/")
     if store.versions(wanted):
-        return _of_card(store.card(wanted, version), store.folder(wanted, version))
+        card = store.card(wanted, version)
+        return _of_stored(card, store.folder(wanted, version), workspace)
     raise ConfigError(
         f"{text}: no such file, and no model of that name in the store {store.root}; give "
         f"{WHAT_CAN_BE_GIVEN}",
@@ -237,6 +238,17 @@ def _of_file(path: Path, name: str, inputs: Sequence[str], outputs: Sequence[str
     return GivenModel(name=clean, sha256=sha256_of(path), card=card, folder=path.parent)
 
 
+def _of_stored(card: ModelCard, folder: Path, workspace: Path) -> GivenModel:
+    """A Hugging Face directory in the store is exported, as one outside it is."""
+    if card.format == "huggingface":
+        return _of_hugging_face(folder / card.artefact, workspace, name=card.name)
+    if card.artefact and (folder / card.artefact).is_dir():
+        raise ConfigError(
+            f"{card.name} is format {card.format}, a folder that is served as it is", key="format"
+        )
+    return _of_card(card, folder)
+
+
 def _of_card(card: ModelCard, folder: Path) -> GivenModel:
     if not card.artefact:
         raise ConfigError(
@@ -246,11 +258,11 @@ def _of_card(card: ModelCard, folder: Path) -> GivenModel:
     return GivenModel(name=card.name, sha256=sha256, card=card, folder=folder)
 
 
-def _of_hugging_face(directory: Path, workspace: Path) -> GivenModel:
+def _of_hugging_face(directory: Path, workspace: Path, *, name: str = "") -> GivenModel:
     from cluster.optimization.encoder import export_encoder
 
     folder = workspace / "given"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", directory.resolve().name).strip("-._")
+    clean = name or re.sub(r"[^A-Za-z0-9._-]+", "-", directory.resolve().name).strip("-._")
     return _of_card(export_encoder(directory, folder, name=clean, version="1"), folder)

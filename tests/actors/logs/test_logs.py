@@ -187,8 +187,9 @@ except ZeroDivisionError:
     logging.getLogger("squadron.http").exception("failed")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found = [json.loads(line) for line in done.stderr.splitlines()]
+    first, again, *found = [json.loads(line) for line in done.stderr.splitlines()]
 
+    assert first["logger"] == again["logger"] == "squadron.logs"
     assert [(line["level"], line["logger"]) for line in found] == [
         ("INFO", "squadron.gateway"),
         ("WARNING", "ray.serve"),

@@ -48,6 +48,12 @@ def need(manifest: Document, **resources: float) -> None:
     manifest["spec"]["serveConfigV2"] = yaml.safe_dump(config)
 
 
+def longest(manifest: Document, timeout_s: float) -> None:
+    config = yaml.safe_load(manifest["spec"]["serveConfigV2"])
+    config["applications"][0]["args"]["server"]["limits"] = {"default_timeout_s": timeout_s}
+    manifest["spec"]["serveConfigV2"] = yaml.safe_dump(config)
+
+
 def misspell(manifest: Document) -> None:
     text = manifest["spec"]["serveConfigV2"]
     manifest["spec"]["serveConfigV2"] = text.replace("replicas:", "replica:", 1)
@@ -103,10 +109,17 @@ BROKEN: dict[str, Callable[[Document], object]] = {
     "pod-port": lambda m: ray(m)["ports"].append({"containerPort": 80000}),
     "serve-config": misspell,
     "doors": lambda m: worker(m).update(replicas=2, maxReplicas=2),
+    "drain-requests": lambda m: longest(m, 120),
+    "deletion-delay": lambda m: (m["spec"].update(rayClusterDeletionDelaySeconds=50),),
     "resource-fit": lambda m: need(m, num_gpus=1),
 }
-ALSO = {"ray-version": {"operator-token-auth"}, "group-name": {"doors"}}
-"""Without a version the operator refuses token auth as well; a second group has no doors."""
+ALSO = {
+    "ray-version": {"operator-token-auth"},
+    "group-name": {"doors"},
+    "drain-too-short": {"drain-requests"},
+}
+"""Without a version the operator refuses token auth as well; a second group has no doors; a
+drain of 20 s is short for requests too."""
 
 
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda each: each.name)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -159,3 +160,30 @@ def test_what_may_answer_differently_the_next_time_is_not_cached(
 
     with pytest.raises(ConfigError, match=rf"ensembles.c.response_cache.enabled: {why}"):
         build_table(cached, {"a": facts(), "b": facts()})
+
+
+def with_versions(older: str = "1") -> RoutingTable:
+    """`a` is version 2, `a-old` the older one of it."""
+    variants = {"a": {"card": CARD}, "a-old": {"card": CARD, "version_of": "a"}}
+    versions = {"a": "2", "a-old": older}
+    return build_table(
+        config(variants=variants, experiments={}, ensembles={}),
+        {name: replace(facts(), version=version) for name, version in versions.items()},
+    )
+
+
+def test_versions_are_found_under_the_one_name_also_when_they_are_unloaded() -> None:
+    table = with_versions()
+
+    assert table.versions_of("a") == {"1": "a-old", "2": "a"}
+    assert table.versions_of("a-old") == {}
+    gone = table.without(["a", "a-old"])
+    assert gone.versions_of("a") == {"1": "a-old", "2": "a"}
+    assert gone.state_of("a-old") == ("UNAVAILABLE", "unloaded")
+    kept = gone.with_states({}, version=7)
+    assert kept.versions_of("a") == table.versions_of("a")
+
+
+def test_a_version_above_the_name_itself_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="it is version 3; a itself, the highest, is 2"):
+        with_versions("3")

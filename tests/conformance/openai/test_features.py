@@ -264,7 +264,7 @@ def test_an_answer_that_comes_whole_counts_as_answered(served: Running) -> None:
     """It is read to its end at the door; one that is left early counts as cancelled."""
 
     def counted(outcome: str) -> float:
-        with urlopen(f"{served.metrics}/metrics", timeout=60) as page:
+        with urlopen(served.metrics, timeout=60) as page:
             lines = page.read().decode().splitlines()
         return sum(
             float(line.rsplit(" ", 1)[1])

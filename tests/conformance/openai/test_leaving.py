@@ -78,7 +78,6 @@ def mortal(
     yield from serving_llm(root, request.param, folder)
 
 
-@pytest.mark.slice
 def test_a_killed_engine_ends_streams_with_an_error_and_is_replaced(mortal: Running) -> None:
     """Who has had tokens hears of it; who had none is answered by the next replica."""
     expected = story(mortal)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ LAYERS, RANK, STAGE = (f"squadron.shard.{name}" for name in ("layers", "rank", "
     ("placement", "num_spans"),
     [
         ({"strategy": "pipeline", "shards": 2, "micro_batches": 2}, 4),
-        ({"strategy": "pipeline", "shards": 4, "tensor": 2, "transport": "gloo"}, 4),
+        ({"strategy": "pipeline", "shards": 4, "tensor": 2, "micro_batches": 1}, 4),
     ],
     ids=str,
 )
@@ -66,6 +68,7 @@ def test_a_pipeline_of_the_example_is_traced_from_the_door_to_its_shards(
             "sample_ratio": 0,
             "export_every_s": 0.2,
         }
+        args["server"]["logging"] = {"format": "json", "access_log": True}
         file = tmp_path / "sharded.yaml"
         file.write_text(yaml.safe_dump(content))
         (tmp_path / "run").mkdir()
@@ -76,6 +79,7 @@ def test_a_pipeline_of_the_example_is_traced_from_the_door_to_its_shards(
             (root_span,) = collector.named("infer")
         (engine,), (batch,) = collector.named("engine"), collector.named("batch")
 
+    _check_lines((tmp_path / "run/serve.stderr").read_text())
     assert {span.trace for span in collector.spans} == {TRACE}
     assert (root_span.parent, batch.parent, engine.parent) == (
         ENGINE,
@@ -89,6 +93,20 @@ def test_a_pipeline_of_the_example_is_traced_from_the_door_to_its_shards(
     ]
     assert all(engine.began_ns <= span.began_ns <= engine.ended_ns for span in shards)
     _show(collector)
+
+
+def _check_lines(text: str) -> None:
+    """Every process of the server has told something as JSON, and the door its two requests."""
+    starts = [match.start() for match in re.finditer(r'\{"time":', text)]
+    # Ray writes names before lines, and behind them how often it has seen their like.
+    lines = [json.JSONDecoder().raw_decode(text[start:])[0] for start in starts]
+    assert {line["role"] for line in lines} == {"door", "controller", "replica", "shard"}
+    access = [line for line in lines if line["logger"] == "squadron.access_log"]
+    of_infer = [line for line in access if line["path"].endswith("/infer")]
+    assert [(line["model"], line["status"]) for line in of_infer] == [
+        ("smollm2-pipeline2", 200)
+    ] * 2
+    assert [line["trace_id"] for line in of_infer] == ["", TRACE]
 
 
 def _infer(address: str, headers: dict[str, str]) -> None:

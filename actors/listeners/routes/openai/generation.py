@@ -86,8 +86,8 @@ class GenerationRoutes:
             first = await anext(responses)
             if not streams:
                 # To its end: a stream that is left counts as given up by its caller.
-                async for _ in responses:
-                    pass
+                async with aclosing(responses):
+                    await anext(responses, None)
         except BaseException:
             await responses.aclose()
             raise

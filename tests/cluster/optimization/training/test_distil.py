@@ -12,7 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from cluster.cli.main import app
-from cluster.config.store import ModelStore
+from cluster.config.model_card import ModelCard, SignatureCard, TensorCard
+from cluster.config.store import ModelStore, new_version, seal
 from cluster.errors import ConfigError
 from cluster.optimization.intake.data import Dataset
 from cluster.optimization.measure.variant import Variant, opened
@@ -104,6 +105,30 @@ def test_an_encoder_teaches_one_of_fewer_layers(tmp_path: Path) -> None:
     with opened(Variant(card=made.card, folder=made.folder)) as run:
         assert run(item)["last_hidden_state"].shape == (1, 5, 32)
     assert {file.name for file in made.folder.iterdir()} == {"model.onnx", "model.yaml"}
+
+
+def test_a_stored_directory_teaches_by_its_name(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "store")
+    with new_version(store.root, "large", "1") as folder:
+        tiny_encoder(folder)
+        seal(
+            folder,
+            ModelCard(
+                name="large", format="huggingface", artefact=".",
+                signature=SignatureCard(
+                    inputs=[TensorCard(name="input_ids", datatype="INT64", shape=[-1, -1])],
+                    outputs=[TensorCard(name="hidden", datatype="FP32", shape=[-1, -1, 32])],
+                ),
+            ),
+        )  # fmt: skip
+    (tmp_path / "out").mkdir()
+
+    made = distil(
+        "large", "layers:1", tmp_path / "out", data=token_data(8), store=store,
+        workspace=tmp_path / "w", schedule=Schedule(steps=2),
+    )  # fmt: skip
+
+    assert made.card.name == "large-student"
 
 
 def test_the_command_teaches_and_stores(tmp_path: Path) -> None:
