@@ -119,9 +119,7 @@ def _come_back(fleet: Fleet, door: Pod, counted: int, began_s: float) -> dict[st
     fleet.until(lambda: _changed(door), "the weights cannot be changed")
     found["changed_s"] = since()
     replica = next(
-        process
-        for process in door.processes()
-        if "variant-sentiment-head" in title_of(process)
+        process for process in door.processes() if "variant-sentiment-head" in title_of(process)
     )
     replica.kill()
     killed_s = time.monotonic()
