@@ -198,7 +198,9 @@ class Gateway:
 
     async def __call__(self, request: Request) -> Response:
         limit = self._setup.server.limits.max_body_bytes
-        return await asgi.answer(self._routes, request, max_body_bytes=limit)
+        return await asgi.answer(
+            self._routes, request, max_body_bytes=limit, budget=self._http.budget
+        )
 
     def check_health(self) -> None:
         """Raises: EngineFailed when a listener or a model of the door's own has stopped; Serve then

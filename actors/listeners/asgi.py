@@ -6,6 +6,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from actors.listeners.http1.wire import ByteBudget
 from actors.listeners.http_messages import (
     Answers,
     HttpRequest,
@@ -13,19 +14,35 @@ from actors.listeners.http_messages import (
     error_reply,
     is_loopback,
 )
-from cluster.errors import PayloadTooLarge
+from cluster.errors import Overloaded, PayloadTooLarge
 
 CLIENT_CLOSED = 499
 """What nginx and Serve log for a caller that left; nobody reads it."""
 
 
-async def answer(routes: Answers, request: Request, *, max_body_bytes: int) -> Response:
-    """Never raises. No more of a body is kept than `max_body_bytes`."""
+async def answer(
+    routes: Answers, request: Request, *, max_body_bytes: int, budget: ByteBudget
+) -> Response:
+    """Never raises. No more of a body is kept than `max_body_bytes`, and no more of all of them
+    together than `budget` has left, until they are answered."""
+    held = _Held(budget)
     try:
-        body = await _body(request, max_body_bytes)
-    except PayloadTooLarge as error:
+        return await _answer(routes, request, max_body_bytes, held)
+    finally:
+        held.release()
+
+
+async def _answer(routes: Answers, request: Request, max_body_bytes: int, held: _Held) -> Response:
+    try:
+        body = await _body(request, max_body_bytes, held)
+    except (PayloadTooLarge, Overloaded) as error:
         reply = error_reply(error)
-        return Response(b"".join(reply.chunks), reply.status, media_type=reply.content_type)
+        return Response(
+            b"".join(reply.chunks),
+            reply.status,
+            headers=dict(reply.headers),
+            media_type=reply.content_type,
+        )
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED)
     asked = HttpRequest(
@@ -34,6 +51,7 @@ async def answer(routes: Answers, request: Request, *, max_body_bytes: int) -> R
         headers={name.lower(): value for name, value in request.headers.items()},
         body=body,
         is_local=request.client is not None and is_loopback(request.client.host),
+        reserve=held.take,
     )
     found = await routes.answer(asked)
     if isinstance(found, HttpStream):
@@ -51,8 +69,25 @@ async def answer(routes: Answers, request: Request, *, max_body_bytes: int) -> R
     )
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """Raises: PayloadTooLarge as soon as it is known; ClientDisconnect."""
+class _Held:
+    """What one request holds of a budget."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self._num_bytes = 0
+
+    def take(self, num_bytes: int) -> None:
+        """Raises: Overloaded."""
+        self._budget.take(num_bytes)
+        self._num_bytes += num_bytes
+
+    def release(self) -> None:
+        self._budget.give(self._num_bytes)
+        self._num_bytes = 0
+
+
+async def _body(request: Request, limit: int, held: _Held) -> bytes:
+    """Raises: PayloadTooLarge as soon as it is known; Overloaded; ClientDisconnect."""
     told = request.headers.get("content-length", "")
     if told.isdecimal() and int(told) > limit:
         raise _too_large(told, limit)
@@ -62,6 +97,7 @@ async def _body(request: Request, limit: int) -> bytes:
         num_bytes += len(part)
         if num_bytes > limit:
             raise _too_large(f"more than {limit}", limit)
+        held.take(len(part))
         parts.append(part)
     return b"".join(parts)
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 
 from actors.listeners.in_order import MAX_UNDER_WAY, InOrder
-from cluster.errors import SquadronError
+from cluster.errors import DeadlineExceeded, SquadronError
 
 MAX_READY = 16
 """Responses that wait for the caller's transport; then nothing more is taken from the models."""
@@ -32,26 +32,55 @@ Answer = Callable[[bytes], Coroutine[None, None, Response | Many]]
 
 
 class GrpcStream:
-    """Iterate `responses`; leaving it ends all that is under way: its caller is gone."""
+    """Iterate `responses`; leaving it ends all that is under way: its caller is gone. So does
+    taking none of them for `patience_s` while there are some."""
 
-    def __init__(self, requests: AsyncIterator[bytes], answer: Answer) -> None:
+    def __init__(
+        self, requests: AsyncIterator[bytes], answer: Answer, *, patience_s: float = 30.0
+    ) -> None:
         self._requests = requests
         self._answer = answer
+        self._patience_s = patience_s
+        self._num_given = 0
+        self._is_giving = False
+        self._is_given_up = False
         self._ready: asyncio.Queue[Response | None] = asyncio.Queue(MAX_READY)
         self._room = asyncio.Semaphore(MAX_UNDER_WAY)
         self._many: set[asyncio.Task[None]] = set()
 
     async def responses(self) -> Many:
+        """Raises: DeadlineExceeded, when its caller reads again that was given up."""
         ordered = asyncio.create_task(self._ordered())
+        watching = asyncio.create_task(self._give_up(ordered))
         try:
             while (response := await self._ready.get()) is not None:
+                self._num_given += 1
+                self._is_giving = True
                 yield response
+                self._is_giving = False
+                if self._is_given_up:
+                    raise DeadlineExceeded(
+                        f"nothing was read for {self._patience_s:g} s (limits.send_timeout_s)"
+                    )
             await ordered
         finally:
-            under_way = [ordered, *self._many]
+            under_way = [ordered, watching, *self._many]
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _give_up(self, ordered: asyncio.Task[None]) -> None:
+        """End what is under way once nothing is read. The call itself stays until its caller reads
+        or leaves: gRPC offers no way to end one that cannot be written to."""
+        num_given = -1
+        while not self._is_giving or num_given != self._num_given:
+            num_given = self._num_given
+            await asyncio.sleep(self._patience_s)
+        self._is_given_up = True
+        for task in (ordered, *self._many):
+            task.cancel()
+        while not self._ready.empty():
+            self._ready.get_nowait()
 
     async def _ordered(self) -> None:
         try:

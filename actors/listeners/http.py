@@ -13,6 +13,7 @@ from actors.listeners.http_messages import Answers
 from actors.listeners.port_claim import PortClaim
 from actors.listeners.socket_sharing import SharedListener
 from cluster.config.server import LimitsConfig
+from cluster.errors import Overloaded
 
 
 class HttpListener:
@@ -50,6 +51,12 @@ class HttpListener:
         return self._server is not None and self._server.is_serving()
 
     def joined(self, connection: HttpConnection) -> None:
+        if len(self._connections) >= self._limits.max_connections:
+            raise Overloaded(
+                f"there are {len(self._connections)} connections, as many as there may be "
+                "(limits.max_connections)",
+                retry_after_s=1.0,
+            )
         self._connections.add(connection)
         self._is_empty.clear()
         if self._is_draining:

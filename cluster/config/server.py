@@ -23,6 +23,8 @@ NODES_VARIABLE = "SQUADRON_NODES"
 KEYS_VARIABLE = "SQUADRON_API_KEYS"
 MAX_NODES = 4096
 
+GrpcCompression = Literal["none", "low", "medium", "high"]
+
 
 class ListenerConfig(Section):
     """`host` is loopback unless told otherwise; pods say `0.0.0.0`. Port 0: the system chooses."""
@@ -36,7 +38,10 @@ class LimitsConfig(Section):
 
     `max_buffered_bytes`: of all requests at a door's HTTP port together, bodies until they are
     answered and answers until they are read; what comes beyond it is refused with a 503. As many
-    again at its gRPC port, for messages until they are answered.
+    again at its gRPC port, for messages until they are answered. `max_in_flight` requests are under
+    way at once, and twice as many calls at the gRPC port, streams that wait among them.
+    `max_connections`: open at a door's HTTP port at once; one more is told so with a 503.
+    `send_timeout_s`: a caller that takes less than 1 KiB/s of its answer for so long is given up.
     `grpc_connection_age_s`: after so long (give or take a tenth) a gRPC client is asked to open
     another connection, which costs it nothing but that; a door that is replaced leaves when its
     last connection has.
@@ -45,9 +50,11 @@ class LimitsConfig(Section):
     max_body_bytes: int = Field(default=64 * 2**20, gt=0)
     max_buffered_bytes: int = Field(default=2**30, gt=0)
     max_in_flight: int = Field(default=4096, gt=0)
+    max_connections: int = Field(default=16384, gt=0)
     default_timeout_s: float = Field(default=60.0, gt=0, le=3600)
     header_timeout_s: float = Field(default=30.0, gt=0)
     keep_alive_timeout_s: float = Field(default=90.0, gt=0)
+    send_timeout_s: float = Field(default=30.0, gt=0)
     grpc_connection_age_s: float = Field(default=30.0, ge=1, le=3600)
 
     @property
@@ -92,6 +99,8 @@ class ServerConfig(Section):
     `name` and `version` are what clients are told; the installed version when none is given.
     `repository_control: explicit` lets callers on the server's own machine load and unload models;
     each model is then an application of its own, never held by a door.
+    `grpc_compression`: how hard answers over gRPC are compressed for callers that accept it; with
+    `none` only for those that send `accept-encoding: gzip` (or `deflate`) as metadata.
     `base_path` begins every HTTP path (`/triton` serves `/triton/v2/...`), except the probes under
     `/-/` and `/metrics`. `state_folder`: where what was set and counted at run time outlives the
     cluster; empty: `$SQUADRON_STATE`, else `~/.local/state/squadron`. With
@@ -115,6 +124,7 @@ class ServerConfig(Section):
     restricted: tuple[RestrictedApis, ...] = ()
     api_keys: str = ""
     tls: TlsConfig | None = None
+    grpc_compression: GrpcCompression = "none"
     base_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     state_folder: str = ""
     state_redis: RedisConfig = RedisConfig()

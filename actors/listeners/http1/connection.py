@@ -15,6 +15,7 @@ from math import inf
 from typing import Protocol, cast
 
 from actors.listeners.http1.reader import HttpReader
+from actors.listeners.http1.slow_reader import SlowReader
 from actors.listeners.http1.wire import (
     ByteBudget,
     reply_head,
@@ -48,7 +49,8 @@ class ConnectionOwner(Protocol):
 
     budget: ByteBudget
 
-    def joined(self, connection: HttpConnection) -> None: ...
+    def joined(self, connection: HttpConnection) -> None:
+        """Raises: Overloaded, when there are as many as there may be."""
 
     def left(self, connection: HttpConnection) -> None: ...
 
@@ -64,6 +66,7 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         self._listener = listener
         self._budget = listener.budget
         self._held_bytes = 0
+        self._answered_bytes = 0
         self._unsent_bytes = 0
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -72,11 +75,13 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         self._cancel: Callable[[], None] | None = None
         self._is_busy = False
         self._keeps_alive = True
-        self._ready: deque[tuple[HttpRequest, bool]] = deque()
+        self._ready: deque[tuple[HttpRequest, bool, int]] = deque()
+        self._owes_invitation = False
         self._is_broken = False
         self._closes_when_idle = False
         self._can_write = asyncio.Event()
         self._can_write.set()
+        self._reader = SlowReader(limits.send_timeout_s)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports offer all of `asyncio.Transport` without inheriting from it.
@@ -84,13 +89,17 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.is_local = bool(peer) and is_loopback(peer[0])
         self.watch(self.limits.header_timeout_s)
-        self._listener.joined(self)
+        try:
+            self._listener.joined(self)
+        except SquadronError as error:
+            self._refuse(error)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._listener.left(self)
         self.watch(None)
         if self._timer is not None:
             self._timer.cancel()
+        self._reader.forget()
         self._can_write.set()
         # The parser and this object hold each other until the collector comes by: not the bodies.
         self.forget()
@@ -126,19 +135,27 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         assert self._transport is not None
         self._unsent_bytes = self._transport.get_write_buffer_size()
         self._budget.hold(self._unsent_bytes)
+        self._reader.watch(self._transport, is_paused=True)
 
     def resume_writing(self) -> None:
         self._can_write.set()
+        self._reader.has_read()
         self._sent()
         if not self._is_busy:
             self._next()
 
-    def received(self, request: HttpRequest, *, keeps_alive: bool) -> None:
+    def received(self, request: HttpRequest, *, keeps_alive: bool, reserved_bytes: int = 0) -> None:
         self.watch(None)
-        if len(self._ready) >= MAX_PIPELINED:
-            self._refuse(_TOO_MANY)
-            return
-        self._ready.append((request, keeps_alive))
+        self._owes_invitation = False
+        if self._is_busy or self._ready:
+            if len(self._ready) >= MAX_PIPELINED:
+                self._refuse(_TOO_MANY)
+                return
+            # It waits its turn, so that `max_in_flight` does not count it.
+            if len(request.body) > reserved_bytes:
+                self.reserve(len(request.body) - reserved_bytes)
+                reserved_bytes = len(request.body)
+        self._ready.append((request, keeps_alive, reserved_bytes))
         if not self._is_busy:
             self._next()
 
@@ -146,9 +163,13 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         """Begin the next request, if one waits and what was answered has gone out."""
         if not self._ready or not self._can_write.is_set():
             return
-        request, self._keeps_alive = self._ready.popleft()
+        request, self._keeps_alive, self._answered_bytes = self._ready.popleft()
         self._is_busy = True
-        self._cancel = self._routes.begin(request, self._answered)
+        try:
+            self._cancel = self._routes.begin(request, self._answered)
+        except Exception:
+            # The way that takes a task says so to the caller, or finds an answer after all.
+            logger.exception("a request could not be begun: a bug of ours")
         if self._cancel is None:
             self._task = self._loop.create_task(self._answer(request))
 
@@ -172,14 +193,16 @@ class HttpConnection(HttpReader, asyncio.Protocol):
     def _finished(self) -> None:
         """A request was answered: on to the next one, or to waiting for it."""
         self._is_busy = False
-        if self._held_bytes and not self._ready and not self.is_reading:
-            self._release()
+        if self._answered_bytes:
+            self._give(self._answered_bytes)
         if not self._keeps_alive or self._closes_when_idle:
-            self._close()
+            self._hang_up()
         elif self._ready:
             self._next()
         elif not self.is_reading:
             self.watch(self.limits.keep_alive_timeout_s)
+        elif self._owes_invitation:
+            self.invite()
 
     def close_when_idle(self) -> None:
         """Answer one more request at most. One that is on its way now must not meet a closed
@@ -228,28 +251,29 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         self._is_broken = True
         self.watch(None)
         self.forget()
-        if not self._is_busy:
-            self._release()
-        if self._is_busy:
+        if self._is_busy or self._ready:
+            # What is being answered still is, and says that it is the last.
             self._closes_when_idle = True
         else:
+            self._release()
             self._send(error_reply(error), keeps_alive=False)
-            if self.has_length:
-                self._hang_up_later()
-            else:
-                self._close()
+            self._hang_up()
 
-    def _hang_up_later(self) -> None:
-        """A caller that still sends must get to read the answer: closed with bytes unread, the
+    def _hang_up(self) -> None:
+        """A caller that may still send must get to read the answer: closed with bytes unread, the
         kernel would take it back."""
-        if self._transport is not None and not self._transport.is_closing():
+        if not self._is_broken:
+            self._close()
+        elif self._transport is not None and not self._transport.is_closing():
             if self._transport.can_write_eof():  # TLS has no half-closed connections
                 self._transport.write_eof()
             self._loop.call_later(LINGER_S, self._close)
 
     def _close(self) -> None:
+        """What was written still goes out, to who reads it."""
         if self._transport is not None:
             self._transport.close()
+            self._reader.watch(self._transport)
 
     def watch(self, patience_s: float | None) -> None:
         """How long to wait for the rest of a request, or for the next one; None: for ever.
@@ -279,13 +303,31 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         else:
             self._close()
 
+    def invite(self) -> None:
+        """Not inside the answers to requests before it, nor before them."""
+        self._owes_invitation = self._is_busy or bool(self._ready)
+        if self._owes_invitation:
+            self.watch(None)
+        else:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.begin_body()
+
     def reserve(self, num_bytes: int) -> None:
         self._budget.take(num_bytes)
         self._held_bytes += num_bytes
 
+    def enlarge(self, num_bytes: int) -> None:
+        self.reserve(num_bytes)
+        self._answered_bytes += num_bytes
+
+    def _give(self, num_bytes: int) -> None:
+        self._answered_bytes = 0
+        self._held_bytes -= num_bytes
+        self._budget.give(num_bytes)
+
     def _release(self) -> None:
         self._budget.give(self._held_bytes)
-        self._held_bytes = 0
+        self._held_bytes = self._answered_bytes = 0
 
     def _sent(self) -> None:
         self._budget.give(self._unsent_bytes)

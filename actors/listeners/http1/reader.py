@@ -22,7 +22,8 @@ FRAMING_BYTES_PER_CHUNK = 16
 MIN_BODY_BYTES_PER_S = 1024
 """A body that comes slower holds a connection and its memory for nothing."""
 FREE_BYTES = 64 * 1024
-"""Bodies up to here are not counted: `max_in_flight` bounds what they come to."""
+"""Bodies up to here that came in one piece are not counted once they are being answered:
+`max_in_flight` bounds what they come to."""
 
 
 class HttpReader(ABC):
@@ -40,7 +41,8 @@ class HttpReader(ABC):
         self._reset()
 
     @abstractmethod
-    def received(self, request: HttpRequest, *, keeps_alive: bool) -> None: ...
+    def received(self, request: HttpRequest, *, keeps_alive: bool, reserved_bytes: int = 0) -> None:
+        """`reserved_bytes` of it were told to `reserve`."""
 
     @abstractmethod
     def watch(self, patience_s: float | None) -> None:
@@ -51,7 +53,12 @@ class HttpReader(ABC):
         """Of the body being read. Raises: Overloaded."""
 
     @abstractmethod
-    def write(self, *parts: bytes | memoryview) -> None: ...
+    def enlarge(self, num_bytes: int) -> None:
+        """Of the request being answered: its body grew. Raises: Overloaded."""
+
+    @abstractmethod
+    def invite(self) -> None:
+        """The caller waits to be told to send the body: see `begin_body`."""
 
     def feed(self, data: bytes) -> None:
         """Raises: SquadronError; what comes after it has no meaning any more."""
@@ -73,7 +80,7 @@ class HttpReader(ABC):
         try:
             self._parser.feed_data(data)
             if self.is_reading:
-                self._count_framing(len(data))
+                self._count_unfinished(len(data))
         except httptools.HttpParserUpgrade:
             raise InvalidRequest("protocol upgrades are not supported") from None
         except httptools.HttpParserCallbackError as error:
@@ -107,6 +114,7 @@ class HttpReader(ABC):
         self._num_read = 0
         self._counted_bytes = 0
         self._body_began_s = 0.0
+        self._has_head = False
         self.has_length = False
         self.is_reading = False
 
@@ -123,9 +131,23 @@ class HttpReader(ABC):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_header(len(name) + len(value))
-        self._headers[HEADER_NAMES.get(name) or lower_name(name)] = value.decode("latin-1")
+        if self._has_head:
+            # A trailer: what was decided by the headers is not decided anew (RFC 9110, 6.5.1).
+            return
+        known = HEADER_NAMES.get(name) or lower_name(name)
+        text = value.decode("latin-1")
+        if known in self._headers:
+            text = self._joined(known, text)
+        self._headers[known] = text
+
+    def _joined(self, name: str, text: str) -> str:
+        """Of a header that is there already (RFC 9110, 5.3). Raises: InvalidRequest."""
+        if name == "host":
+            raise InvalidRequest("the request has more than one Host header")
+        return f"{self._headers[name]}{'; ' if name == 'cookie' else ', '}{text}"
 
     def on_headers_complete(self) -> None:
+        self._has_head = True
         self._body_began_s = self._loop.time()
         size = self._headers.get("content-length", "")
         if size.isdigit():
@@ -133,8 +155,13 @@ class HttpReader(ABC):
             if int(size) > self.limits.max_body_bytes:
                 raise self._too_large(int(size))
             self._count_body(int(size))
-        if self._headers.get("expect", "").lower() == "100-continue":
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._headers.get("expect", "").lower() == "100-continue" and not self._is_old():
+            self.invite()
+
+    def begin_body(self) -> None:
+        """The caller is told to send the body now; its time begins."""
+        self._body_began_s = self._loop.time()
+        self.watch(self.limits.header_timeout_s)
 
     def on_chunk_header(self) -> None:
         self._num_chunks += 1
@@ -162,12 +189,21 @@ class HttpReader(ABC):
             headers=self._headers,
             body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
             is_local=self.is_local,
-            reserve=self.reserve if "content-encoding" in self._headers else None,
+            reserve=self.enlarge if "content-encoding" in self._headers else None,
         )
+        # RFC 9112 (9.3) lets us choose for callers of HTTP/1.0; they know no chunks, so that a
+        # stream has to end with its connection anyway.
         keeps_alive = self._parser.should_keep_alive()
+        if keeps_alive and "connection" in self._headers and self._is_old():
+            keeps_alive = False
         self._remember(request, keeps_alive=keeps_alive)
         self.forget()
-        self.received(request, keeps_alive=keeps_alive)
+        reserved_bytes, self._counted_bytes = self._counted_bytes, 0
+        self.received(request, keeps_alive=keeps_alive, reserved_bytes=reserved_bytes)
+
+    def _is_old(self) -> bool:
+        version: str = self._parser.get_http_version()
+        return version == "1.0"
 
     def _remember(self, request: HttpRequest, *, keeps_alive: bool) -> None:
         """A request that came in one piece: clients send the same head again and again."""
@@ -183,12 +219,14 @@ class HttpReader(ABC):
         else:
             self._repeated = None
 
-    def _count_framing(self, num_bytes: int) -> None:
-        """Of a request that is not whole yet. Raises: PayloadTooLarge."""
+    def _count_unfinished(self, num_bytes: int) -> None:
+        """Of a request that is not whole yet: how many there are is bounded by nothing else.
+        Raises: PayloadTooLarge; Overloaded."""
         self._num_read += num_bytes
         allowed = MAX_FRAMING_BYTES + FRAMING_BYTES_PER_CHUNK * self._num_chunks
         if self._num_read - self._body_bytes - self._header_bytes > allowed:
             raise PayloadTooLarge(f"the request has a line of more than {MAX_HEADER_BYTES} bytes")
+        self._count(self._body_bytes if self.has_length else self._num_read)
 
     def _count_header(self, num_bytes: int) -> None:
         self._header_bytes += num_bytes
@@ -197,8 +235,13 @@ class HttpReader(ABC):
 
     def _count_body(self, num_bytes: int) -> None:
         """Of the request being read. Raises: Overloaded."""
-        if num_bytes > FREE_BYTES and num_bytes > self._counted_bytes:
-            self.reserve(num_bytes - self._counted_bytes)
+        if num_bytes > FREE_BYTES:
+            self._count(num_bytes)
+
+    def _count(self, num_bytes: int) -> None:
+        more = num_bytes - self._counted_bytes
+        if more > 0:
+            self.reserve(more)
             self._counted_bytes = num_bytes
 
     def _too_large(self, num_bytes: int) -> PayloadTooLarge:

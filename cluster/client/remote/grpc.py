@@ -84,6 +84,9 @@ class GrpcServer:
             if not (method.client_streaming or method.server_streaming)
         }
         self._metadata = [(name.lower(), value) for name, value in settings.headers.items()]
+        if settings.compression is not None:
+            # The server cannot see what gRPC itself tells it about compression.
+            self._metadata.append(("accept-encoding", settings.compression))
         if settings.api_key:
             self._metadata.append(("authorization", f"Bearer {settings.api_key}"))
 

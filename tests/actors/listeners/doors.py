@@ -187,17 +187,30 @@ def make_door(folder: Path, *, transport: Transport | None = None, **server: Any
 
 
 @asynccontextmanager
-async def grpc_door(
+async def grpc_listening(
     folder: Path, *, transport: Transport | None = None, **server: Any
-) -> AsyncIterator[tuple[Door, grpc.aio.Channel]]:
-    """The same behind a real gRPC listener, and a channel to it."""
+) -> AsyncIterator[tuple[Door, int]]:
+    """The same behind a real gRPC listener, and its port."""
     door = make_door(folder, transport=transport, **server)
     with claim_port("127.0.0.1", 0, key="k", folder=folder) as claim:
         listener = GrpcListener(door.front, door.offered)
         await listener.start(claim)
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{claim.port}") as channel:
-            yield door, channel
-        await listener.drain(0.1)
+        try:
+            yield door, claim.port
+        finally:
+            await listener.drain(0.1)
+
+
+@asynccontextmanager
+async def grpc_door(
+    folder: Path, *, transport: Transport | None = None, **server: Any
+) -> AsyncIterator[tuple[Door, grpc.aio.Channel]]:
+    """The same, and a channel to it."""
+    async with (
+        grpc_listening(folder, transport=transport, **server) as (door, port),
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield door, channel
 
 
 def numbers(rows: int = 1) -> Array:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from actors.listeners import asgi
+from actors.listeners.http1.wire import ByteBudget
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream
 from tests.actors.listeners.doors import SUM, make_door, simple_body
 
@@ -19,9 +22,15 @@ INFER = "/v2/models/simple/infer"
 LIMIT = 4096
 
 
-def client(routes: Any) -> httpx.AsyncClient:
+async def answered(routes: Any, request: Request, budget: ByteBudget | None = None) -> Response:
+    return await asgi.answer(
+        routes, request, max_body_bytes=LIMIT, budget=budget or ByteBudget(10 * LIMIT)
+    )
+
+
+def client(routes: Any, budget: ByteBudget | None = None) -> httpx.AsyncClient:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        response = await asgi.answer(routes, Request(scope, receive), max_body_bytes=LIMIT)
+        response = await answered(routes, Request(scope, receive), budget)
         await response(scope, receive, send)
 
     transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
@@ -93,7 +102,7 @@ async def test_a_caller_that_leaves_ends_a_stream() -> None:
         "type": "http", "method": "POST", "path": INFER, "headers": [], "query_string": b"",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
     }  # fmt: skip
-    response = await asgi.answer(routes, Request(scope, receive), max_body_bytes=LIMIT)  # type: ignore[arg-type]
+    response = await answered(routes, Request(scope, receive))
     with contextlib.suppress(ClientDisconnect):
         await response(scope, receive, send)
 
@@ -107,6 +116,25 @@ async def test_a_caller_that_leaves_in_its_body_is_no_bug(tmp_path: Path) -> Non
 
     scope: Scope = {"type": "http", "method": "POST", "path": INFER, "headers": []}
     routes = make_door(tmp_path).routes
-    response = await asgi.answer(routes, Request(scope, gone), max_body_bytes=LIMIT)
+    response = await answered(routes, Request(scope, gone))
 
     assert response.status_code == 499
+
+
+async def test_bodies_beyond_the_doors_budget_are_refused_and_what_was_held_is_given_back(
+    tmp_path: Path,
+) -> None:
+    budget = ByteBudget(LIMIT)
+    budget.take(LIMIT - 1000)
+    async with client(make_door(tmp_path).routes, budget) as asking:
+        refused = await asking.post(INFER, content=bytes(1001))
+        squeezed = await asking.post(
+            INFER, content=gzip.compress(bytes(2000)), headers={"content-encoding": "gzip"}
+        )
+        fits = await asking.post(INFER, content=simple_body())
+
+    assert refused.status_code == squeezed.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    assert "limits.max_buffered_bytes" in refused.json()["error"]
+    assert fits.status_code == 200
+    assert budget.held_bytes == LIMIT - 1000

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 from pathlib import Path
 
 import orjson
 import pytest
 
-from actors.listeners.compression import expand, preferred_coding
+from actors.listeners.compression import MAX_MEMBERS, expand, preferred_coding
 from actors.listeners.http_messages import HttpReply
 from cluster.errors import InvalidRequest, PayloadTooLarge, Unsupported
 from tests.actors.listeners.doors import body_of, make_door, simple_body
@@ -60,6 +61,28 @@ async def test_a_bomb_is_given_up_at_the_limit(coding: str) -> None:
 async def test_many_small_members_count_together() -> None:
     with pytest.raises(PayloadTooLarge):
         await expand(gzip.compress(b"x" * 100) * 50, "gzip", 1000)
+
+
+async def test_the_number_of_members_is_limited() -> None:
+    most = gzip.compress(b"") * (MAX_MEMBERS - 1) + gzip.compress(b"end")
+
+    assert await expand(most, "gzip", 1000) == b"end"
+    with pytest.raises(InvalidRequest, match=f"more than {MAX_MEMBERS} members"):
+        await expand(most + gzip.compress(b""), "gzip", 1000)
+
+
+async def test_a_member_copies_no_more_than_a_piece_of_what_follows() -> None:
+    """The whole rest, copied for each member, made many members cost their square."""
+    body = gzip.compress(b"x") + bytes(2_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest, match="not gzip"):
+            await expand(body, "gzip", 1000)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < 500_000
 
 
 @pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"x" * 100)[:-9], b"\x1f\x8b"])

@@ -9,6 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from actors.listeners.grpc_streams import MAX_READY, GrpcStream, Many, Response
+from cluster.errors import DeadlineExceeded
 
 
 async def requests(*names: str) -> AsyncIterator[bytes]:
@@ -90,3 +91,43 @@ async def test_requests_that_break_off_show_their_error_after_what_was_read() ->
     assert await anext(responses) == b"1"
     with pytest.raises(RuntimeError, match="gone"):
         await anext(responses)
+
+
+async def test_a_caller_that_reads_nothing_is_given_up_and_told_so_when_it_reads() -> None:
+    is_closed = asyncio.Event()
+
+    async def many() -> AsyncGenerator[Response, None]:
+        try:
+            while True:
+                yield b"x"
+        finally:
+            is_closed.set()
+
+    async def answer(data: bytes) -> Response | Many:
+        return many()
+
+    stream = GrpcStream(requests("a"), answer, patience_s=0.05)
+    async with aclosing(stream.responses()) as responses:
+        await anext(responses)
+        await asyncio.wait_for(is_closed.wait(), 5)
+        with pytest.raises(DeadlineExceeded, match=r"limits\.send_timeout_s"):
+            await anext(responses)
+
+
+async def test_a_stream_with_nothing_to_read_is_not_given_up() -> None:
+    may_ask = asyncio.Event()
+
+    async def asked() -> AsyncIterator[bytes]:
+        yield b"1"
+        await may_ask.wait()
+        yield b"2"
+
+    async def answer(data: bytes) -> Response | Many:
+        return data
+
+    found: list[Response] = []
+    async for response in GrpcStream(asked(), answer, patience_s=0.02).responses():
+        found.append(response)
+        asyncio.get_running_loop().call_later(0.2, may_ask.set)
+
+    assert found == [b"1", b"2"]

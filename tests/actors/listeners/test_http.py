@@ -11,7 +11,7 @@ import pytest
 
 from actors.listeners.http import HttpListener
 from actors.listeners.http1.reader import MAX_HEADER_BYTES
-from actors.listeners.http_messages import HttpReply, HttpRequest
+from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream
 from actors.listeners.port_claim import claim_port
 from cluster.config.server import LimitsConfig
 
@@ -25,6 +25,7 @@ class Echo:
         self.num_cancelled = 0
         self.num_begun = 0
         self.has_begun = asyncio.Event()
+        self.is_asked_slowly = asyncio.Event()
 
     def begin(
         self, request: HttpRequest, done: Callable[[HttpReply], None]
@@ -42,8 +43,9 @@ class Echo:
     def _cancel(self) -> None:
         self.num_cancelled += 1
 
-    async def answer(self, request: HttpRequest) -> HttpReply:
+    async def answer(self, request: HttpRequest) -> HttpReply | HttpStream:
         if request.path == "/slow":
+            self.is_asked_slowly.set()
             try:
                 await self.go.wait()
             except asyncio.CancelledError:
@@ -54,8 +56,10 @@ class Echo:
 
 
 @asynccontextmanager
-async def listening(folder: Path, **limits: float) -> AsyncIterator[tuple[HttpListener, Echo, int]]:
-    echo = Echo()
+async def listening(
+    folder: Path, echo: Echo | None = None, **limits: float
+) -> AsyncIterator[tuple[HttpListener, Echo, int]]:
+    echo = echo or Echo()
     with claim_port("127.0.0.1", 0, key="k", folder=folder) as claim:
         listener = HttpListener(echo, LimitsConfig.model_validate(limits))
         await listener.start(claim, folder)
