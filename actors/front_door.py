@@ -16,8 +16,8 @@ from actors.access.callers import Callers
 from actors.caching.route_cache import RouteCache
 from actors.delivery.answer import Answer
 from actors.delivery.calls import call_of
-from actors.delivery.dispatch import Ticket
-from actors.delivery.dispatchers import Arrivals, Dispatchers, MakeTransport
+from actors.delivery.dispatchers import Arrivals, Dispatchers, MakeTransport, Way
+from actors.delivery.ticket import Ticket
 from actors.ensembles.member import MemberRules
 from actors.ensembles.run import EnsembleRun, RunSetup
 from actors.experiments.desk import ExperimentDesk
@@ -28,7 +28,6 @@ from actors.streams.answers import ONE_ANSWER, MakeStreams, StreamAnswers
 from actors.tracing.follows import Follows
 from cluster.config.server import ServerConfig
 from cluster.errors import (
-    InvalidRequest,
     ModelNotFound,
     NoReadyReplica,
     Overloaded,
@@ -39,7 +38,7 @@ from cluster.observability.metrics import Metrics
 from cluster.protocols.envelope import Reply
 from cluster.protocols.extensions.load_report import LoadReport
 from cluster.protocols.v2_check import check_request
-from cluster.requests import InferenceRequest, InferenceResponse
+from cluster.requests import InferenceRequest, InferenceResponse, time_left_s
 from cluster.routing.table import (
     EnsembleRoute,
     ExperimentRoute,
@@ -92,6 +91,7 @@ class FrontDoor:
         self.experiments.adopt(table)
         self._mirror = Mirror(self, draw)
         self._streams = StreamAnswers(self, make_streams, self._mirror)
+        self._ways: tuple[Way, ...] = (self._dispatchers, self._sequences, self._streams)
         self._members = RunSetup(
             ask=self._ask_member, draw=draw, rules=MemberRules(metrics.count_ensemble_event)
         )
@@ -102,11 +102,12 @@ class FrontDoor:
         self._cache.adopt(table)
         self.experiments.adopt(table)
         self._metrics.table_made_s.set(table.version / 1e9)
-        self._dispatchers.adopt(table)
+        for way in self._ways:
+            way.adopt(table)
 
     def is_at_rest(self) -> bool:
         """No request is under way to a deployment that the table no longer names."""
-        return self._dispatchers.is_at_rest()
+        return all(way.is_at_rest() for way in self._ways)
 
     def route(self, model: str, version: str = "") -> Route:
         """Raises: ModelNotFound for an unknown name, or a version that is not served."""
@@ -253,13 +254,15 @@ class FrontDoor:
             route = self._arm(route, request)
         if not isinstance(route, VariantRoute) or route.state == "UNAVAILABLE":
             return None
+        # Before the request is counted in: what raises here leaves nothing behind.
+        dispatcher = self._dispatchers.of(route)
         self.enter(request)
         if request.assignment is not None:
             self.experiments.began(request)
         began_s = time.perf_counter()
         call = call_of(request, rows)
         deadline_s = self._loop.time() + self.server.limits.default_timeout_s
-        return self._dispatchers.of(route).submit(
+        return dispatcher.submit(
             call,
             deadline_s=deadline_s,
             done=partial(self._finish, request, route, began_s, done),
@@ -300,16 +303,9 @@ class FrontDoor:
             self._mirror.offer(request, reply.outputs)
 
     def timeout_s(self, request: InferenceRequest) -> float:
-        """The caller's `timeout` (microseconds) can shorten the server's limit, not lengthen it."""
+        """See `time_left_s`."""
         limit_s = self.server.limits.default_timeout_s
-        asked = request.parameters.get("timeout")
-        if asked is None or asked == 0:
-            return limit_s
-        if isinstance(asked, bool) or not isinstance(asked, int | str) or not str(asked).isdigit():
-            raise InvalidRequest(
-                f"parameter 'timeout' must be a whole number of microseconds, got {asked!r}"
-            )
-        return min(limit_s, int(asked) / 1e6)
+        return time_left_s(request, limit_s=limit_s, now_s=self._loop.time())
 
     async def _ask(self, route: Route, request: InferenceRequest, deadline_s: float) -> Answer:
         if isinstance(route, ExperimentRoute):

@@ -331,6 +331,7 @@ class ModelReplica:
             shape_key=shape,
             priority=call.priority,
             tenant=call.tenant,
+            waited_s=call.waited_s,
             weight=call.rows * prepared.length,
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from cluster.errors import InvalidRequest
 from cluster.tensors import Tensor
 
 Parameter = str | int | float | bool
@@ -116,3 +117,18 @@ def sequence_of(parameters: Mapping[str, Parameter]) -> SequenceStep | None:
         is_start=bool(parameters.get("sequence_start", False)),
         is_end=bool(parameters.get("sequence_end", False)),
     )
+
+
+def time_left_s(request: InferenceRequest, *, limit_s: float, now_s: float) -> float:
+    """How long it may take: the caller's `timeout` (microseconds) and deadline can shorten the
+    server's limit, not lengthen it. Raises: InvalidRequest."""
+    if request.deadline_s is not None:
+        limit_s = min(limit_s, max(0.0, request.deadline_s - now_s))
+    asked = request.parameters.get("timeout")
+    if asked is None or asked == 0:
+        return limit_s
+    if isinstance(asked, bool) or not isinstance(asked, int | str) or not str(asked).isdecimal():
+        raise InvalidRequest(
+            f"parameter 'timeout' must be a whole number of microseconds, got {asked!r}"
+        )
+    return min(limit_s, int(asked) / 1e6)

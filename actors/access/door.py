@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 from actors.access.callers import ASKING, Callers
-from actors.delivery.dispatch import Ticket
+from actors.delivery.ticket import Ticket
 from actors.front_door import FrontDoor, Outcome
 from cluster.access.keys import NO_KEY, Caller
 from cluster.access.needs import check_model
@@ -31,17 +31,17 @@ class KeyedFrontDoor(FrontDoor):
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Raises: Unauthorized, Forbidden, RateLimited, and as `FrontDoor.infer`."""
-        self._admit(request.model)
+        self._admit(request)
         return await super().infer(request)
 
     def begin(
         self, request: InferenceRequest, rows: int, done: Callable[[Outcome], None]
     ) -> Ticket | None:
-        self._admit(request.model)
+        self._admit(request)
         return super().begin(request, rows, done)
 
     async def stream(self, request: InferenceRequest) -> AsyncGenerator[InferenceResponse, None]:
-        caller = self._admit(request.model)
+        caller = self._admit(request)
         settle = None
         if self._is_language(request.model):
             settle = self.callers.charge_tokens(caller, self._expected(request))
@@ -54,14 +54,18 @@ class KeyedFrontDoor(FrontDoor):
                 async for response in counted:
                     yield response
 
-    def _admit(self, model: str) -> Caller:
+    def _admit(self, request: InferenceRequest) -> Caller:
         asking = ASKING.get()
         if asking is None:
             raise Unauthorized(NO_KEY)
-        check_model(asking.caller, model)
+        caller = asking.caller
+        check_model(caller, request.model)
         if asking.pays_each:
-            self.callers.charge_request(asking.caller)
-        return asking.caller
+            self.callers.charge_request(caller)
+        # Whoever it says it is: a key must not take the turns, or read the kept answers, of another
+        # owner's. Several keys of one name are one owner's.
+        request.tenant = caller.key.name
+        return caller
 
     def _expected(self, request: InferenceRequest) -> float:
         variants = self.table.variants_of(request.model)

@@ -9,12 +9,26 @@ request costs, and what cannot be answered in time is refused before it costs an
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import inf
 
+from actors.delivery.ticket import (
+    Flight,
+    Ticket,
+    abandon,
+    close,
+    deliver,
+    drop,
+    fail,
+    is_open,
+    landed,
+    settle,
+    weight_of,
+)
 from actors.delivery.transport import Transport
 from actors.delivery.withdrawals import Withdrawals
 from cluster.errors import DeadlineExceeded, EngineFailed, ShardLost, SquadronError
@@ -23,9 +37,11 @@ from cluster.protocols.envelope import Call, Reply
 from cluster.scheduling.admission import Reject
 from cluster.scheduling.agenda import Agenda
 from cluster.scheduling.batch_queue import BatchQueue
-from cluster.scheduling.decision import Dropped, Queued, Run
+from cluster.scheduling.decision import Run
 from cluster.scheduling.hand_over import HandOvers
 from cluster.scheduling.policy import BatchPolicy
+
+logger = logging.getLogger("squadron.delivery")
 
 MAX_ATTEMPTS = 4
 """Sends of one request before it is given up: a request that kills what computes it must not go
@@ -33,36 +49,6 @@ round for ever, and each round costs a replica. Serve drops a dead replica from 
 as one send met it, so the second send finds another one or waits for the replacement."""
 
 _EXPIRED = "Request timeout expired: the deadline passed before the answer came"
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Flight:
-    """An envelope under way, and how many of its calls somebody still waits for."""
-
-    task: asyncio.Task[None]
-    withdrawals: Withdrawals
-    num_open: int
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Ticket(Queued[Call]):
-    """A call on its way. Times are on the loop's clock; `done` is called once, on the loop."""
-
-    done: Callable[[Reply], None]
-    attempts: int = 0
-    is_open: bool = True
-    flight: _Flight | None = None
-    dispatcher: Dispatcher
-
-    def cancel(self) -> None:
-        """The caller is gone: `done` is not called. What does not run yet is not run, neither here
-        nor in the replica."""
-        self.dispatcher.cancel(self)
-
-
-def _is_open(item: Queued[Call]) -> bool:
-    assert isinstance(item, Ticket)
-    return item.is_open
 
 
 class Dispatcher:
@@ -99,7 +85,7 @@ class Dispatcher:
         self._num_pausing = 0
         self._is_flush_due = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._agenda: Agenda[Call] = Agenda(_is_open)
+        self._agenda: Agenda[Call] = Agenda(is_open)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = inf
         self._next_id = 0
@@ -150,7 +136,7 @@ class Dispatcher:
     async def run(self, call: Call, *, deadline_s: float) -> Reply:
         """The replica's answer. Raises: what the reply says; see `submit`."""
         future: asyncio.Future[Reply] = self._loop.create_future()
-        ticket = self.submit(call, deadline_s=deadline_s, done=partial(_settle, future))
+        ticket = self.submit(call, deadline_s=deadline_s, done=partial(settle, future))
         try:
             reply = await future
         except asyncio.CancelledError:
@@ -168,8 +154,8 @@ class Dispatcher:
     def cancel(self, ticket: Ticket) -> None:
         """See `Ticket.cancel`."""
         self._queue.withdraw(ticket)
-        _abandon(ticket)
-        _close(ticket)
+        abandon(ticket)
+        close(ticket)
 
     def _flush(self) -> None:
         self._is_flush_due = False
@@ -179,6 +165,9 @@ class Dispatcher:
             # The usual case: nobody has to wait, so there is nothing to decide.
             for group in self._groups(fresh):
                 self._send(group)
+                for ticket in group:
+                    if ticket.flight is not None:
+                        self._watch(ticket)
             return
         now_s = self._loop.time()
         for ticket in fresh:
@@ -213,14 +202,14 @@ class Dispatcher:
         if isinstance(verdict, Reject):
             self._on_refusal("estimated_wait")
             message = f"Request timeout expired: {verdict.reason}"
-            _fail(ticket, DeadlineExceeded(message, retry_after_s=verdict.retry_after_s))
+            fail(ticket, DeadlineExceeded(message, retry_after_s=verdict.retry_after_s))
             return
-        ticket.weight = _weight(call)
+        ticket.weight = weight_of(call)
         try:
             self._queue.push(ticket)
         except SquadronError as error:
             self._on_refusal("queue_full")
-            _fail(ticket, error)
+            fail(ticket, error)
         else:
             self._watch(ticket)
 
@@ -232,12 +221,14 @@ class Dispatcher:
                 self._send([ticket])
         while len(self._queue) and self.rows_under_way < self.window_rows:
             decision = self._queue.decide(self._loop.time())
-            for drop in decision.dropped:
+            for each in decision.dropped:
                 self._on_refusal("queue_timeout")
-                _drop(drop)
+                drop(each)
             if not isinstance(decision, Run):
                 break
             group = [item for item in decision.batch if isinstance(item, Ticket) and item.is_open]
+            for ticket in group:
+                ticket.payload.waited_s = self._loop.time() - ticket.arrived_s
             if group:
                 self._send(group)
 
@@ -248,17 +239,21 @@ class Dispatcher:
             ticket.payload.left_s = ticket.deadline_s - now_s
             calls.append(ticket.payload)
         withdrawals = Withdrawals()
-        replies = self._transport.send(calls, withdrawals)
+        try:
+            replies = self._transport.send(calls, withdrawals)
+        except Exception as error:
+            logger.exception("a batch could not be sent: a bug of ours")
+            for ticket in group:
+                fail(ticket, EngineFailed(f"the batch was not sent: {type(error).__name__}"))
+            return
         if isinstance(replies, list):
-            _deliver(group, replies)
+            deliver(group, replies)
             return
         rows = sum([call.rows for call in calls])
         self.rows_under_way += rows
         self._num_under_way += len(group)
-        for ticket in group:
-            self._watch(ticket)
         task = self._loop.create_task(self._receive(group, replies, rows, now_s))
-        flight = _Flight(task=task, withdrawals=withdrawals, num_open=len(group))
+        flight = Flight(task=task, withdrawals=withdrawals, num_open=len(group))
         for ticket in group:
             ticket.flight = flight
         self._tasks.add(task)
@@ -270,21 +265,21 @@ class Dispatcher:
         try:
             found = await replies
             self._hand_overs.observe(self._loop.time() - sent_s)
-            _landed(group)
-            _deliver(group, found)
+            landed(group)
+            deliver(group, found)
         except ShardLost as error:
-            _landed(group)
+            landed(group)
             self._retry(group, error)
         except SquadronError as error:
-            _landed(group)
+            landed(group)
             for ticket in group:
-                _fail(ticket, error)
+                fail(ticket, error)
         except Exception as error:
             # A bug on the way must not leave callers waiting; the name alone, no details.
             failed = EngineFailed(f"the replica's answer was lost: {type(error).__name__}")
-            _landed(group)
+            landed(group)
             for ticket in group:
-                _fail(ticket, failed)
+                fail(ticket, failed)
             raise
         finally:
             self.rows_under_way -= rows
@@ -299,7 +294,7 @@ class Dispatcher:
         for ticket in alive:
             ticket.attempts += 1
             if ticket.attempts >= MAX_ATTEMPTS:
-                _fail(ticket, error)
+                fail(ticket, error)
             else:
                 pause_s = 0.0 if ticket.attempts == 1 else 0.1 * 2 ** (ticket.attempts - 2)
                 self._num_pausing += 1
@@ -311,7 +306,8 @@ class Dispatcher:
         self._send_more()
 
     def _watch(self, ticket: Ticket) -> None:
-        """One timer for all that wait or are under way, set for the first deadline of them."""
+        """One timer for all that wait or are under way, set for the first deadline of them. Once a
+        ticket: as it goes on to the queue, or past it to a replica."""
         num_open = len(self._queue) + self._num_under_way
         self._agenda.add(ticket.deadline_s, ticket, num_open)
         if ticket.deadline_s < self._timer_s:
@@ -326,75 +322,9 @@ class Dispatcher:
             assert isinstance(item, Ticket)
             self._queue.withdraw(item)
             self._on_refusal("deadline")
-            _fail(item, DeadlineExceeded(_EXPIRED))
-            _abandon(item)
+            fail(item, DeadlineExceeded(_EXPIRED))
+            abandon(item)
         self._timer_s = self._agenda.next_s()
         self._timer = None
         if self._timer_s < inf:
             self._timer = self._loop.call_at(self._timer_s, self._expire)
-
-
-def _landed(group: list[Ticket]) -> None:
-    for ticket in group:
-        ticket.flight = None
-
-
-def _abandon(ticket: Ticket) -> None:
-    """Nobody waits for this call any more; its envelope is called back with its last one."""
-    flight, ticket.flight = ticket.flight, None
-    if flight is not None:
-        flight.num_open -= 1
-        if flight.num_open:
-            flight.withdrawals.add(ticket.payload.call_id)
-        else:
-            # A task cancelled before its first step never enters its `try`, and would keep its
-            # rows in the window for ever. The step was scheduled before this is.
-            flight.task.get_loop().call_soon(flight.task.cancel)
-
-
-def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:
-    # Cancelled, but its task has not had its turn yet to say so.
-    if not future.done():
-        future.set_result(reply)
-
-
-def _weight(call: Call) -> float:
-    """What the tenant is charged for its turn: rows, or for texts their bytes (tokens are counted
-    in the replica, for its own turns)."""
-    texts = [t.num_bytes for t in call.inputs if t.datatype == "BYTES"]
-    return float(sum(texts)) or call.rows
-
-
-def _drop(drop: Dropped[Call]) -> None:
-    assert isinstance(drop.item, Ticket)
-    _fail(drop.item, drop.error())
-
-
-def _fail(ticket: Ticket, error: SquadronError) -> None:
-    # The frames that raised it hold the group, and so the error itself.
-    error.__traceback__ = None
-    _finish(ticket, Reply(call_id=ticket.payload.call_id, error=error))
-
-
-def _finish(ticket: Ticket, reply: Reply) -> None:
-    if ticket.is_open:
-        done = ticket.done
-        _close(ticket)
-        done(reply)
-
-
-def _close(ticket: Ticket) -> None:
-    """The agenda knows it until its time or the next tidying: its tensors and its caller go now."""
-    ticket.is_open = False
-    ticket.payload.inputs = ()
-    ticket.done = _nobody
-
-
-def _nobody(reply: Reply) -> None:
-    """Whom a reply goes to that nobody waits for."""
-
-
-def _deliver(group: list[Ticket], replies: list[Reply]) -> None:
-    by_id = {reply.call_id: reply for reply in replies}
-    for ticket in group:
-        _finish(ticket, by_id[ticket.payload.call_id])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from actors.delivery.dispatch import Dispatcher
 from actors.delivery.queue_tally import QueueTally
@@ -15,6 +15,19 @@ from cluster.scheduling.policy import policy_of
 
 MakeTransport = Callable[[VariantRoute], Transport]
 """A variant -> the way to its replicas."""
+Place = tuple[str, str]
+"""A variant's name and its deployment's."""
+
+
+class Way(Protocol):
+    """One of a door's ways to the replicas."""
+
+    def adopt(self, table: RoutingTable) -> None:
+        """Let go of what the table no longer names."""
+
+    def is_at_rest(self) -> bool:
+        """No request is under way to a deployment that the table no longer names."""
+        ...
 
 
 class Arrivals(NamedTuple):
@@ -32,14 +45,14 @@ class Dispatchers:
         self.refused = QueueTally(metrics.door)
         self._make_transport = make_transport
         self._retries = metrics.retries
-        self._known: dict[tuple[str, str], Dispatcher] = {}
+        self._known: dict[Place, Dispatcher] = {}
         self._leaving: list[Dispatcher] = []
 
     def of(self, route: VariantRoute) -> Dispatcher:
-        found = self._known.get(_place(route))
+        found = self._known.get(place_of(route))
         if found is None:
             retries = self._retries.labels(route.name)
-            found = self._known[_place(route)] = Dispatcher(
+            found = self._known[place_of(route)] = Dispatcher(
                 self._make_transport(route),
                 policy_of(route.batching, is_batched=route.facts.is_batched),
                 window_rows=_window_rows(route),
@@ -52,9 +65,9 @@ class Dispatchers:
         """Windows follow the replicas; what the table no longer names finishes and is let go."""
         routes = [route for route in table.routes.values() if isinstance(route, VariantRoute)]
         for route in routes:
-            if _place(route) in self._known:
-                self._known[_place(route)].window_rows = _window_rows(route)
-        for gone in self._known.keys() - {_place(route) for route in routes}:
+            if place_of(route) in self._known:
+                self._known[place_of(route)].window_rows = _window_rows(route)
+        for gone in self._known.keys() - places_of(table):
             self._leaving.append(self._known.pop(gone))
 
     def is_at_rest(self) -> bool:
@@ -79,9 +92,13 @@ class Dispatchers:
         self.refused.write([(name, queue) for (name, _), queue in self._known.items()])
 
 
-def _place(route: VariantRoute) -> tuple[str, str]:
+def place_of(route: VariantRoute) -> Place:
     """A changed model has another deployment; models that a door holds share the door's."""
     return route.name, route.deployment
+
+
+def places_of(table: RoutingTable) -> set[Place]:
+    return {place_of(each) for each in table.routes.values() if isinstance(each, VariantRoute)}
 
 
 def _window_rows(route: VariantRoute) -> int:

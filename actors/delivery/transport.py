@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
-from ray import serve
 from ray.exceptions import RayActorError, WorkerCrashedError
 
 from actors.delivery.node_link import NodeLinks
+from actors.delivery.serve_handle import ServeHandle
 from actors.delivery.withdrawals import Withdrawals
 from actors.model_replica import ModelReplica
 from cluster.errors import ShardLost
@@ -49,11 +49,12 @@ class HandleTransport:
 
     def __init__(self, deployment: str, app: str) -> None:
         self._deployment = deployment
-        self._handle = serve.get_deployment_handle(deployment, app)
+        self._handle = ServeHandle(deployment, app, method_name="infer")
 
     async def send(self, calls: Sequence[Call], withdrawals: Withdrawals) -> list[Reply]:
         try:
-            reply: bytes = await self._handle.infer.remote(encode_calls(calls))
+            handle = await self._handle.get()
+            reply: bytes = await handle.remote(encode_calls(calls))
         except (RayActorError, WorkerCrashedError) as error:
             raise ShardLost(
                 f"a replica of {self._deployment} died: {type(error).__name__}"

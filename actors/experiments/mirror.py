@@ -82,6 +82,8 @@ class Mirror:
                 assignment=None,
                 affinity_key="",
                 follower=None,
+                # It begins when the caller has its answer.
+                deadline_s=None,
                 # A stream's way to its replica changes its own.
                 parameters=dict(request.parameters),
             )

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -18,10 +20,11 @@ import grpc
 from actors.access.rpcs import KeyedRpcs
 from actors.experiments.desk import answer_headers, is_tracking_id
 from actors.extensions.offered import Offered
+from actors.extensions.request_regions import RequestRegions
 from actors.front_door import FrontDoor
 from actors.listeners.grpc_compression import AnswerCompression
 from actors.listeners.grpc_management import GrpcManagement
-from actors.listeners.grpc_shared_memory import PeerRegions, Unary
+from actors.listeners.grpc_shared_memory import Unary, regions_of_peer
 from actors.listeners.grpc_streams import GrpcStream, Many, Response, StreamError
 from actors.listeners.http1.wire import ByteBudget
 from actors.listeners.leaving.own_port import Listener, OwnPort
@@ -31,7 +34,7 @@ from actors.listeners.restrict import Restrictions
 from actors.logs.notes import noted_rpc, noted_stream
 from cluster.errors import SquadronError
 from cluster.protocols import v2_grpc
-from cluster.protocols.extensions.shared_memory import Places
+from cluster.protocols.extensions.shared_memory import InputRegions, Places
 from cluster.protocols.grpc_schema import HEALTH_SERVICE, REFLECTION_SERVICES
 from cluster.requests import InferenceRequest, InferenceResponse
 from cluster.routing.table import version_of
@@ -183,8 +186,8 @@ class GrpcListener:
         return run
 
     async def _model_infer(self, data: bytes, context: Any) -> bytes:
-        with self._budget.taken(len(data)):
-            asked = self._asked(data, context)
+        with self._budget.taken(len(data)), self._regions(context) as regions:
+            asked = self._asked(data, context, regions)
             with self._offered.shared_memory.held(asked.outputs) as places:
                 answer = await self._door.infer(asked)
                 encoded = self._encoded(answer, asked, places)
@@ -220,11 +223,11 @@ class GrpcListener:
     async def _stream_one(self, data: bytes, context: Any) -> Response | Many:
         request_id = ""
         try:
-            with self._budget.taken(len(data)):
-                asked = self._asked(data, context)
+            with self._budget.taken(len(data)), self._regions(context) as regions:
+                asked = self._asked(data, context, regions)
                 request_id = asked.request_id
                 if self._door.is_streamed(asked):
-                    return self._many(asked, len(data))
+                    return self._many(asked, len(data) + regions.num_bytes)
                 with self._offered.shared_memory.held(asked.outputs) as places:
                     answer = await self._door.infer(asked)
                     return v2_grpc.encode_stream_infer(answer, asked, places)
@@ -248,25 +251,25 @@ class GrpcListener:
         except SquadronError as error:
             yield StreamError(error=error, request_id=asked.request_id)
 
-    def _asked(self, data: bytes, context: Any) -> InferenceRequest:
-        regions = PeerRegions(self._offered.shared_memory, context)
+    def _regions(self, context: Any) -> RequestRegions:
+        of_caller = partial(regions_of_peer, self._offered.shared_memory, context)
+        return RequestRegions(of_caller, self._door.route, self._budget)
+
+    def _asked(self, data: bytes, context: Any, regions: InputRegions) -> InferenceRequest:
         return self._with_metadata(v2_grpc.decode_infer(data, regions), context)
 
     def _with_metadata(self, asked: InferenceRequest, context: Any) -> InferenceRequest:
         metadata = dict(context.invocation_metadata() or ())
         sticky = self._door.sticky_header(asked.model) or "x-squadron-user"
         left_s = context.time_remaining()
-        parameters = dict(asked.parameters)
-        if left_s is not None and "timeout" not in parameters:
-            # The client's own deadline: work that outlives it is for nobody.
-            parameters["timeout"] = max(1, int(left_s * 1e6))
         if self._door.experiments.has_rules:
             found = {name: _text(value) for name, value in metadata.items()}
             asked.assignment = self._door.experiments.match(asked.model, found)
         tracking_id = _text(metadata.get("x-request-id", ""))
         return replace(
             asked,
-            parameters=parameters,
+            # The client's own deadline: work that outlives it is for nobody.
+            deadline_s=None if left_s is None else get_running_loop().time() + left_s,
             tracking_id=tracking_id if is_tracking_id(tracking_id) else "",
             affinity_key=_text(metadata.get(sticky, "")),
             tenant=_text(metadata.get("x-squadron-tenant", "")),

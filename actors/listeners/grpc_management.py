@@ -112,7 +112,7 @@ class GrpcManagement:
         return v2_grpc.encode_repository_index(repository_index(self._door, only_ready=only_ready))
 
     async def _load(self, data: bytes, context: Any) -> bytes:
-        check_peer(context.peer())
+        check_peer(context)
         model, config, files = grpc_messages.decode_load(data)
         await self._offered.repository.load(
             model, config, files, timeout_s=context.time_remaining()
@@ -120,7 +120,7 @@ class GrpcManagement:
         return grpc_messages.encoded("RepositoryModelLoad")
 
     async def _unload(self, data: bytes, context: Any) -> bytes:
-        check_peer(context.peer())
+        check_peer(context)
         model, with_dependents = grpc_messages.decode_unload(data)
         await self._offered.repository.unload(model, with_dependents=with_dependents)
         return grpc_messages.encoded("RepositoryModelUnload")
@@ -130,7 +130,7 @@ class GrpcManagement:
         settings = self._offered.settings
         if not changes:
             return grpc_messages.encode_trace_setting(settings.trace(model))
-        check_peer(context.peer())
+        check_peer(context)
         return grpc_messages.encode_trace_setting(settings.change_trace(changes, model))
 
     async def _log_settings(self, data: bytes, context: Any) -> bytes:
@@ -138,5 +138,5 @@ class GrpcManagement:
         settings = self._offered.settings
         if not changes:
             return grpc_messages.encode_log_settings(settings.log)
-        check_peer(context.peer())
+        check_peer(context)
         return grpc_messages.encode_log_settings(settings.change_log(changes))

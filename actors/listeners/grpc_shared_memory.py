@@ -1,4 +1,4 @@
-"""gRPC's calls about shared memory, and what its callers may use of it in a request."""
+"""gRPC's calls about shared memory, and what of it its callers may use in a request."""
 
 from __future__ import annotations
 
@@ -10,25 +10,15 @@ import grpc
 from actors.extensions.shared_memory import SharedMemory
 from actors.listeners.guard import check_peer
 from cluster.protocols.extensions.grpc_messages import encoded, parsed
-from cluster.requests import RegionSlice
+from cluster.protocols.extensions.shared_memory import Regions
 
 Unary = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
 
 
-class PeerRegions:
-    """The regions, for a caller on this machine; whether it is there is asked only at need."""
-
-    def __init__(self, memory: SharedMemory, context: Any) -> None:
-        self._memory = memory
-        self._context = context
-
-    def read(self, place: RegionSlice) -> bytes:
-        check_peer(self._context.peer())
-        return self._memory.regions(is_local=True).read(place)
-
-    def check(self, place: RegionSlice) -> None:
-        check_peer(self._context.peer())
-        self._memory.regions(is_local=True).check(place)
+def regions_of_peer(memory: SharedMemory, context: Any) -> Regions:
+    """For a caller on this machine. Raises: Forbidden."""
+    check_peer(context)
+    return memory.regions(is_local=True)
 
 
 class GrpcSharedMemory:
@@ -48,30 +38,30 @@ class GrpcSharedMemory:
         }
 
     async def _status(self, data: bytes, context: Any) -> bytes:
-        check_peer(context.peer())
+        check_peer(context)
         asked = parsed("SystemSharedMemoryStatus", data)
         regions = {str(item["name"]): item for item in self._memory.status(asked.name)}
         return encoded("SystemSharedMemoryStatus", regions=regions)
 
     async def _register(self, data: bytes, context: Any) -> bytes:
-        check_peer(context.peer())
+        check_peer(context)
         asked = parsed("SystemSharedMemoryRegister", data)
         await self._memory.register(asked.name, asked.key, asked.offset, asked.byte_size)
         return encoded("SystemSharedMemoryRegister")
 
     async def _unregister(self, data: bytes, context: Any) -> bytes:
-        check_peer(context.peer())
+        check_peer(context)
         await self._memory.unregister(parsed("SystemSharedMemoryUnregister", data).name)
         return encoded("SystemSharedMemoryUnregister")
 
     async def _cuda_status(self, data: bytes, context: Any) -> bytes:
-        check_peer(context.peer())
+        check_peer(context)
         asked = parsed("CudaSharedMemoryStatus", data)
         regions = {str(item["name"]): item for item in self._memory.cuda_status(asked.name)}
         return encoded("CudaSharedMemoryStatus", regions=regions)
 
     async def _cuda_register(self, data: bytes, context: Any) -> bytes:
-        check_peer(context.peer())
+        check_peer(context)
         asked = parsed("CudaSharedMemoryRegister", data)
         self._memory.cuda_register(
             asked.name, bytes(asked.raw_handle), asked.device_id, asked.byte_size
@@ -79,6 +69,6 @@ class GrpcSharedMemory:
         return encoded("CudaSharedMemoryRegister")
 
     async def _cuda_unregister(self, data: bytes, context: Any) -> bytes:
-        check_peer(context.peer())
+        check_peer(context)
         self._memory.cuda_unregister(parsed("CudaSharedMemoryUnregister", data).name)
         return encoded("CudaSharedMemoryUnregister")

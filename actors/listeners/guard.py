@@ -9,6 +9,7 @@ shows in `Host`; so both are checked. Programs send neither a foreign `Host` nor
 from __future__ import annotations
 
 from functools import wraps
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from actors.access.callers import has_key, is_admin
@@ -58,6 +59,13 @@ def check_caller(request: HttpRequest) -> None:
         raise Forbidden("this route does not answer web pages of other sites")
 
 
+def is_own_program(request: HttpRequest) -> bool:
+    """Whether it comes from a program on this machine itself: no page of a browser here, which
+    names its site in `Origin`, and nothing that a proxy here passes on."""
+    headers = request.headers
+    return request.is_local and "origin" not in headers and _FORWARDED.isdisjoint(headers)
+
+
 def _is_own_name(host: str) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""
@@ -80,17 +88,20 @@ def _check_content_type(request: HttpRequest) -> None:
         raise InvalidRequest(f"this route takes content-type {JSON}, got {sent[:60]!r}")
 
 
-def check_peer(peer: str) -> None:
-    """The same for gRPC, which no page can speak: `peer` is `ipv4:127.0.0.1:4711` and the like.
+def check_peer(context: Any) -> None:
+    """The same for gRPC, which no page can speak. Its `peer` is `ipv4:127.0.0.1:4711` and the like,
+    and its metadata are what headers are to HTTP.
 
     Raises: Forbidden.
     """
     if is_admin():
         return
-    kind, _, address = unquote(peer).partition(":")
+    kind, _, address = unquote(context.peer()).partition(":")
     host = address.rpartition(":")[0].strip("[]")
     if kind != "unix" and not is_loopback(host):
         raise Forbidden(
             "this call is answered on loopback only: make it on the server's machine, or "
             "configure server.api_keys and send an admin key"
         )
+    if not _FORWARDED.isdisjoint(name for name, _ in context.invocation_metadata() or ()):
+        raise Forbidden("this call does not answer what a proxy passes on")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from ray import serve
 from ray.exceptions import RayActorError, WorkerCrashedError
 
 from actors.delivery.node_link import NodeLinks
+from actors.delivery.serve_handle import ServeHandle
 from cluster.errors import DeadlineExceeded, Overloaded, SequenceLost, ShardLost
 from cluster.protocols.envelope import Call, Reply, decode_replies, encode_calls
 from cluster.routing.affinity import rank
@@ -57,13 +57,14 @@ class _Held:
 
 
 class SequenceDispatcher:
-    """One variant's sequences at one door; lives on one event loop."""
+    """One variant's sequences at one door; lives on one event loop. `num_waiting`: requests that
+    are not answered yet."""
 
     def __init__(self, replicas: Replicas, *, idle_s: float, max_waiting: int) -> None:
         self._replicas = replicas
         self._idle_s = idle_s
         self._max_waiting = max_waiting
-        self._num_waiting = 0
+        self.num_waiting = 0
         self._loop = asyncio.get_running_loop()
         self._held: dict[int | str, _Held] = {}
         self._swept_s = self._loop.time()
@@ -81,12 +82,12 @@ class SequenceDispatcher:
         """
         step = call.sequence
         assert step is not None
-        if self._num_waiting >= self._max_waiting:
+        if self.num_waiting >= self._max_waiting:
             raise Overloaded(f"Exceeds maximum queue size ({self._max_waiting})", retry_after_s=1)
         self._sweep()
         held = self._held.setdefault(step.id, _Held())
         held.num_requests += 1
-        self._num_waiting += 1
+        self.num_waiting += 1
         try:
             async with asyncio.timeout_at(deadline_s), held.turn:
                 call.left_s = deadline_s - self._loop.time()
@@ -96,7 +97,7 @@ class SequenceDispatcher:
                 "Request timeout expired: the deadline passed before the answer came"
             ) from None
         finally:
-            self._num_waiting -= 1
+            self.num_waiting -= 1
             held.num_requests -= 1
             held.last_s = self._loop.time()
             if held.replica is None and not held.num_requests:
@@ -190,13 +191,14 @@ class NodeFirstReplicas:
     def __init__(self, links: NodeLinks, deployment: str, app: str) -> None:
         self._links = links
         self._deployment = deployment
-        self._app = app
+        self._handle = ServeHandle(deployment, app, method_name="infer")
 
     async def of(self, key: int | str) -> Sequence[Replica]:
         links = {link.name: link for link in await self._links.live()}
         if links:
             return [links[name] for name in rank(key, links)]
-        return [_ByHandle(self._deployment, self._app, f"{type(key).__name__}:{key}")]
+        handle = (await self._handle.get()).options(session_id=f"{type(key).__name__}:{key}")
+        return [_ByHandle(f"{self._deployment} by handle", handle)]
 
 
 class _ByHandle:
@@ -205,14 +207,13 @@ class _ByHandle:
 
     is_open = True
 
-    def __init__(self, deployment: str, app: str, session: str) -> None:
-        self.name = f"{deployment} by handle"
-        handle = serve.get_deployment_handle(deployment, app)
-        self._handle = handle.options(session_id=session)
+    def __init__(self, name: str, handle: Any) -> None:
+        self.name = name
+        self._handle = handle
 
     async def exchange(self, message: bytes) -> bytes | memoryview:
         try:
-            reply: bytes = await self._handle.infer.remote(message)
+            reply: bytes = await self._handle.remote(message)
         except (RayActorError, WorkerCrashedError) as error:
             raise ShardLost(f"a replica died: {type(error).__name__}") from None
         return reply

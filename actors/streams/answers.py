@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from actors.delivery.calls import call_of
-from actors.delivery.dispatchers import Arrivals
+from actors.delivery.dispatchers import Arrivals, Place, place_of, places_of
 from actors.ensembles.run import renamed
 from actors.streams.kept import KeptStream
 from actors.streams.transport import StreamTransport
@@ -18,7 +18,7 @@ from cluster.errors import DeadlineExceeded, NoReadyReplica, ShardLost, Squadron
 from cluster.protocols.envelope import Call, Reply
 from cluster.protocols.v2_check import check_request
 from cluster.requests import InferenceRequest, InferenceResponse
-from cluster.routing.table import EnsembleRoute, Route, VariantRoute, version_of
+from cluster.routing.table import EnsembleRoute, Route, RoutingTable, VariantRoute, version_of
 from cluster.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -43,15 +43,28 @@ class StreamAnswers:
         self._door = door
         self._mirror = mirror
         self._make_streams = make_streams
-        self._transports: dict[str, StreamTransport] = {}
+        self._transports: dict[Place, StreamTransport] = {}
         self._submitted: Counter[str] = Counter()
-        self._under_way: Counter[str] = Counter()
+        self._under_way: Counter[Place] = Counter()
+        self._named = places_of(door.table)
+
+    def adopt(self, table: RoutingTable) -> None:
+        """A stream that is under way keeps its transport."""
+        self._named = places_of(table)
+        for gone in self._transports.keys() - self._named:
+            del self._transports[gone]
+
+    def is_at_rest(self) -> bool:
+        """See `Way.is_at_rest`."""
+        return self._under_way.keys() <= self._named
 
     def arrivals(self) -> dict[str, Arrivals]:
         """See `Dispatchers.arrivals`; streams wait at their replica, so here none does."""
+        under_way: Counter[str] = Counter()
+        for (name, _), count in self._under_way.items():
+            under_way[name] += count
         return {
-            name: Arrivals(total, 0, self._under_way[name])
-            for name, total in self._submitted.items()
+            name: Arrivals(total, 0, under_way[name]) for name, total in self._submitted.items()
         }
 
     async def responses(self, request: InferenceRequest) -> AsyncGenerator[InferenceResponse, None]:
@@ -151,14 +164,17 @@ class StreamAnswers:
         call = call_of(request, rows)
         call.call_id = 1
         call.parameters = request.parameters
+        place = place_of(route)
         self._submitted[route.name] += 1
-        self._under_way[route.name] += 1
+        self._under_way[place] += 1
         try:
             async with aclosing(self._attempts(route, call, deadline_s)) as replies:
                 async for reply in replies:
                     yield reply
         finally:
-            self._under_way[route.name] -= 1
+            self._under_way[place] -= 1
+            if not self._under_way[place]:
+                del self._under_way[place]
 
     async def _attempts(
         self, route: VariantRoute, call: Call, deadline_s: float
@@ -183,9 +199,9 @@ class StreamAnswers:
     def _transport(self, route: VariantRoute) -> StreamTransport:
         if self._make_streams is None:
             raise Unsupported(f"model '{route.name}' is decoupled, and this door has no streams")
-        found = self._transports.get(route.deployment)
+        found = self._transports.get(place_of(route))
         if found is None:
-            found = self._transports[route.deployment] = self._make_streams(route)
+            found = self._transports[place_of(route)] = self._make_streams(route)
         return found
 
 

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from ray import serve
 from ray.exceptions import RayActorError, WorkerCrashedError
 
+from actors.delivery.serve_handle import ServeHandle
 from actors.streams.link import SUFFIX, open_stream
 from cluster.errors import ShardLost
 from cluster.protocols.envelope import Call, Reply, decode_replies, encode_calls
@@ -30,11 +30,10 @@ class HandleStreams:
 
     def __init__(self, deployment: str, app: str) -> None:
         self._deployment = deployment
-        # Serve types a call by handle as one response or many; this one has many.
-        self._handle: Any = serve.get_deployment_handle(deployment, app).options(stream=True)
+        self._handle = ServeHandle(deployment, app, method_name="stream", stream=True)
 
     async def stream(self, call: Call) -> AsyncGenerator[Reply, None]:
-        responses = self._handle.stream.remote(encode_calls([call]))
+        responses = (await self._handle.get()).remote(encode_calls([call]))
         try:
             async for message in responses:
                 (reply,) = decode_replies(message)

@@ -36,7 +36,8 @@ class Call:
 
     `wanted` names the outputs to compute; empty means the public ones. `sequence` and `parameters`
     are for the models that take them, `trace` is that of a sampled request (see
-    `actors.tracing.context`); elsewhere they cost nothing. Not frozen: the dispatcher
+    `actors.tracing.context`), `waited_s` is how long it waited for a place in an envelope;
+    elsewhere they cost nothing. Not frozen: the dispatcher
     fills in `call_id` and, at every send, `left_s`; copies for that cost 6 µs a request.
     """
 
@@ -49,6 +50,7 @@ class Call:
     priority: int = 0
     tenant: str = ""
     trace: str = ""
+    waited_s: float = 0.0
     sequence: SequenceStep | None = None
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
@@ -80,7 +82,7 @@ def encode_calls(calls: Iterable[Call]) -> bytes:
             "p": call.priority,
             "t": call.tenant,
             "i": [body.add(tensor) for tensor in call.inputs],
-            **(_rare(call) if call.sequence or call.parameters or call.trace else _NOTHING),
+            **(_rare(call) if _is_rare(call) else _NOTHING),
         }
         for call in calls
     ]
@@ -91,6 +93,10 @@ _MALFORMED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, st
 """What reading a header of another shape raises besides ValueError."""
 
 _NOTHING: dict[str, object] = {}
+
+
+def _is_rare(call: Call) -> bool:
+    return bool(call.sequence or call.parameters or call.trace or call.waited_s)
 
 
 def _rare(call: Call) -> dict[str, object]:
@@ -105,6 +111,8 @@ def _rare(call: Call) -> dict[str, object]:
         fields["m"] = call.parameters
     if call.trace:
         fields["x"] = call.trace
+    if call.waited_s:
+        fields["a"] = call.waited_s
     return fields
 
 
@@ -127,6 +135,7 @@ def decode_calls(message: bytes | memoryview) -> list[Call]:
                 priority=item["p"],
                 tenant=item["t"],
                 trace=item.get("x", ""),
+                waited_s=item.get("a", 0.0),
                 inputs=tuple(_tensor(message, start, spec) for spec in item["i"]),
                 sequence=_step(item["s"]) if "s" in item else None,
                 parameters=item.get("m") or {},

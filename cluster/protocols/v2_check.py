@@ -47,15 +47,21 @@ def check_request(
     return rows
 
 
+def unexpected_input(name: str, model: str, signature: Signature) -> InvalidRequest:
+    """For an input that the model has not."""
+    known = [spec.name for spec in signature.inputs]
+    return InvalidRequest(
+        f"unexpected inference input '{name}' for model '{model}'. "
+        f"Expected input(s) {_listed(known)}"
+    )
+
+
 def _check_names(request: InferenceRequest, signature: Signature) -> None:
     known = [spec.name for spec in signature.inputs]
     given = [tensor.name for tensor in request.inputs]
     for name in given:
         if name not in known:
-            raise InvalidRequest(
-                f"unexpected inference input '{name}' for model '{request.model}'. "
-                f"Expected input(s) {_listed(known)}"
-            )
+            raise unexpected_input(name, request.model, signature)
     missing = [name for name in known if name not in given]
     if missing:
         raise InvalidRequest(

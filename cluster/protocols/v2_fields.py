@@ -20,6 +20,9 @@ MAX_ELEMENTS = 2**40
 MAX_NAME_LENGTH = 1024
 """Characters of a tensor's name; names appear in error texts."""
 
+MAX_SEQUENCE_ID_BYTES = 128
+"""Triton's limit for ids that are texts. Doors and replicas keep them while the sequence lives."""
+
 _KINDS = {
     str: "a string",
     bool: "a boolean",
@@ -126,8 +129,15 @@ def check_reserved(parameters: Mapping[str, Parameter]) -> int:
     what = "the request"
     for key in ("sequence_start", "sequence_end", "binary_data_output"):
         bool_parameter(parameters, key, what)
-    if type(parameters.get("sequence_id")) is not str:
+    sequence_id = parameters.get("sequence_id")
+    if type(sequence_id) is not str:
         uint_parameter(parameters, "sequence_id", what)
+    elif len(sequence_id) > MAX_SEQUENCE_ID_BYTES or (
+        not sequence_id.isascii() and len(sequence_id.encode()) > MAX_SEQUENCE_ID_BYTES
+    ):
+        raise InvalidRequest(
+            f"parameter 'sequence_id' of {what} has more than {MAX_SEQUENCE_ID_BYTES} bytes"
+        )
     uint_parameter(parameters, "timeout", what)
     return uint_parameter(parameters, "priority", what) or 0
 

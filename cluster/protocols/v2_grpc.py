@@ -7,7 +7,8 @@ Source: protocol sections 5.2 to 5.6.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from cluster.errors import InvalidRequest, SquadronError
 from cluster.protocols import v2_model
 from cluster.protocols.extensions.shared_memory import (
     DISABLED,
+    InputRegions,
     Places,
-    Regions,
     array_in_region,
     check_output,
     place_of,
@@ -93,7 +94,7 @@ def _parsed(kind: Any, data: bytes) -> Any:
         raise InvalidRequest(f"failed to parse {len(data)} bytes as {name}: {error}") from None
 
 
-def decode_infer(data: bytes, regions: Regions = DISABLED) -> InferenceRequest:
+def decode_infer(data: bytes, regions: InputRegions = DISABLED) -> InferenceRequest:
     """The request in the bytes of a `ModelInferRequest`; its tensors may be in `regions`.
 
     Raises: InvalidRequest naming the tensor, what was expected and what came; what `regions` raise.
@@ -127,7 +128,7 @@ def _parameters(entries: Any, what: str, allowed: str = "") -> dict[str, Paramet
     return {**parameters_field(values, what), **special}
 
 
-def _inputs(message: Any, model: str, regions: Regions) -> tuple[Tensor, ...]:
+def _inputs(message: Any, model: str, regions: InputRegions) -> tuple[Tensor, ...]:
     """Buffers belong to the inputs that are not in shared memory, in their order."""
     raw = message.raw_input_contents
     places = [_place(entry, model) for entry in message.inputs]
@@ -137,9 +138,10 @@ def _inputs(message: Any, model: str, regions: Regions) -> tuple[Tensor, ...]:
             f"{places.count(None)} inputs that are not in shared memory, got {len(raw)}"
         )
     buffers = iter(raw)
+    read = partial(regions.read_input, model, message.model_version)
     return tuple(
         [
-            _input(entry, next(buffers, None) if place is None else None, place, model, regions)
+            _input(entry, next(buffers, None) if place is None else None, place, model, read)
             for entry, place in zip(message.inputs, places, strict=True)
         ]
     )
@@ -153,7 +155,11 @@ def _place(entry: Any, model: str) -> RegionSlice | None:
 
 
 def _input(
-    entry: Any, raw: bytes | None, place: RegionSlice | None, model: str, regions: Regions
+    entry: Any,
+    raw: bytes | None,
+    place: RegionSlice | None,
+    model: str,
+    read: Callable[[str, RegionSlice], bytes],
 ) -> Tensor:
     name = name_field(entry.name, "'name' of an input")
     what = f"input '{name}' for model '{model}'"
@@ -162,7 +168,7 @@ def _input(
     if place is not None:
         if entry.HasField("contents"):
             raise InvalidRequest(f"contents of {what} must not be set: it is in shared memory")
-        array = array_in_region(place, datatype, shape, name, regions)
+        array = array_in_region(place, datatype, shape, name, read)
     elif raw is None:
         array = _typed(entry, datatype, shape, what)
     elif entry.HasField("contents"):
@@ -203,7 +209,7 @@ def _typed(entry: Any, datatype: Datatype, shape: tuple[int, ...], what: str) ->
         raise InvalidRequest(f"contents of {what}: out of range for {datatype}: {error}") from None
 
 
-def _requested(entry: Any, regions: Regions) -> RequestedOutput:
+def _requested(entry: Any, regions: InputRegions) -> RequestedOutput:
     name = name_field(entry.name, "'name' of an output")
     if not entry.parameters:
         return RequestedOutput(name=name)

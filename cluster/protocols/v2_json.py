@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -19,8 +20,8 @@ import orjson
 from cluster.errors import InvalidRequest, SquadronError
 from cluster.protocols.extensions.shared_memory import (
     DISABLED,
+    InputRegions,
     Places,
-    Regions,
     array_in_region,
     check_output,
     place_of,
@@ -73,7 +74,7 @@ def decode_infer(
     json_length: int | None,
     model: str,
     version: str,
-    regions: Regions = DISABLED,
+    regions: InputRegions = DISABLED,
 ) -> InferenceRequest:
     """The request in a body.
 
@@ -96,7 +97,7 @@ def decode_infer(
     if type(entries) is not list:
         found = shown(entries) if "inputs" in message else "nothing"
         raise InvalidRequest(f"'inputs' must be an array of tensors, got {found}")
-    tensors = _Tensors(tail, model, regions)
+    tensors = _Tensors(tail, model, version, regions)
     inputs = tuple([tensors.take(entry) for entry in entries])
     tensors.check_all_taken()
     refuse_duplicates([item.name for item in inputs], "input")
@@ -153,11 +154,13 @@ def _check_depth(value: object, left: int) -> None:
 class _Tensors:
     """Takes one input after the other, binary ones from the front of what is left."""
 
-    def __init__(self, tail: memoryview | None, model: str, regions: Regions) -> None:
+    def __init__(
+        self, tail: memoryview | None, model: str, version: str, regions: InputRegions
+    ) -> None:
         self._tail = tail
         self._at = 0
         self._model = model
-        self._regions = regions
+        self._read = partial(regions.read_input, model, version)
 
     def take(self, entry: object) -> Tensor:
         if type(entry) is not dict:
@@ -183,7 +186,7 @@ class _Tensors:
         if size is not None:
             array = array_from_bytes(self._next(size, what), datatype, shape, what)
         elif place is not None:
-            array = array_in_region(place, datatype, shape, name, self._regions)
+            array = array_in_region(place, datatype, shape, name, self._read)
         else:
             array = array_from_json(entry["data"], datatype, shape, what)
         return Tensor(name=name, datatype=datatype, array=array)
@@ -212,7 +215,7 @@ class _Tensors:
             )
 
 
-def _outputs(value: object, regions: Regions) -> tuple[RequestedOutput, ...]:
+def _outputs(value: object, regions: InputRegions) -> tuple[RequestedOutput, ...]:
     if type(value) is not list:
         raise InvalidRequest(f"'outputs' must be an array, got {shown(value)}")
     outputs = tuple([_requested(entry, regions) for entry in value])
@@ -220,7 +223,7 @@ def _outputs(value: object, regions: Regions) -> tuple[RequestedOutput, ...]:
     return outputs
 
 
-def _requested(entry: object, regions: Regions) -> RequestedOutput:
+def _requested(entry: object, regions: InputRegions) -> RequestedOutput:
     if type(entry) is not dict:
         raise InvalidRequest(f"each of 'outputs' must be an object, got {shown(entry)}")
     name = name_field(entry.get("name"), "'name' of an output")

@@ -87,8 +87,9 @@ class BatchQueue(Generic[P]):
         self.rows_waiting += item.rows
         self._deadlines.add(item.deadline_s, item, self._num_waiting)
         if level.default_timeout_s < inf:
-            timeout_s = level.timeout_s(item.deadline_s - item.arrived_s)
-            self._timeouts.add(item.arrived_s + timeout_s, item, self._num_waiting)
+            began_s = item.arrived_s - item.waited_s
+            timeout_s = level.timeout_s(item.deadline_s - began_s)
+            self._timeouts.add(began_s + timeout_s, item, self._num_waiting)
 
     def withdraw(self, item: Queued[P]) -> bool:
         """Take out a request whose caller is gone. False when it had left already."""

@@ -20,6 +20,7 @@ class Queued(Generic[P]):
     """A request in the queue. Only requests of equal `shape_key` share a batch.
 
     `deadline_s` ends queue and execution; `priority` and `tenant` as the caller gave them.
+    `waited_s`: before it came to this queue, in another one; both count for the level's timeout.
     `weight` is what the tenant is charged (tokens, say); 0 charges rows. Not frozen: the queue
     notes its place in it, which makes taking it out O(1).
     """
@@ -32,6 +33,7 @@ class Queued(Generic[P]):
     priority: int = 0
     tenant: str = ""
     weight: float = 0.0
+    waited_s: float = 0.0
     shelf: Shelf[P] | None = field(default=None, init=False)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from loadtests.fleet.cluster import Fleet
-from loadtests.fleet.pods import KEPT, Pod
+from loadtests.fleet.pods import KEPT, Pod, title_of
 from loadtests.fleet.service import Load, Service, Tally
 
 Storage = Literal["rocksdb", "redis"]
@@ -119,9 +119,7 @@ def _come_back(fleet: Fleet, door: Pod, counted: int, began_s: float) -> dict[st
     fleet.until(lambda: _changed(door), "the weights cannot be changed")
     found["changed_s"] = since()
     replica = next(
-        process
-        for process in door.processes()
-        if "variant-sentiment-head" in " ".join(process.cmdline())
+        process for process in door.processes() if "variant-sentiment-head" in title_of(process)
     )
     replica.kill()
     killed_s = time.monotonic()
@@ -131,7 +129,7 @@ def _come_back(fleet: Fleet, door: Pod, counted: int, began_s: float) -> dict[st
 
 
 def _has_another(door: Pod, pid: int) -> bool:
-    titles = {process.pid: " ".join(process.cmdline()) for process in door.processes()}
+    titles = {process.pid: title_of(process) for process in door.processes()}
     return any("variant-sentiment-head" in title for own, title in titles.items() if own != pid)
 
 

@@ -157,3 +157,11 @@ class Pod:
             return []
         first = psutil.Process(self.pid)
         return [first, *first.children(recursive=True)]
+
+
+def title_of(process: psutil.Process) -> str:
+    """Its command line; empty when it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

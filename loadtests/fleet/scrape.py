@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from loadtests.fleet.cluster import Fleet
-from loadtests.fleet.pods import Pod
+from loadtests.fleet.pods import Pod, title_of
 from loadtests.fleet.service import Load, Service, Tally
 
 MODEL = "sentiment-head"
@@ -109,7 +109,7 @@ def _kill_a_replica(pod: Pod) -> int:
 
 
 def _replica_pids(pod: Pod) -> list[psutil.Process]:
-    return [each for each in pod.processes() if f"variant-{MODEL}" in " ".join(each.cmdline())]
+    return [each for each in pod.processes() if f"variant-{MODEL}" in title_of(each)]
 
 
 def _replicas(fleet: Fleet) -> int:

@@ -176,7 +176,11 @@ class HttpConnection(HttpReader, asyncio.Protocol):
             return
         request, self._keeps_alive, self._answered_bytes = self._ready.popleft()
         self._is_busy = True
-        self._cancel = self._routes.begin(request, self._answered)
+        try:
+            self._cancel = self._routes.begin(request, self._answered)
+        except Exception:
+            # The way that takes a task says so to the caller, or finds an answer after all.
+            logger.exception("a request could not be begun: a bug of ours")
         if self._cancel is None:
             self._task = self._loop.create_task(self._answer(request))
 

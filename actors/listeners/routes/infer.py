@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from actors.experiments.desk import answer_headers, is_tracking_id
+from actors.extensions.request_regions import RequestRegions
 from actors.extensions.shared_memory import SharedMemory
 from actors.front_door import FrontDoor
+from actors.listeners.guard import is_own_program
+from actors.listeners.http1.wire import ByteBudget
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest
 from actors.listeners.routes.table import Place, Route
 from cluster.errors import InvalidRequest
 from cluster.protocols import v2_json
-from cluster.protocols.extensions.shared_memory import DISABLED, Places, Regions
+from cluster.protocols.extensions.shared_memory import DISABLED, Places
 from cluster.requests import InferenceRequest, InferenceResponse
 
 _CONTEXT_HEADERS = frozenset({"x-request-id", "x-squadron-tenant", "traceparent"})
@@ -25,6 +29,8 @@ class InferRoutes:
     def __init__(self, door: FrontDoor, memory: SharedMemory) -> None:
         self._door = door
         self._memory = memory
+        # What is read from shared memory is no part of a body: as many bytes again.
+        self._budget = ByteBudget(door.server.limits.max_buffered_bytes)
 
     def routes(self) -> list[Route]:
         return [
@@ -44,19 +50,23 @@ class InferRoutes:
         json_length = _json_length(request.headers)
         if json_length == 0 or (json_length is None and _is_raw(request)):
             asked = v2_json.decode_raw(request.body, place.model, place.version, route.signature)
-        else:
+            asked = self.with_headers(asked, request.headers)
+            answer = await self._door.infer(asked)
+            # A raw body with the binary header asks for Triton's raw answer; without it, for JSON.
+            return self.reply(asked, answer, binary_default=json_length == 0)
+        of_caller = partial(self._memory.regions, is_local=is_own_program(request))
+        with RequestRegions(of_caller, self._door.route, self._budget) as regions:
             asked = v2_json.decode_infer(
                 request.body,
                 json_length=json_length,
                 model=place.model,
                 version=place.version,
-                regions=self._regions(request),
+                regions=regions,
             )
-        asked = self.with_headers(asked, request.headers)
-        with self._memory.held(asked.outputs) as places:
-            answer = await self._door.infer(asked)
-            # A raw body with the binary header asks for Triton's raw answer; without it, for JSON.
-            return self.reply(asked, answer, binary_default=json_length == 0, places=places)
+            asked = self.with_headers(asked, request.headers)
+            with self._memory.held(asked.outputs) as places:
+                answer = await self._door.infer(asked)
+                return self.reply(asked, answer, places=places)
 
     def reply(
         self,
@@ -85,11 +95,6 @@ class InferRoutes:
             content_type=encoded.content_type,
             headers=tuple(headers),
         )
-
-    def _regions(self, request: HttpRequest) -> Regions:
-        # Web pages of a browser on this machine are local too; they name their site in `Origin`.
-        is_local = request.is_local and "origin" not in request.headers
-        return self._memory.regions(is_local=is_local)
 
     def _labels(self, asked: InferenceRequest) -> Mapping[str, Sequence[str]]:
         if not any(output.num_classes for output in asked.outputs):

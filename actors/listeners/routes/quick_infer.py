@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from asyncio import get_running_loop
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
@@ -57,8 +58,9 @@ class QuickInfer:
         asked = self._whole.with_headers(asked, request.headers)
         try:
             ticket = self._door.begin(asked, rows, partial(self._answered, asked, done))
-        except SquadronError:
-            return None
+        except SquadronError as error:
+            # Refused once, and counted once: the longer way would ask again.
+            return get_running_loop().call_soon(done, error_reply(error)).cancel
         return None if ticket is None else partial(self._door.cancel, ticket, asked)
 
     def _answered(

@@ -8,7 +8,7 @@ Source: protocol sections 4.3, 4.4, 5.4 and 5.10.
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import NoReturn, Protocol
@@ -39,7 +39,18 @@ class Regions(Protocol):
     def read(self, place: RegionSlice) -> bytes: ...
 
     def check(self, place: RegionSlice) -> None:
-        """Whether an answer could be written there."""
+        """Whether the slice is there: an answer could be written to it."""
+
+
+class InputRegions(Protocol):
+    """The same for one request, whose inputs may be there."""
+
+    def read_input(self, model: str, version: str, name: str, place: RegionSlice) -> bytes:
+        """What input `name` holds. Nothing is read for an input that the model does not take."""
+        ...
+
+    def check(self, place: RegionSlice) -> None:
+        """See `Regions.check`."""
 
 
 class Places(Protocol):
@@ -56,6 +67,9 @@ class RefusedRegions:
         self._text = text
 
     def read(self, place: RegionSlice) -> bytes:
+        self._refuse(place)
+
+    def read_input(self, model: str, version: str, name: str, place: RegionSlice) -> bytes:
         self._refuse(place)
 
     def check(self, place: RegionSlice) -> None:
@@ -208,9 +222,13 @@ def place_of(parameters: Mapping[str, Parameter], what: str) -> RegionSlice | No
 
 
 def array_in_region(
-    place: RegionSlice, datatype: Datatype, shape: tuple[int, ...], name: str, regions: Regions
+    place: RegionSlice,
+    datatype: Datatype,
+    shape: tuple[int, ...],
+    name: str,
+    read: Callable[[str, RegionSlice], bytes],
 ) -> Array:
-    """The tensor that lies there. Raises: RequestError."""
+    """The tensor that lies there; `read` gives the bytes of input `name`. Raises: RequestError."""
     if datatype != "BYTES":
         expected = prod(shape) * NUMPY_DTYPES[datatype].itemsize
         if place.byte_size != expected:
@@ -218,10 +236,10 @@ def array_in_region(
                 f"unexpected total byte size {place.byte_size} for input '{name}', expecting "
                 f"{expected}"
             )
-    return array_from_bytes(regions.read(place), datatype, shape, f"input '{name}'")
+    return array_from_bytes(read(name, place), datatype, shape, f"input '{name}'")
 
 
-def check_output(output: RequestedOutput, regions: Regions) -> RequestedOutput:
+def check_output(output: RequestedOutput, regions: InputRegions) -> RequestedOutput:
     """The output, which may be in shared memory. Raises: RequestError."""
     if output.place is not None:
         for is_asked, other in ((output.num_classes, "classification"), (output.is_binary, "")):

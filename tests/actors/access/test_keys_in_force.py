@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -13,11 +14,15 @@ import pytest
 
 from actors.access.callers import ASKING, Asking, Callers, callers_of
 from actors.access.key_file import WatchedKeys
+from actors.delivery.transport import Transport
+from actors.delivery.withdrawals import Withdrawals
 from cluster.access.keys import Caller
 from cluster.config.server import ServerConfig
 from cluster.errors import ConfigError, RateLimited, Unauthorized
+from cluster.protocols.envelope import Call, Reply
 from cluster.protocols.grpc_schema import SERVICE, message_class
 from cluster.requests import InferenceRequest
+from cluster.routing.table import VariantRoute
 from tests.actors.access.keyed import (
     ANSWER_TOKENS,
     ENTRIES,
@@ -364,3 +369,37 @@ def test_the_keys_are_json_that_others_can_write(tmp_path: Path) -> None:
 
     with pytest.raises(Unauthorized):
         Callers(WatchedKeys(file), tmp_path).caller(bearer("own")["authorization"])
+
+
+async def test_a_tenant_is_the_key_s_owner_whatever_the_caller_says(tmp_path: Path) -> None:
+    tenants: list[str] = []
+    said = {"x-squadron-tenant": "other"}
+    odd = simple_body(outputs=[{"name": "OUTPUT0", "parameters": {"classification": 1}}])
+    async with listening(tmp_path) as door:
+        dispatchers = door.door.front._dispatchers
+        make = dispatchers._make_transport
+
+        def noting(route: VariantRoute) -> Transport:
+            transport = make(route)
+
+            class Noting:
+                async def send(self, calls: Sequence[Call], gone: Withdrawals) -> list[Reply]:
+                    tenants.extend(call.tenant for call in calls)
+                    found = transport.send(calls, gone)
+                    return found if isinstance(found, list) else await found
+
+            return Noting()
+
+        dispatchers._make_transport = noting
+        async with httpx.AsyncClient(base_url=door.http) as client:
+            # The quick way twice, the longer one, and gRPC's two.
+            for name, body in (("own", simple_body()), ("every", simple_body()), ("own", odd)):
+                reply = await client.post(INFER, content=body, headers=bearer(name) | said)
+                assert reply.status_code == 200
+        metadata = tuple((bearer("every") | said).items())
+        async with channel_to(door.grpc) as channel:
+            await channel.unary_unary(f"/{SERVICE}/ModelInfer")(infer_request(), metadata=metadata)
+            stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+            assert len([each async for each in stream(iter([infer_request()]), metadata=metadata)])
+
+    assert tenants == ["own", "every", "own", "every", "every"]

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 import pytest
 
 from actors.delivery.dispatch import MAX_ATTEMPTS, Dispatcher
+from actors.delivery.ticket import weight_of
 from actors.delivery.transport import Transport
 from actors.delivery.withdrawals import Withdrawals
 from cluster.errors import DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded, ShardLost
 from cluster.protocols.envelope import Call, Reply
 from cluster.scheduling.policy import BatchPolicy, LevelPolicy
-from cluster.tensors import tensor
+from cluster.tensors import bytes_array, tensor
 
 
 class Doubling:
@@ -399,3 +400,74 @@ async def test_a_request_that_ended_leaves_nothing_for_the_collector() -> None:
         assert array() is None
     finally:
         gc.enable()
+
+
+async def test_a_request_that_waited_and_expired_is_one_refusal() -> None:
+    transport = Doubling()
+    transport.open.clear()
+    seen: list[str] = []
+    to = Dispatcher(
+        transport,
+        BatchPolicy(max_batch_size=1),
+        window_rows=1,
+        on_retry=lambda count: None,
+        on_refusal=seen.append,
+    )
+    first = asyncio.create_task(ask(to, 1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    second = asyncio.create_task(ask(to, 2, patience_s=0.2))
+    await asyncio.sleep(0.01)
+    assert to.num_waiting == 1  # it waits here, and then goes to the replica
+    transport.open.set()
+    transport.open = asyncio.Event()
+    assert await first == 2
+
+    with pytest.raises(DeadlineExceeded):
+        await second
+
+    assert values(transport) == [[1], [2]]
+    assert seen == ["deadline"]
+
+
+async def test_a_replica_is_told_how_long_its_requests_waited_at_the_door() -> None:
+    transport = Doubling()
+    transport.open.clear()
+    to, _ = dispatcher(transport, window=1, batch=1)
+    asked = asyncio.gather(ask(to, 1), ask(to, 2))
+    await asyncio.sleep(0.05)
+    transport.open.set()
+    await asked
+
+    (first,), (second,) = transport.seen
+    assert second.waited_s >= first.waited_s + 0.04
+
+
+async def test_a_batch_that_cannot_be_sent_fails_its_requests_and_not_the_dispatcher() -> None:
+    class Broken(Doubling):
+        is_broken = True
+
+        def send(self, calls: Sequence[Call], *rest: object) -> Awaitable[list[Reply]]:
+            if self.is_broken:
+                raise RuntimeError("a bug")
+            return super().send(calls, *rest)
+
+    transport = Broken()
+    to, _ = dispatcher(transport, batch=1)
+
+    outcomes = await asyncio.gather(*(ask(to, v) for v in (1, 2)), return_exceptions=True)
+    transport.is_broken = False
+
+    assert [type(each) for each in outcomes] == [EngineFailed, EngineFailed]
+    assert "a bug" not in str(outcomes[0])
+    assert await ask(to, 3) == 6
+    assert to.is_idle
+
+
+async def test_a_tenant_pays_for_the_tokens_it_sends_also_as_numbers() -> None:
+    short = Call(call_id=1, rows=1, left_s=1, inputs=(tensor("ids", np.ones((1, 4), np.int64)),))
+    long = Call(call_id=1, rows=1, left_s=1, inputs=(tensor("ids", np.ones((1, 400), np.int64)),))
+    text = tensor("text", bytes_array([b"abcdef"], (1,)))
+    mixed = Call(call_id=1, rows=1, left_s=1, inputs=(text, tensor("k", np.ones(50, np.int32))))
+
+    assert [weight_of(each) for each in (short, long, mixed)] == [4, 400, text.num_bytes]

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import grpc
 import pytest
 
 from actors.listeners.guard import check_peer
 from cluster.errors import Forbidden
-from tests.actors.listeners.doors import make_door
+from cluster.protocols.grpc_schema import SERVICE
+from tests.actors.listeners.doors import grpc_door, make_door
 
 LOGGING = "/v2/logging"
 CHANGE = {"log_verbose_level": 0}
@@ -84,14 +86,44 @@ async def test_a_page_of_the_door_itself_must_send_json(tmp_path: Path) -> None:
     assert (await door.refusal("POST", LOGGING, CHANGE, **page))[0] == 400
 
 
+class Call:
+    """A gRPC call's context, as far as the guard looks at it."""
+
+    def __init__(self, peer: str, *metadata: tuple[str, str]) -> None:
+        self._peer = peer
+        self._metadata = metadata
+
+    def peer(self) -> str:
+        return self._peer
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata
+
+
 @pytest.mark.parametrize(
     "peer", ["ipv4:127.0.0.1:4711", "ipv6:%5B::1%5D:4711", "ipv6:[::ffff:127.0.0.1]:1", "unix:"]
 )
 def test_grpc_knows_loopback_in_every_spelling(peer: str) -> None:
-    check_peer(peer)
+    check_peer(Call(peer, ("user-agent", "grpc")))
 
 
 @pytest.mark.parametrize("peer", ["ipv4:10.0.0.1:4711", "ipv6:%5B2001:db8::1%5D:1", "", "?"])
 def test_grpc_refuses_other_peers(peer: str) -> None:
     with pytest.raises(Forbidden):
-        check_peer(peer)
+        check_peer(Call(peer))
+
+
+@pytest.mark.parametrize(
+    "header", ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"]
+)
+async def test_grpc_does_not_answer_what_a_proxy_on_this_machine_passes_on(
+    tmp_path: Path, header: str
+) -> None:
+    metadata = ((header, "203.0.113.7"),)
+    async with grpc_door(tmp_path, shared_memory={"enabled": True}) as (_, channel):
+        ask = channel.unary_unary(f"/{SERVICE}/SystemSharedMemoryStatus")
+        assert await ask(b"") == b""
+        with pytest.raises(grpc.aio.AioRpcError, match="proxy") as refused:
+            await ask(b"", metadata=metadata)
+
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED

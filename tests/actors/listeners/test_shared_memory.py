@@ -12,6 +12,7 @@ import pytest
 
 from actors.listeners.routes.table import RouteTable
 from cluster.protocols.grpc_schema import METHODS, SERVICE
+from cluster.requests import RegionSlice
 from tests.actors.extensions.objects import Object, shared_object
 from tests.actors.listeners.doors import SUM, Door, body_of, grpc_door, make_door, numbers
 
@@ -148,7 +149,15 @@ async def test_data_and_shared_memory_exclude_each_other(tmp_path: Path) -> None
     assert "exactly one of 'data'" in text
 
 
-@pytest.mark.parametrize("caller", [{"is_local": False}, {"origin": "http://localhost:8000"}])
+@pytest.mark.parametrize(
+    "caller",
+    [
+        {"is_local": False},
+        {"origin": "http://localhost:8000"},
+        {"x_forwarded_for": "203.0.113.7"},
+        {"forwarded": "for=203.0.113.7"},
+    ],
+)
 async def test_only_programs_of_this_machine_use_regions(
     tmp_path: Path, caller: dict[str, Any]
 ) -> None:
@@ -315,3 +324,83 @@ async def test_a_body_of_register_that_is_no_object_is_refused(tmp_path: Path) -
     )
 
     assert (status, text) == (400, "the request JSON must be an object")
+
+
+class Reads:
+    """How often a door read from shared memory, and how much it holds of it."""
+
+    def __init__(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.num = 0
+        memory = door.offered.shared_memory
+        read = memory.read
+
+        def counted(place: RegionSlice) -> bytes:
+            self.num += 1
+            return read(place)
+
+        monkeypatch.setattr(memory, "read", counted)
+
+
+def _many(names: list[str], region: str = "in") -> dict[str, Any]:
+    tensor = {"datatype": "INT32", "shape": [1, 16]}
+    return {"inputs": [{"name": name, **tensor, **shared(region)} for name in names]}
+
+
+@pytest.mark.parametrize(
+    ("names", "num_reads", "text"),
+    [
+        (["x0", "x1", "x2"], 0, "unexpected inference input 'x0' for model 'simple'"),
+        (["INPUT0", "INPUT0", "INPUT0"], 1, "input 'INPUT0' already exists in request"),
+        (["INPUT0", "INPUT1", "x"], 2, "unexpected inference input 'x' for model 'simple'"),
+    ],
+)
+async def test_nothing_is_read_that_the_model_does_not_take(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    names: list[str],
+    num_reads: int,
+    text: str,
+) -> None:
+    tensor = {"datatype": "INT32", "shape": [1, 16]}
+    inputs = [{"name": name, **tensor, "parameters": _in_region("in")} for name in names]
+    async with grpc_door(tmp_path, shared_memory=ENABLED) as (door, channel):
+        reads = Reads(door, monkeypatch)
+        with shared_object(64) as given:
+            await register(door, "in", given)
+            status, said = await door.refusal("POST", "/v2/models/simple/infer", _many(names))
+            over_http = reads.num
+            code, said_by_grpc = await _refused(
+                channel, "ModelInfer", model_name="simple", inputs=inputs
+            )
+
+    assert (status, code) == (400, "INVALID_ARGUMENT")
+    assert said.startswith(text)
+    assert said_by_grpc.startswith(text)
+    assert (over_http, reads.num - over_http) == (num_reads, num_reads)
+
+
+async def test_no_more_is_read_than_a_door_may_hold_and_it_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"max_body_bytes": 2000, "max_buffered_bytes": 2000}
+    shape = {"datatype": "INT32", "shape": [16, 16]}
+    names = ("INPUT0", "INPUT1")
+    asked = {"inputs": [{"name": name, **shape, **shared("in", 1024)} for name in names]}
+    part = {"inputs": [{"name": name, **shape, **shared("in", 1024)} for name in names[:1]]}
+    inputs = [{"name": name, **shape, "parameters": _in_region("in", 1024)} for name in names]
+    async with grpc_door(tmp_path, shared_memory=ENABLED, limits=limits) as (door, channel):
+        reads = Reads(door, monkeypatch)
+        with shared_object(1024) as given:
+            await register(door, "in", given, 1024)
+            for _ in range(3):  # what was taken for one that was refused is given back
+                status, text = await door.refusal("POST", "/v2/models/simple/infer", asked)
+                assert (status, "max_buffered_bytes" in text) == (413, True)
+                code, text = await _refused(
+                    channel, "ModelInfer", model_name="simple", inputs=inputs
+                )
+                assert (code, "max_buffered_bytes" in text) == ("RESOURCE_EXHAUSTED", True)
+            # The first of the two fits by itself: then it is the other one that is missing.
+            status, text = await door.refusal("POST", "/v2/models/simple/infer", part)
+
+    assert (status, "missing required input(s) ['INPUT1']" in text) == (400, True)
+    assert reads.num == 7

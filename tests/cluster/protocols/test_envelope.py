@@ -123,3 +123,12 @@ def test_a_call_without_them_carries_nothing_of_them() -> None:
 
     assert b'"s"' not in message
     assert b'"m"' not in message
+    assert b'"a"' not in message
+
+
+def test_the_time_waited_at_the_door_travels_with_a_call() -> None:
+    sent = Call(call_id=1, rows=1, left_s=1.0, inputs=(), waited_s=0.25)
+
+    (got,) = decode_calls(encode_calls([sent]))
+
+    assert got.waited_s == 0.25

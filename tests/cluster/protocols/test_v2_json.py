@@ -153,6 +153,8 @@ def test_every_tensor_survives_binary(sent: Tensor, other: Tensor) -> None:
         (whole({"parameters": {"timeout": "1"}}), ["'timeout'", "string '1'"]),
         (whole({"parameters": {"priority": -1}}), ["'priority'", "-1"]),
         (whole({"parameters": {"sequence_id": -1}}), ["'sequence_id'", "-1"]),
+        (whole({"parameters": {"sequence_id": "x" * 129}}), ["'sequence_id'", "128 bytes"]),
+        (whole({"parameters": {"sequence_id": "ü" * 65}}), ["'sequence_id'", "128 bytes"]),
         (whole({"parameters": {"sequence_start": 1}}), ["'sequence_start'", "integer 1"]),
         (whole({"parameters": {"binary_data_output": "yes"}}), ["'binary_data_output'", "'yes'"]),
         (whole({"outputs": {}}), ["'outputs'", "an object"]),

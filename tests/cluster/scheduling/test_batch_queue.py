@@ -161,3 +161,34 @@ def test_every_request_leaves_exactly_once_and_in_order(rows: list[int]) -> None
         seen += [item.payload for item in decision.batch]
 
     assert seen == list(range(len(rows)))
+
+
+@pytest.mark.parametrize(("waited_s", "leaves_s"), [(0.0, 12.0), (1.5, 10.5)])
+def test_what_a_request_waited_elsewhere_counts_for_its_timeout(
+    waited_s: float, leaves_s: float
+) -> None:
+    policy = BatchPolicy(
+        max_batch_size=8, max_queue_delay_s=60.0, level=LevelPolicy(default_timeout_s=2.0)
+    )
+    queue: BatchQueue[int] = BatchQueue(policy)
+    queue.push(Queued(payload=0, rows=1, arrived_s=10.0, waited_s=waited_s))
+
+    before, after = queue.decide(now_s=leaves_s - 0.01), queue.decide(now_s=leaves_s + 0.01)
+
+    assert isinstance(before, Wait)
+    assert before.until_s == leaves_s
+    assert isinstance(after, Idle)
+    assert [drop.is_deadline for drop in after.dropped] == [False]
+
+
+def test_a_callers_own_timeout_is_counted_from_where_it_began_to_wait() -> None:
+    level = LevelPolicy(default_timeout_s=5.0, allow_timeout_override=True)
+    policy = BatchPolicy(max_batch_size=8, max_queue_delay_s=60.0, level=level)
+    queue: BatchQueue[int] = BatchQueue(policy)
+    # It asked for 2 s, 1.5 of which it waited at the door.
+    queue.push(Queued(payload=0, rows=1, arrived_s=10.0, deadline_s=10.5, waited_s=1.5))
+
+    decision = queue.decide(now_s=10.0)
+
+    assert isinstance(decision, Wait)
+    assert decision.until_s == 10.5
