@@ -4,10 +4,7 @@
     ├── RequestError      the caller must change the request; do not retry
     │   ├── InvalidRequest 400 · ModelNotFound 404 · UnknownRoute 404 · MethodNotAllowed 405
     │   ├── PayloadTooLarge 413 · Unauthorized 401 · Forbidden 403 · Unsupported 501
-    │   └── RegionNotFound 404 · RegionNotOpened 400 · AlreadyExists 400
-
-
-    │   └── PayloadTooLarge 413 · Unauthorized 401 · Forbidden 403 · Unsupported 501
+    │   ├── RegionNotFound 404 · RegionNotOpened 400 · AlreadyExists 400
     │   └── SequenceLost 409
     ├── CapacityError     wait, then retry (`retry_after_s`)
     │   └── Overloaded 503 · NoReadyReplica 503 · RateLimited 429 · DeadlineExceeded 504

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from cluster.client import tuning
 from cluster.client.backend import Backend, Generates
+from cluster.client.batch_stream import BatchStream
 from cluster.client.batching import DynamicBatches, batching_config
 from cluster.client.inputs import apart, groups, named_inputs, num_rows, together
 from cluster.client.measure.benchmark import best_size, run_benchmark
 from cluster.client.values import BatchFigure, Setting
 from cluster.errors import EngineFailed, InvalidRequest, Unsupported
-from cluster.scheduling.batch_stream import BatchStream
 from cluster.tensors import Array, Signature
 
 if TYPE_CHECKING:

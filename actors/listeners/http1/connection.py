@@ -38,6 +38,9 @@ MAX_PIPELINED = 16
 LINGER_S = 1.0
 """How long a draining door waits on an idle connection for a request that is on its way."""
 
+LINGER_BYTES = 16 * 2**20
+"""How much a refused caller may still send."""
+
 _TOO_MANY = InvalidRequest(f"more than {MAX_PIPELINED} requests were sent without waiting")
 
 _JOINED_BYTES = 64 * 1024
@@ -77,6 +80,7 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         self._keeps_alive = True
         self._ready: deque[tuple[HttpRequest, bool, int]] = deque()
         self._owes_invitation = False
+        self._num_ignored = 0
         self._is_broken = False
         self._closes_when_idle = False
         self._can_write = asyncio.Event()
@@ -115,11 +119,18 @@ class HttpConnection(HttpReader, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_broken:
+            self._ignore(len(data))
             return
         try:
             self.feed(data)
         except SquadronError as error:
             self._refuse(error)
+
+    def _ignore(self, num_bytes: int) -> None:
+        """Who never says how much will come is heard out no further than this."""
+        self._num_ignored += num_bytes
+        if self._num_ignored > LINGER_BYTES and not self.has_length and self._transport:
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         # A caller that is gone and one that only closed its half look the same until we write. As

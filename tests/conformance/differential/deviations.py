@@ -272,8 +272,8 @@ def rendered() -> str:
         "answers 400); a restricted API without its key over gRPC (Triton UNAVAILABLE, ours "
         "PERMISSION_DENIED, the same text); traces (their settings are kept and answered, nothing "
         "is traced by them: the extension `trace` is not named); several served versions of one "
-        "model (an imported repository's newest is NAME, older ones are models NAME-vN, and "
-        "`/v2/models/NAME/versions/OLD` is 404); warm-up data (zeros of the right shape instead).\n"
+        "model (the suite `imported` asks both for them); warm-up data (zeros "
+        "of the right shape instead).\n"
     )
 
 
