@@ -97,6 +97,7 @@ def lay_out(config: PlacementConfig, model: LayeredModel) -> Layout:
         num_stages = 1 if config.strategy == "tensor" else num_shards // tensor
         runs = cut_layers(model, num_stages, by_cost=config.strategy == "pipeline")
         devices = config.devices or ("cpu",) * num_shards
+        check_devices(devices, num_shards, reason)
         sites = [ShardSite(device=device) for device in devices]
     check_tensor_degree(model, tensor, sites)
     shards = tuple(
@@ -175,6 +176,18 @@ def _bounds(costs: Sequence[float], parts: int) -> list[int]:
         end = choice[k][end]
         bounds.append(end)
     return bounds[::-1]
+
+
+def check_devices(devices: Sequence[str], num_shards: int, reason: str) -> None:
+    """Raises: ConfigError when shards were counted that have no device."""
+    if len(devices) < num_shards:
+        raise ConfigError(
+            f"placement.devices names {len(devices)} ({', '.join(devices)}); {num_shards} shards "
+            f"need one each ({reason})",
+            key="placement.devices",
+            value=", ".join(devices),
+            allowed=f"at least {num_shards} devices, or none for the planner to choose",
+        )
 
 
 def check_tensor_degree(model: LayeredModel, degree: int, sites: Sequence[ShardSite]) -> None:

@@ -20,7 +20,7 @@ class TransportChoice:
 def choose_transport(
     configured: Transport, *, is_same_node: bool, devices: tuple[str, str]
 ) -> TransportChoice:
-    """The configured way, else the fastest one that works there (`loadtests/shard_hops.py`).
+    """The configured way, else the fastest one that works there (`loadtests/sharding/hops.py`).
 
     Raises: ConfigError for a way that cannot reach the other shard, naming the devices.
     """

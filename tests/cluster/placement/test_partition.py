@@ -96,6 +96,24 @@ def test_auto_says_which_layer_is_too_large_for_any_cut() -> None:
         lay_out(config(strategy="auto", max_memory_mb=25), told)
 
 
+def test_auto_with_fewer_devices_than_shards_names_them() -> None:
+    with pytest.raises(ConfigError) as caught:
+        lay_out(config(strategy="auto", devices=["cpu"], max_memory_mb=25), model())
+
+    assert caught.value.details["key"] == "placement.devices"
+    assert caught.value.message == (
+        "placement.devices names 1 (cpu); 3 shards need one each (auto: 3 stages hold at most "
+        "20 MiB each)"
+    )
+
+
+def test_auto_takes_the_first_of_more_devices_than_it_needs() -> None:
+    devices = [f"cuda:{index}" for index in range(4)]
+    layout = lay_out(config(strategy="auto", devices=devices, max_memory_mb=25), model())
+
+    assert [shard.device for shard in layout.shards] == ["cuda:0", "cuda:1", "cuda:2"]
+
+
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=7), st.data())
 def test_no_other_cut_has_a_lighter_heaviest_stage(sizes: list[int], data: st.DataObject) -> None:
     stages = data.draw(st.integers(1, len(sizes)))
