@@ -87,7 +87,8 @@ class Listener:
         except (ShardLost, msgspec.MsgspecError):
             connection.close()
             return
-        if not hmac.compare_digest(hello.token, self._token):
+        # As bytes: a text that is not ASCII cannot be compared, and comes from a stranger.
+        if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
             connection.close()
             return
         connection.settimeout(None)

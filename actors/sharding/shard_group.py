@@ -139,13 +139,14 @@ class ShardGroup:
         sequence = f"s{next(self._numbers)}"
 
         def logits(ids: Array) -> Array:
+            # First: what is refused here takes no ended caches with it that no shard hears of.
+            self._check_ids({"input_ids": ids})
             step = Step(
                 sequence=sequence,
                 is_last_only=True,
                 ends=self._take_ended(),
                 trace=ENGINE_SPAN.get(),
             )
-            self._check_ids({"input_ids": ids})
             found: Array = self._run([{"input_ids": ids}], step)["logits"]
             return found
 

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import queue
+import socket
 import sys
 import threading
 import time
@@ -152,6 +153,8 @@ class _Worker:
 
     def _compute(self, message: Message) -> Message:
         if message.error is not None:
+            # An earlier stage failed; the caches that ended have ended here as well.
+            self._part.drop(message.step.ends)
             return message
         try:
             values, error = self._run(message.values, message.step), None
@@ -260,8 +263,18 @@ def _made(way: str, sock: Any) -> Channel:
 def _open_store(host: str | None) -> tuple[Any, int]:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    store = TCPStore(host or "127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    return store, store.port
+    host = host or "127.0.0.1"
+    # torch itself listens on every interface, whatever the host, and asks nobody for the secret.
+    listening = socket.create_server((host, 0), backlog=128)
+    port = listening.getsockname()[1]
+    store = TCPStore(
+        host,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listening.detach(),
+    )
+    return store, port
 
 
 def _part_setup(setup: Setup, group: Any) -> PartSetup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ class OnnxPart:
                 raise OutOfMemory(f"ONNX Runtime had too little memory: {said}") from None
             raise EngineFailed(f"ONNX Runtime failed: {said}") from None
         return dict(zip(self._outputs, found, strict=True))
+
+    def drop(self, sequences: Iterable[str]) -> None:
+        """A cut graph has no caches."""
 
     def close(self) -> None:
         self._session = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -65,5 +66,8 @@ class Part(Protocol):
 
     def run(self, values: Values, step: Step) -> Values:
         """What the next part takes; from the last part, the model's outputs."""
+
+    def drop(self, sequences: Iterable[str]) -> None:
+        """Forget the key-value caches of those; unknown ones are no error."""
 
     def close(self) -> None: ...

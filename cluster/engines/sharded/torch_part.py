@@ -7,6 +7,7 @@ layers as the part has, what the part lacks is taken out, and what is left is re
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -57,12 +58,14 @@ class TorchPart:
         self._model = model
         if self._family.has_cache:
             self._caches = Caches(self._config, self._setup.kv_cache, self._setup.kv_cache_tokens)
-        opened = tuple(dict.fromkeys(self._files.opened))
+        opened = tuple(sorted(self._files.opened))
         return PartFacts(device=str(self._device), weight_bytes=num_bytes, opened=opened)
 
     def run(self, values: Values, step: Step) -> Values:
         if self._model is None:
             raise EngineFailed("the part is closed")
+        # Before anything can fail: what ended is told once.
+        self.drop(step.ends)
         try:
             with torch.inference_mode():
                 return self._run({k: self._tensor(v) for k, v in values.items()}, step)
@@ -79,6 +82,10 @@ class TorchPart:
                 raise OutOfMemory(f"PyTorch had too little memory: {said}") from None
             raise EngineFailed(f"PyTorch failed: {said}") from None
 
+    def drop(self, sequences: Iterable[str]) -> None:
+        if self._caches is not None:
+            self._caches.drop(sequences)
+
     def close(self) -> None:
         self._model = None
         self._caches = None
@@ -92,7 +99,6 @@ class TorchPart:
         else:
             takes[family.hidden_name] = values[HIDDEN]
         if self._caches is not None:
-            self._caches.drop(step.ends)
             takes["use_cache"] = bool(step.sequence)
             if step.sequence:
                 takes["past_key_values"] = self._caches.of(step.sequence)

@@ -31,10 +31,11 @@ class Slice:
 
 
 class CheckpointFiles:
-    """Opens nothing but the tensors that are asked for; `opened` lists them."""
+    """Opens nothing but the tensors that are asked for; `opened` has their names, however
+    often each is read."""
 
     def __init__(self, folder: Path) -> None:
-        self.opened: list[str] = []
+        self.opened: set[str] = set()
         self._folder = folder
         self._files = _index(folder)
         self._mapped: dict[Path, Any] = {}
@@ -66,7 +67,7 @@ class CheckpointFiles:
     ) -> torch.Tensor:
         """The tensor, or those slices of it. Raises: ConfigError naming tensor and folder."""
         file = self._file(name)
-        self.opened.append(name)
+        self.opened.add(name)
         if not slices and device.type == "cpu":
             if file not in self._mapped:
                 self._mapped[file] = safe_open(str(file), "pt")

@@ -23,9 +23,11 @@ def test_a_member_is_found_by_its_rank(host: str | None) -> None:
     listener.close()
 
 
-def test_a_stranger_is_let_go() -> None:
+@pytest.mark.parametrize("token", ["guess", "schl\u00fcssel"])
+def test_a_stranger_is_let_go(token: str) -> None:
     listener = Listener("secret")
-    stranger = dial(listener.address, Hello(token="guess", rank=0, what="control"))
+    stranger = dial(listener.address, Hello(token=token, rank=0, what="control"))
+    stranger.settimeout(10)
 
     assert stranger.recv(1) == b""
     with pytest.raises(ShardLost, match=r"shard 0 did not connect within 0\.1 s"):

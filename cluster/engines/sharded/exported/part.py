@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ class ExportedPart:
             raise EngineFailed(f"PyTorch failed: {type(error).__name__}: {said}") from None
         found = dict(zip(self._gives, answer, strict=False))
         return {**found, **{name: values[name] for name in self._rides}}
+
+    def drop(self, sequences: Iterable[str]) -> None:
+        """A cut graph has no caches."""
 
     def close(self) -> None:
         self._call = None

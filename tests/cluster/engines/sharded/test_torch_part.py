@@ -104,6 +104,8 @@ def test_layers_beyond_the_memory_cap_are_brought_in_for_their_turn(tmp_path: Pa
         held = sum(not p.is_meta for p in capped._model.model.layers.parameters())
         # One layer stays for good, and the one that comes next may be in already.
         assert held <= 2 * len(list(model.model.layers[0].parameters()))
+        # Read again at every step, listed once.
+        assert len(capped._files.opened) <= len(capped._files.names)
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])

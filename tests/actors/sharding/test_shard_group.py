@@ -1,0 +1,90 @@
+"""What a group says to its first stage; the test is at the other end of its channels."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actors.sharding.channels.message import Message
+from actors.sharding.channels.socket_channel import SocketChannel
+from actors.sharding.group_start import GroupSetup, Started
+from actors.sharding.shard_group import ShardGroup
+from actors.sharding.starters import ProcessStarter
+from cluster.config.model_card import ModelCard
+from cluster.config.placement import PlacementConfig
+from cluster.engines.sharded.part import Step
+from cluster.errors import InvalidRequest
+from cluster.placement.partition import LayeredModel, lay_out
+
+VOCABULARY = 96
+PROMPT = {"input_ids": np.array([[1, 2, 3]])}
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[SocketChannel, SocketChannel]]:
+    """The leader's end and the shards'."""
+    one, other = socket.socketpair()
+    made = SocketChannel(one, timeout_s=30), SocketChannel(other, timeout_s=30)
+    yield made
+    for channel in made:
+        channel.close()
+
+
+@pytest.fixture
+def group(ends: tuple[SocketChannel, SocketChannel]) -> ShardGroup:
+    placement = PlacementConfig(strategy="layer", shards=1)
+    card = ModelCard.model_validate(
+        {
+            "name": "tokens",
+            "format": "huggingface",
+            "artefact": ".",
+            "signature": {
+                "inputs": [{"name": "input_ids", "datatype": "INT64", "shape": [-1, -1]}],
+                "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, -1, VOCABULARY]}],
+            },
+        }
+    )
+    layout = lay_out(placement, LayeredModel(num_layers=1, layer_bytes=(1,), layer_cost=(1.0,)))
+    made = ShardGroup(
+        GroupSetup(
+            title="t",
+            card=card,
+            folder=Path(),
+            placement=placement,
+            layout=layout,
+            vocabulary_size=VOCABULARY,
+        ),
+        ProcessStarter(1),
+    )
+    made._started = Started(
+        controls=(), ready=(), pids=(), targets=(ends[0],), source=ends[0], edges=()
+    )
+    return made
+
+
+def answered(shards: SocketChannel) -> Step:
+    """Answer one message with logits; what it was for."""
+    message = shards.receive()
+    logits = {"logits": np.zeros((1, 1, VOCABULARY), np.float32)}
+    shards.send(Message(number=message.number, step=message.step, values=logits))
+    return message.step
+
+
+def test_a_refused_prompt_takes_no_ended_cache_with_it(
+    group: ShardGroup, ends: tuple[SocketChannel, SocketChannel]
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        step = pool.submit(answered, ends[1])
+        (_,) = group.stream(PROMPT, {"max_tokens": 1})
+        ended = step.result().sequence
+        with pytest.raises(InvalidRequest, match="input_ids holds 10000"):
+            list(group.stream({"input_ids": np.array([[10_000]])}, {"max_tokens": 1}))
+        step = pool.submit(answered, ends[1])
+        (_,) = group.stream(PROMPT, {"max_tokens": 1})
+
+        assert ended in step.result().ends
