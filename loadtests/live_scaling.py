@@ -198,7 +198,7 @@ def run_autoscaling(folder: Path, seconds: float, high: float, policies: Sequenc
             path, title = "/v2/models/scaled/infer", "replica variant-scaled"
             found = asyncio.run(drive(running, path, title, arrivals))
             told = httpx.get(f"http://127.0.0.1:{running.http_port}/admin/v1/autoscaling").json()
-            reasons = [each["reason"] for each in reversed(told) if each["is_change"]]
+            reasons = [each["reason"] for each in reversed(told) if not each["is_latest"]]
             say(what="live, ours", **found, reasons=reasons)
 
 

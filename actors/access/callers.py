@@ -70,6 +70,10 @@ class Callers:
         """Raises: Unauthorized."""
         return self._keys.ring().caller(authorization, datetime.now(UTC))
 
+    def again(self, caller: Caller) -> Caller:
+        """Whose key was good when its call began: whether it still is. Raises: Unauthorized."""
+        return self._keys.ring().again(caller, datetime.now(UTC))
+
     def charge_request(self, caller: Caller) -> None:
         """Raises: RateLimited."""
         rate = caller.key.requests_per_s

@@ -59,6 +59,9 @@ class KeyedFrontDoor(FrontDoor):
         if asking is None:
             raise Unauthorized(NO_KEY)
         caller = asking.caller
+        if asking.pays_each:
+            # Its call may be open for days: what a key may do is what the file says now.
+            caller = self.callers.again(caller)
         check_model(caller, request.model)
         if asking.pays_each:
             self.callers.charge_request(caller)

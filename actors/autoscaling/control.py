@@ -58,11 +58,13 @@ class AutoscalingControl:
         return {name: each.num_replicas for name, each in self._latest.items()}
 
     def decisions(self) -> list[dict[str, object]]:
-        """The latest decision of each variant, then the changes, the newest first; each with its
-        `reason`, and `at_s` in seconds since 1970."""
+        """The latest decision of each variant (`is_latest`, of now), then the changes, the newest
+        first; each with its `reason`, and `at_s` in seconds since 1970. A change that is still
+        the latest decision stands in both."""
         now_s = time.time()
-        latest = [(now_s, each) for each in self._latest.values()]
-        return [_told(at_s, each) for at_s, each in (*latest, *reversed(self._changes))]
+        latest = [_told(now_s, each, is_latest=True) for each in self._latest.values()]
+        changes = [_told(at_s, each, is_latest=False) for at_s, each in reversed(self._changes)]
+        return [*latest, *changes]
 
     def decide(self, num_cores: int = 0) -> None:
         """Look at what was told since the last time. Asked about once a second. `num_cores`: of
@@ -85,5 +87,6 @@ def as_text(scaling: Scaling) -> str:
     return f"{scaling.variant}: {before}{scaling.num_replicas} replicas: {scaling.reason}"
 
 
-def _told(at_s: float, scaling: Scaling) -> dict[str, object]:
-    return {**asdict(scaling), "at_s": at_s, "is_change": scaling.is_change}
+def _told(at_s: float, scaling: Scaling, *, is_latest: bool) -> dict[str, object]:
+    told = {"at_s": at_s, "is_change": scaling.is_change, "is_latest": is_latest}
+    return {**asdict(scaling), **told}

@@ -81,7 +81,21 @@ class KeyRing:
         wanted = found.key.sha256 if found is not None else _NOBODY
         if not hmac.compare_digest(digest_of(key), wanted) or found is None:
             raise Unauthorized(WRONG_KEY, openai_code="invalid_api_key")
-        expires = found.key.expires
-        if expires is not None and now >= expires:
-            raise Unauthorized(EXPIRED_KEY, openai_code="invalid_api_key")
-        return found
+        return _in_time(found, now)
+
+    def again(self, caller: Caller, now: datetime) -> Caller:
+        """Who showed a key earlier, as the file has that key now.
+
+        Raises: Unauthorized, where it was taken out, replaced or has expired since.
+        """
+        found = self._callers.get(caller.key.id)
+        if found is None or not hmac.compare_digest(found.key.sha256, caller.key.sha256):
+            raise Unauthorized(WRONG_KEY, openai_code="invalid_api_key")
+        return _in_time(found, now)
+
+
+def _in_time(caller: Caller, now: datetime) -> Caller:
+    expires = caller.key.expires
+    if expires is not None and now >= expires:
+        raise Unauthorized(EXPIRED_KEY, openai_code="invalid_api_key")
+    return caller

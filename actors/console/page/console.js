@@ -2,8 +2,8 @@
 // build, nothing from another host. What comes from the server is set as text, never as HTML.
 const PERIOD_MS = 2000;
 const KEPT = 60;
+const HOUR_S = 3600;
 const history = new Map();
-const scaling = new Map();
 let before = null;
 let known = [];
 
@@ -229,25 +229,33 @@ function graph(ensemble) {
 }
 
 function showScaling(decisions) {
-  const now = Date.now();
-  for (const each of decisions) {
-    const kept = scaling.get(each.variant) ?? [];
-    kept.push({ now, target: each.num_replicas ?? each.target ?? 0 });
-    scaling.set(each.variant, kept.slice(-10 * KEPT));
-  }
   const place = byId('scaling');
-  if (!decisions.length) { place.replaceChildren(element('p', { class: 'hint' }, 'no variant is scaled by itself')); return; }
-  place.replaceChildren(...decisions.map((each) => element('div', { class: 'arm' },
-    element('strong', {}, each.variant), element('div', {}, steps(each.variant), element('div', { class: 'reason' }, each.reason ?? '')))));
+  const lines = timelines(decisions);
+  if (!lines.length) { place.replaceChildren(element('p', { class: 'hint' }, 'no variant is scaled by itself')); return; }
+  place.replaceChildren(...lines.map((each) => element('div', { class: 'arm' },
+    element('strong', {}, each.variant), element('div', {}, steps(each), element('div', { class: 'reason' }, each.reason)))));
 }
 
-function steps(variant) {
-  const kept = scaling.get(variant) ?? [];
-  const most = Math.max(...kept.map((each) => each.target), 1);
+// One for each variant that is scaled now: how many replicas were wanted over the last hour. The answer
+// holds each variant's latest decision and the changes before it, told apart by `is_latest`.
+function timelines(decisions) {
+  return decisions.filter((each) => each.is_latest).map((latest) => {
+    const began = latest.at_s - HOUR_S;
+    const changes = decisions.filter((each) => !each.is_latest && each.variant === latest.variant && each.at_s >= began);
+    changes.sort((one, other) => one.at_s - other.at_s);
+    const points = [{ at_s: began, target: changes[0]?.num_before ?? latest.num_replicas }];
+    for (const each of changes) points.push({ at_s: each.at_s, target: each.num_before }, { at_s: each.at_s, target: each.num_replicas });
+    points.push({ at_s: latest.at_s, target: latest.num_replicas });
+    return { variant: latest.variant, reason: latest.reason, began, points };
+  });
+}
+
+function steps({ variant, began, points }) {
+  const most = Math.max(...points.map((each) => each.target), 1);
   const picture = drawn('svg', { width: 320, height: 30, role: 'img' });
-  picture.append(drawn('title', {}, document.createTextNode(`${variant}: ${kept.at(-1)?.target ?? 0} replicas wanted, at most ${most} seen`)));
-  const points = kept.map((each, index) => `${(310 * index) / Math.max(1, kept.length - 1)},${27 - (24 * each.target) / most}`);
-  picture.append(drawn('polyline', { class: 'rate', points: points.join(' ') }));
+  picture.append(drawn('title', {}, document.createTextNode(`${variant}: ${points.at(-1).target} replicas wanted, at most ${most} in the last hour`)));
+  const places = points.map((each) => `${(310 * (each.at_s - began)) / HOUR_S},${27 - (24 * each.target) / most}`);
+  picture.append(drawn('polyline', { class: 'rate', points: places.join(' ') }));
   return picture;
 }
 

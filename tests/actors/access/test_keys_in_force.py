@@ -17,6 +17,7 @@ from actors.access.key_file import WatchedKeys
 from actors.delivery.transport import Transport
 from actors.delivery.withdrawals import Withdrawals
 from cluster.access.keys import Caller
+from cluster.config.security.api_keys import ApiKey
 from cluster.config.server import ServerConfig
 from cluster.errors import ConfigError, RateLimited, Unauthorized
 from cluster.protocols.envelope import Call, Reply
@@ -27,6 +28,7 @@ from tests.actors.access.keyed import (
     ANSWER_TOKENS,
     ENTRIES,
     PROMPT_TOKENS,
+    YESTERDAY,
     bearer,
     channel_to,
     entry,
@@ -186,6 +188,33 @@ async def test_each_request_of_a_stream_counts_and_the_stream_goes_on(tmp_path: 
         True,
         True,
     ]
+
+
+@pytest.mark.parametrize("then", ["revoked", "expired", "replaced", "other models"])
+async def test_a_stream_that_is_open_ends_with_its_key(tmp_path: Path, then: str) -> None:
+    response = message_class("inference.ModelStreamInferResponse")
+    was = entry("own", "infer")
+    become: dict[str, tuple[ApiKey, ...]] = {
+        "revoked": (),
+        "expired": (entry("own", "infer", expires=YESTERDAY),),
+        "replaced": (was.model_copy(update={"sha256": entry("new", "infer").sha256}),),
+        "other models": (entry("own", "infer:shout"),),
+    }
+    async with listening(tmp_path, (was,)) as door, channel_to(door.grpc) as channel:
+        call = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(
+            metadata=tuple(bearer("own").items())
+        )
+        errors = []
+        for state in ((was,), become[then], (was,)):
+            write_keys(tmp_path / "keys.json", *state)
+            await call.write(infer_request())
+            errors.append(response.FromString(await call.read()).error_message)
+        await call.done_writing()
+
+    said = {"expired": "has expired", "other models": "is not for model 'simple'"}
+    assert errors[0] == ""
+    assert said.get(then, "is not valid") in errors[1]
+    assert errors[2] == ""
 
 
 async def test_tokens_are_counted_as_the_model_counts_them(tmp_path: Path) -> None:

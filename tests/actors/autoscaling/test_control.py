@@ -120,6 +120,7 @@ async def test_what_is_told_becomes_a_number_a_reason_and_a_metric(tmp_path: Pat
     assert (latest["variant"], latest["num_replicas"]) == ("a", target)
     assert "30.0 requests/s expected" in str(latest["reason"])
     assert all(change["is_change"] for change in changes)
+    assert [each["is_latest"] for each in (latest, *changes)] == [True] + [False] * len(changes)
     text = aggregate(tmp_path / "metrics").decode()
     assert f'squadron_autoscaling_target_replicas{{variant="a"}} {float(target)}' in text
 
