@@ -25,6 +25,7 @@ from actors.tracing.engine_span import ENGINE_SPAN
 from cluster.engines.engine import EngineFacts
 from cluster.engines.sharded.generate import generate
 from cluster.engines.sharded.part import Step, Values
+from cluster.engines.sharded.stages import let_go
 from cluster.engines.warm_up import run_zeros
 from cluster.errors import EngineFailed, InvalidRequest, ShardLost, SquadronError
 from cluster.processing.signature_check import check_inputs, check_outputs
@@ -64,6 +65,7 @@ class ShardGroup:
         self._facts: EngineFacts | None = None
         self._peaks: dict[int, int] = {}
         self._ended: list[str] = []
+        self._artefacts = setup.artefacts
 
     @property
     def signature(self) -> Signature:
@@ -95,7 +97,11 @@ class ShardGroup:
         return self._started.edges
 
     def load(self) -> None:
-        self._started = start_group(self._setup, self._starter)
+        try:
+            self._started = start_group(self._setup, self._starter)
+        except BaseException:
+            self._let_go()
+            raise
         devices = dict.fromkeys(shard.device for shard in self._setup.layout.shards)
         self._facts = EngineFacts(
             engine="sharded",
@@ -166,6 +172,12 @@ class ShardGroup:
             self._is_closed = True
             self._end_channels()
         self._starter.stop()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of the stages' files, once. A group that is lost keeps them for the one after it."""
+        artefacts, self._artefacts = self._artefacts, ()
+        let_go(artefacts)
 
     def _run(self, batches: list[Values], step: Step) -> Values:
         """The micro-batches' answers as one, at most as many in flight as the layout says."""

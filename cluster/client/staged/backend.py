@@ -19,6 +19,7 @@ from cluster.config.placement import PlacementConfig
 from cluster.engines.sharded.layers import layered_model, stage_artefacts
 from cluster.engines.sharded.make import make_part
 from cluster.engines.sharded.part import Part, PartSetup, Step, Values
+from cluster.engines.sharded.stages import let_go
 from cluster.errors import ConfigError, EngineFailed
 from cluster.placement.partition import MIB, Layout, lay_out
 from cluster.processing.pipeline import Pipeline
@@ -61,6 +62,7 @@ class StagedBackend:
         self._is_closed = False
         self._parts: tuple[Part, ...] = ()
         self._pools: tuple[ThreadPoolExecutor, ...] = ()
+        self._artefacts: tuple[str, ...] = ()
         self.stage_bytes: tuple[int, ...] = ()
         self._load()
 
@@ -106,6 +108,7 @@ class StagedBackend:
 
     def _load(self) -> None:
         artefacts = stage_artefacts(self.card, self.folder, self.layout)
+        self._artefacts = artefacts
         cap_mb = self.placement.max_memory_mb
         parts = tuple(
             make_part(
@@ -136,6 +139,8 @@ class StagedBackend:
         for part in self._parts:
             part.close()
         self._parts, self._pools = (), ()
+        let_go(self._artefacts)
+        self._artefacts = ()
 
     def _run(self, arrays: dict[str, Array], rows: int) -> dict[str, Array]:
         if not self._pools or rows < 2 or not self.card.batched:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,9 +18,11 @@ from actors.sharding.shard_group import ShardGroup
 from actors.sharding.starters import ProcessStarter
 from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
+from cluster.engines.sharded.layers import layered_model, stage_artefacts
 from cluster.engines.sharded.part import Step
-from cluster.errors import InvalidRequest
+from cluster.errors import ConfigError, InvalidRequest
 from cluster.placement.partition import LayeredModel, lay_out
+from tests.cluster.engines.sharded.test_stages import CARD, model_without_room, ours
 
 VOCABULARY = 96
 PROMPT = {"input_ids": np.array([[1, 2, 3]])}
@@ -88,3 +91,44 @@ def test_a_refused_prompt_takes_no_ended_cache_with_it(
         (_,) = group.stream(PROMPT, {"max_tokens": 1})
 
         assert ended in step.result().ends
+
+
+@pytest.fixture
+def cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GroupSetup:
+    """Of a model beside which nothing can be written."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    folder = model_without_room(tmp_path).parent
+    placement = PlacementConfig(strategy="layer", shards=2)
+    layout = lay_out(placement, layered_model(CARD, folder))
+    return GroupSetup(
+        title="t",
+        card=CARD,
+        folder=folder,
+        placement=placement,
+        layout=layout,
+        artefacts=stage_artefacts(CARD, folder, layout),
+    )
+
+
+def test_the_stages_files_end_with_their_replica(cut: GroupSetup, tmp_path: Path) -> None:
+    group = ShardGroup(cut, ProcessStarter(2))
+    group.load()
+    assert len(ours(tmp_path / "scratch")) == 1
+
+    group.close()
+    group.close()
+
+    assert not ours(tmp_path / "scratch")
+
+
+def test_the_stages_files_end_with_a_replica_that_did_not_start(
+    cut: GroupSetup, tmp_path: Path
+) -> None:
+    Path(cut.artefacts[1]).write_bytes(b"no graph")
+
+    with pytest.raises(ConfigError, match="ONNX Runtime cannot load it"):
+        ShardGroup(cut, ProcessStarter(2)).load()
+
+    assert not ours(tmp_path / "scratch")
