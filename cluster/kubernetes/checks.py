@@ -78,7 +78,9 @@ def _budgets(documents: Sequence[Document]) -> Iterator[Finding]:
         ]
         name = (budget.get("metadata") or {}).get("name")
         least = spec.get("minAvailable")
-        if sizes and not isinstance(least, int):
+        if not sizes:
+            continue
+        if not isinstance(least, int):
             key = "minAvailable" if "minAvailable" in spec else "maxUnavailable"
             yield Finding(
                 rule="budget-scale",
@@ -86,7 +88,7 @@ def _budgets(documents: Sequence[Document]) -> Iterator[Finding]:
                 message=f"{name!r}: {spec.get(key)!r} of pods of a RayCluster lets none of them "
                 "go; allowed: minAvailable as a whole number",
             )
-        elif sizes and least >= sum(sizes):
+        elif least >= sum(sizes):
             yield Finding(
                 rule="budget-blocks",
                 path="/spec/minAvailable",
