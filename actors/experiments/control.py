@@ -219,6 +219,10 @@ class ExperimentControl:
         return self._configs[name]
 
 
+MIN_SHARE = 1e-6
+"""A smaller share is nobody's traffic, and its logarithms leave the range of numbers."""
+
+
 def check_weights(
     name: str, config: ExperimentConfig, weights: Mapping[str, float]
 ) -> dict[str, float]:
@@ -235,8 +239,15 @@ def check_weights(
         raise InvalidRequest(
             f"every arm of {name} needs a weight; missing: {', '.join(missing)} (0: no traffic)"
         )
-    if sum(weights.values()) <= 0:
+    total = sum(weights.values())
+    if total <= 0:
         raise InvalidRequest(f"every weight of {name} is 0; at least one must be above 0")
+    for arm, weight in weights.items():
+        if not math.isfinite(total) or 0 < weight < MIN_SHARE * total:
+            raise InvalidRequest(
+                f"the weight of {arm} is {weight!r} of {total!r} in all; allowed: 0, or at least "
+                f"{MIN_SHARE:g} of the sum"
+            )
     return {arm: float(weights[arm]) for arm in config.split}
 
 

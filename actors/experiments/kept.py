@@ -137,5 +137,6 @@ def parsed(content: bytes | None) -> Kept:
         return Kept()
     try:
         return _KEPT.validate_json(content)
-    except ValidationError:
+    except ValidationError as error:
+        logger.warning("what was kept of experiments cannot be read and is left: %s", error)
         return Kept()

@@ -9,6 +9,8 @@ import numpy as np
 from cluster.experiments.counts import Agreement
 from cluster.tensors import Array, Tensor
 
+_LARGEST = float(np.finfo(np.float64).max)
+
 
 def compare(given: Sequence[Tensor], mirrored: Sequence[Tensor]) -> Agreement:
     """Top-1 of rankings (the first label of BYTES, else the largest score) a row, cosine and the
@@ -31,13 +33,28 @@ def _numbers(tensor: Tensor, other: Tensor) -> Agreement:
     b = np.asarray(other.array, dtype=np.float64)
     if a.size == 0:
         return Agreement()
-    found = Agreement(max_abs_difference=float(np.abs(a - b).max()))
-    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
-    if lengths > 0:
-        found = found + Agreement(cosine=float((a * b).sum()) / lengths, num_cosine=1)
+    found = Agreement(max_abs_difference=_largest_difference(a, b))
+    # Masked scores are -inf: directions are compared where both have one.
+    both = np.isfinite(a) & np.isfinite(b)
+    c, d = np.where(both, a, 0.0), np.where(both, b, 0.0)
+    largest = max(np.abs(c).max(), np.abs(d).max())
+    if largest > 0:
+        c, d = c / largest, d / largest
+        lengths = float(np.linalg.norm(c) * np.linalg.norm(d))
+        if lengths > 0:
+            found = found + Agreement(cosine=float((c * d).sum()) / lengths, num_cosine=1)
     if a.ndim >= 2 and a.shape[-1] > 1:
         found = found + _ranked(a.argmax(axis=-1).ravel(), b.argmax(axis=-1).ravel())
     return found
+
+
+def _largest_difference(a: Array, b: Array) -> float:
+    """Never infinite or undefined, which what is kept of an experiment could not say: equal
+    infinities do not differ, and one beside anything else differs by the largest number."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.abs(a - b)
+    apart[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0
+    return float(np.nan_to_num(apart, nan=_LARGEST, posinf=_LARGEST).max())
 
 
 def _ranked(a: Array, b: Array) -> Agreement:

@@ -62,7 +62,11 @@ def difference(
     between = spread * float((residuals**2).sum()) / weight_sum**2
     variance = max(naive, between)
     if variance <= 0:
-        return None
+        # Neither arm ever varied. Equal ones say nothing; of unequal ones each cluster counts once,
+        # as if one more in each arm had been as the other's.
+        if value == 0:
+            return None
+        variance = 2 * (value / weight_sum / clusters) ** 2
     return Difference(
         value=value / weight_sum,
         variance=variance,

@@ -41,11 +41,15 @@ def log_evidence_of_mismatch(
 
 
 def mismatch(strata: tuple[Stratum, ...]) -> float:
-    """ln of the e-value over all strata: of draws, of draws that were answered and of distinct
-    callers, averaged (they depend on each other; a mean of e-values is one nonetheless)."""
-    sums = [0.0, 0.0, 0.0]
+    """ln of the e-value over all strata: of draws and of distinct callers, averaged (they depend on
+    each other; a mean of e-values is one nonetheless).
+
+    Not of what was answered: of a slower arm fewer draws have come to an end at any time, and a
+    verdict on its slowness must not be blocked by it. What never ends is ended by its deadline, and
+    counts as an error."""
+    sums = [0.0, 0.0]
     for stratum in strata:
-        for index, name in enumerate(("drawn", "answered", "units")):
+        for index, name in enumerate(("drawn", "units")):
             counts = {arm: getattr(found, name) for arm, found in stratum.arms.items()}
             sums[index] += log_evidence_of_mismatch(counts, stratum.weights)
     top = max(sums)

@@ -3,17 +3,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from actors.experiments.control import ExperimentControl
-from actors.experiments.kept import Kept
+from actors.experiments.kept import Kept, dumped, parsed
 from cluster.config.experiment import ExperimentConfig
 from cluster.control.reconcile import MoveTraffic, Snapshot, reconcile
 from cluster.errors import InvalidRequest, ModelNotFound
+from cluster.experiments.agreement import compare
 from cluster.experiments.counts import ArmCounts
 from cluster.experiments.report import Feedback, Rated, Report, Tallied
 from cluster.routing.table import ExperimentRoute, RoutingTable, arms_of
-from cluster.tensors import Signature
+from cluster.tensors import Signature, tensor
 from tests.cluster.experiments.making import arm
 
 WEIGHTS = {"a": 1.0, "b": 1.0}
@@ -179,3 +181,30 @@ def test_values_of_feedback_are_passed_on_once() -> None:
         made.take("d", replace(told, rated=(rated,) if number == 1 else ()), 0)
 
     assert passed == [rated]
+
+
+@pytest.mark.parametrize(
+    "weights", [{"a": 1e-200, "b": 1e200}, {"a": 1e308, "b": 1e308}, {"a": 1e-7, "b": 1}]
+)
+def test_weights_that_leave_the_range_of_numbers_are_refused_and_nothing_is_kept(
+    weights: dict[str, float],
+) -> None:
+    memory = Memory()
+    made = control(memory)
+
+    with pytest.raises(InvalidRequest, match="at least 1e-06 of the sum"):
+        made.set_weights("e", weights)
+
+    assert made.weights == {"e": WEIGHTS}
+    assert control(memory).weights == {"e": WEIGHTS}
+
+
+def test_masked_scores_in_a_copy_leave_what_is_kept_readable() -> None:
+    memory = Memory()
+    made = control(memory)
+    masked = (tensor("s", np.array([[0.5, -np.inf]])),)
+    copied = ArmCounts(agreement=compare(masked, (tensor("s", np.array([[0.5, 1.0]])),)))
+    made.take("d", report(1, a=copied), 0)
+    made.keep()
+
+    assert parsed(dumped(memory.kept)) == memory.kept

@@ -39,3 +39,23 @@ def test_outputs_of_other_shapes_or_names_are_not_compared() -> None:
     )
 
     assert compare(given, other) == Agreement(count=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "other", "difference", "cosine"),
+    [
+        ([[1.0, -np.inf]], [[1.0, -np.inf]], 0.0, 1.0),
+        ([[1.0, 2.0, -np.inf]], [[1.0, 2.5, -np.inf]], 0.5, 0.995),
+        ([[1.0, 2.0]], [[1.0, np.inf]], np.finfo(np.float64).max, 1.0),
+        ([[1.0, np.nan]], [[1.0, np.nan]], 0.0, 1.0),
+        ([[1.0, np.nan]], [[1.0, 0.0]], np.finfo(np.float64).max, 1.0),
+        ([[1e308, 1e308]], [[1e308, -1e308]], np.finfo(np.float64).max, 0.0),
+    ],
+)
+def test_what_is_kept_of_masked_and_broken_scores_is_a_number(
+    given: list[list[float]], other: list[list[float]], difference: float, cosine: float
+) -> None:
+    found = compare((tensor("s", np.array(given)),), (tensor("s", np.array(other)),))
+
+    assert found.max_abs_difference == pytest.approx(difference)
+    assert found.cosine == pytest.approx(cosine, abs=0.01)

@@ -74,3 +74,23 @@ def test_few_clusters_say_nothing() -> None:
     strata = (Stratum(weights={}, arms={"a": few, "b": few}),)
 
     assert difference(strata, "a", "b", lambda counts: counts.log_latency) is None
+
+
+@pytest.mark.parametrize("wrong", [0.0, 1.0])
+def test_an_arm_that_is_always_wrong_beside_one_that_is_always_right_is_seen(wrong: float) -> None:
+    right = measure([1.0] * 200)
+    strata = (
+        Stratum(
+            weights={},
+            arms={"a": ArmCounts(quality=right), "b": ArmCounts(quality=measure([wrong] * 200))},
+        ),
+    )
+
+    found = difference(strata, "a", "b", lambda counts: counts.quality)
+
+    if wrong:
+        assert found is None  # two that never varied and are equal say nothing
+    else:
+        assert found is not None
+        assert found.value == -1.0
+        assert 0 < found.variance < 0.01
