@@ -12,7 +12,7 @@ from actors.autoscaling.setup import AutoscalingSetup
 from cluster.control.autoscaling.fleet import Fleet
 from cluster.control.autoscaling.gather import DeploymentReport, DoorReport, Gatherer
 from cluster.control.autoscaling.load import Scaling
-from cluster.observability.metrics import AutoscalingMetrics
+from cluster.observability.metrics import AutoscalingMetrics, ScalingSource
 
 MAX_KEPT = 50
 
@@ -77,7 +77,7 @@ class AutoscalingControl:
             self._metrics.target.labels(scaling.variant).set(scaling.num_replicas)
             if scaling.is_change:
                 logger.info("%s", as_text(scaling))
-                source = "guard" if scaling.is_guard else "forecast"
+                source: ScalingSource = "guard" if scaling.is_guard else "forecast"
                 self._metrics.changes.labels(scaling.variant, source).inc()
                 self._changes.append((time.time(), scaling))
 

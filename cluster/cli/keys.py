@@ -154,9 +154,31 @@ def _changing(file: Path) -> Iterator[list[ApiKey]]:
             fresh.write(json.dumps(content, indent=2) + "\n")
             fresh.flush()
             os.fsync(fresh.fileno())
-        if file.exists():
-            shutil.copymode(file, fresh.name)
-        os.replace(fresh.name, file)
+        try:
+            if file.exists():
+                shutil.copymode(file, fresh.name)
+                _keep_owner(file, fresh.name)
+                _keep_owner(file, lock.name)
+            os.replace(fresh.name, file)
+        except BaseException:
+            os.unlink(fresh.name)
+            raise
+
+
+def _keep_owner(file: Path, fresh: str) -> None:
+    """A server that may no longer read its keys leaves the old ones in force, also those that were
+    to go. Raises: ConfigError where this user cannot give a file to the owner."""
+    was, now = file.stat(), os.stat(fresh)
+    if (was.st_uid, was.st_gid) == (now.st_uid, now.st_gid):
+        return
+    try:
+        os.chown(fresh, was.st_uid, was.st_gid)
+    except OSError:
+        raise ConfigError(
+            f"{file}: belongs to user {was.st_uid}, group {was.st_gid}, which user {os.geteuid()} "
+            "cannot keep; nothing was changed; allowed: its owner, or root",
+            file=str(file),
+        ) from None
 
 
 def _expiry(text: str, now: datetime) -> datetime | None:

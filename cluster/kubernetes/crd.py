@@ -35,7 +35,7 @@ class Crd:
 
     def check(self, document: Document) -> list[Finding]:
         """Every deviation. The document is not changed."""
-        filled = _filled(copy.deepcopy(document), self._schema)
+        filled = self.filled(document)
         found = [
             Finding(rule=RULE, path=_pointer(error.absolute_path), message=_text(error.message))
             for error in self._validator.iter_errors(filled)
@@ -45,11 +45,16 @@ class Crd:
             found += cel_rules.broken_rules(filled, self._schema)
         return found
 
+    def filled(self, document: Document) -> Document:
+        """A copy as a server holds it, with the schema's defaults."""
+        found: Document = _filled(copy.deepcopy(document), self._schema)
+        return found
+
     def check_change(self, old: Document, new: Document) -> list[Finding]:
         """What a server refuses of a change from `old` to `new`: fields that never change."""
         if not cel_rules.is_available():
             return []
-        before, after = (_filled(copy.deepcopy(each), self._schema) for each in (old, new))
+        before, after = self.filled(old), self.filled(new)
         return list(cel_rules.broken_by_change(before, after, self._schema))
 
 

@@ -43,6 +43,16 @@ class Group:
         containers = self.pod.get("containers") or [{}]
         return containers[0] if isinstance(containers[0], dict) else {}
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of its pods."""
+        return ((self.spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+
+    @property
+    def num_hosts(self) -> int:
+        """Pods that a replica of it is made of."""
+        return int(self.spec.get("numOfHosts") or 1)
+
     def env(self) -> dict[str, str]:
         """Names and plain values of the Ray container; a value from elsewhere is empty."""
         listed = self.container.get("env") or []

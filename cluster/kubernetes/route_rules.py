@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cluster.kubernetes.finding import Document, Finding, services_in
+from cluster.kubernetes.pods import PodTemplate, pods_of
 
 INCREMENTAL = "NewClusterWithIncrementalUpgrade"
 _ROUTES = frozenset({"Gateway", "HTTPRoute", "GRPCRoute", "Ingress"})
@@ -41,4 +42,87 @@ def check_routes(documents: Sequence[Document]) -> list[Finding]:
                     "and Ray's autoscaling",
                 )
             )
-    return found
+    return [*found, *_shared_listeners(documents)]
+
+
+def _shared_listeners(documents: Sequence[Document]) -> Iterator[Finding]:
+    """Of an HTTPRoute and a GRPCRoute for the same hosts a listener takes one, and refuses the
+    other. Source: Gateway API, GRPCRouteSpec."""
+    taken = {
+        (listener, host)
+        for document in documents
+        if document.get("kind") == "HTTPRoute"
+        for listener, host in _listeners(document)
+    }
+    for document in documents:
+        if document.get("kind") != "GRPCRoute":
+            continue
+        for listener, host in _listeners(document):
+            # Without a host a route is for all of them.
+            if any(
+                other == listener and (host == their or not host or not their)
+                for other, their in taken
+            ):
+                name = (document.get("metadata") or {}).get("name")
+                yield Finding(
+                    rule="route-shared-listener",
+                    path="/spec/parentRefs",
+                    message=f"GRPCRoute {name!r} shares listener {'/'.join(listener)!r} and hosts "
+                    "with an HTTPRoute: one is refused; give it a listener or hosts of its own",
+                )
+
+
+def _listeners(route: Document) -> Iterator[tuple[tuple[str, str], str]]:
+    spec = route.get("spec") or {}
+    for parent in spec.get("parentRefs") or []:
+        for host in spec.get("hostnames") or [""]:
+            yield (str(parent.get("name", "")), str(parent.get("sectionName", ""))), str(host)
+
+
+def check_ports(documents: Sequence[Document]) -> Iterator[Finding]:
+    """Ports that a PodMonitor asks for, and no policy lets anybody from outside ask."""
+    pods = list(pods_of(documents))
+    for monitor in documents:
+        if monitor.get("kind") != "PodMonitor":
+            continue
+        endpoints = (monitor.get("spec") or {}).get("podMetricsEndpoints") or []
+        asked = {str(each.get("port")) for each in endpoints}
+        selected = [pod for pod in pods if _selects(monitor, "selector", pod)]
+        for policy in documents:
+            if policy.get("kind") != "NetworkPolicy":
+                continue
+            allowed = _allowed(policy)
+            for pod in selected:
+                if not _selects(policy, "podSelector", pod):
+                    continue
+                for name, number in _named_ports(pod):
+                    if name in asked and allowed is not None and number not in allowed:
+                        yield Finding(
+                            rule="monitor-port",
+                            path="/spec/ingress",
+                            message=f"a PodMonitor asks for port {name} ({number}), which the "
+                            f"NetworkPolicy lets nobody ask; allowed: {sorted(allowed)}",
+                        )
+
+
+def _selects(document: Document, key: str, pod: PodTemplate) -> bool:
+    wanted = ((document.get("spec") or {}).get(key) or {}).get("matchLabels") or {}
+    return bool(wanted.items() <= pod.labels.items())
+
+
+def _allowed(policy: Document) -> set[int] | None:
+    """Ports that namespaces may ask; None for all of them."""
+    ports: set[int] = set()
+    for rule in (policy.get("spec") or {}).get("ingress") or []:
+        from_outside = [each for each in rule.get("from") or [{}] if "podSelector" not in each]
+        if from_outside and not rule.get("ports"):
+            return None
+        if from_outside:
+            ports |= {each["port"] for each in rule["ports"] if isinstance(each.get("port"), int)}
+    return ports
+
+
+def _named_ports(pod: PodTemplate) -> Iterator[tuple[str, int]]:
+    for _, container in pod.containers():
+        for each in container.get("ports") or []:
+            yield str(each.get("name", "")), int(each.get("containerPort", 0))

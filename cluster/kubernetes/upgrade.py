@@ -7,6 +7,7 @@ Source: KubeRay v1.7.0 hashes `rayClusterConfig` after muting the fields below; 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,13 @@ Effect = Literal["none", "in-place", "new-cluster", "ignored"]
 
 _USUAL = StartTimes()
 _MUTED_IN_GROUP = ("replicas", "minReplicas", "maxReplicas", "scaleStrategy", "suspend")
+_DEFAULTS_IN_GROUP = {
+    "replicas": 0,
+    "minReplicas": 0,
+    "maxReplicas": 2**31 - 1,
+    "numOfHosts": 1,
+    "priority": 0,
+}
 _MUTED_IN_POD = ("tolerations", "schedulingGates")
 
 
@@ -35,7 +43,9 @@ class UpgradePrediction:
 
 
 def predict_upgrade(old: Document, new: Document, times: StartTimes = _USUAL) -> UpgradePrediction:
-    """Of one RayService, before and after."""
+    """Of one RayService, before and after; one of them may come from a server, with the CRD's
+    defaults filled in."""
+    old, new = _filled(old), _filled(new)
     before, after = _hashed(old), _hashed(new)
     old_groups, new_groups = before["workerGroupSpecs"], after["workerGroupSpecs"]
     kept = {**after, "workerGroupSpecs": new_groups[: len(old_groups)]}
@@ -89,6 +99,41 @@ def _hashed(service: Document) -> Document:
         for name in _MUTED_IN_POD:
             pod.pop(name, None)
     return cluster
+
+
+def _filled(service: Document) -> Document:
+    """As a server holds it: with the CRD's defaults, as far as a diff meets them."""
+    filled = copy.deepcopy(service)
+    spec = filled.setdefault("spec", {})
+    options = (spec.get("upgradeStrategy") or {}).get("clusterUpgradeOptions")
+    if options is not None:
+        options.setdefault("maxSurgePercent", 100)
+    cluster = spec.setdefault("rayClusterConfig", {})
+    head = cluster.get("headGroupSpec") or {}
+    services = [spec.get("serveService"), head.get("headService")]
+    _fill_ports([((each or {}).get("spec") or {}) for each in services])
+    groups = cluster.get("workerGroupSpecs") or []
+    for group in groups:
+        for name, usual in _DEFAULTS_IN_GROUP.items():
+            group.setdefault(name, usual)
+    if cluster.get("networkPolicy") is not None:
+        cluster["networkPolicy"].setdefault("mode", "DenyAll")
+    for group in (head, *groups):
+        pod = (group.get("template") or {}).get("spec") or {}
+        kinds = ("containers", "initContainers", "ephemeralContainers")
+        containers = [each for kind in kinds for each in pod.get(kind) or []]
+        _fill_ports(containers)
+        for container in containers:
+            for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+                if "grpc" in (container.get(probe) or {}):
+                    container[probe]["grpc"].setdefault("service", "")
+    return filled
+
+
+def _fill_ports(owners: Iterable[Document]) -> None:
+    for owner in owners:
+        for port in owner.get("ports") or []:
+            port.setdefault("protocol", "TCP")
 
 
 def _differences(old: Any, new: Any, path: str) -> list[str]:

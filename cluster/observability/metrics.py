@@ -10,6 +10,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import prometheus_client.values
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -60,6 +61,10 @@ class Metrics:
 
     def count_ensemble_event(self, ensemble: str, event: str) -> None:
         self.ensemble_events.labels(ensemble, event).inc()
+
+
+ScalingSource = Literal["guard", "forecast"]
+"""`guard`: what is there now is not enough; `forecast`: what will be asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,46 @@ def test_the_file_and_the_list_hold_no_key_and_the_file_is_its_owner_s(tmp_path:
     assert [each["name"] for each in found] == ["app"]
     assert "sha256" not in found[0]
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+def test_a_file_stays_its_owner_s_whoever_changes_it(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    made = run(file, "create", "app", "--scope", "infer")
+    file.chmod(0o640)
+    os.chown(file, 4321, 8765)
+
+    run(file, "revoke", made["id"])
+
+    found = file.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (4321, 8765, 0o640)
+    # So that its owner can change it as well.
+    assert (tmp_path / ".keys.json.lock").stat().st_uid == 4321
+    assert run(file, "list") == []
+
+
+def test_an_owner_that_cannot_be_kept_is_said_and_nothing_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys.json"
+    made = run(file, "create", "app", "--scope", "infer")
+
+    def refused(*_given: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    # What the kernel says to anybody but root.
+    monkeypatch.setattr(os, "chown", refused)
+    stat = os.stat
+    own = stat(file)
+    foreign = os.stat_result((*own[:4], own.st_uid + 1, *own[5:]))
+    monkeypatch.setattr(
+        Path, "stat", lambda self, **named: foreign if self == file else stat(self, **named)
+    )
+    with pytest.raises(ConfigError, match="nothing was changed"):
+        run(file, "revoke", made["id"])
+
+    assert [each.id for each in read_keys(file).keys] == [made["id"]]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".keys.json.lock", "keys.json"]
 
 
 def test_two_keys_are_never_alike(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ BROKEN: dict[str, Callable[[Document], object]] = {
     "pod-unknown-volume": lambda m: ray(m)["volumeMounts"].append(
         {"name": "modles", "mountPath": "/m"}
     ),
+    "pod-exec-in-pipe": lambda m: ray(m).update(args=["cat a | exec ray start"]),
     "pod-port": lambda m: ray(m)["ports"].append({"containerPort": 80000}),
     "serve-config": misspell,
     "doors": lambda m: worker(m).update(replicas=2, maxReplicas=2),
@@ -171,6 +172,77 @@ def test_a_policy_that_selects_no_pod_is_found() -> None:
             document["spec"]["selector"]["matchLabels"]["squadron.dev/role"] = "wroker"
 
     assert [each.rule for each in check_documents(documents, [])] == ["selector"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "rule"),
+    [
+        ({"maxUnavailable": 1}, "budget-scale"),
+        ({"minAvailable": "50%"}, "budget-scale"),
+        ({"minAvailable": 1}, "budget-blocks"),
+    ],
+)
+def test_a_budget_that_lets_no_worker_go_is_found(spec: Document, rule: str) -> None:
+    documents = built(ROOT / "k8s" / "base")
+    for document in documents:
+        if document["kind"] == "PodDisruptionBudget":
+            document["spec"].pop("minAvailable")
+            document["spec"].update(spec)
+
+    assert [each.rule for each in check_documents(documents, [])] == [rule]
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda m: pod(m)["volumes"].append({"name": "a", "hostPath": {"path": "/a"}}),
+        lambda m: ray(m).pop("securityContext"),
+        lambda m: pod(m)["securityContext"].pop("seccompProfile"),
+        lambda m: pod(m)["securityContext"].update(runAsNonRoot=False),
+        lambda m: cluster(m).update(enableInTreeAutoscaling=True),
+    ],
+)
+def test_a_pod_that_the_namespace_admits_not_is_found(
+    break_it: Callable[[Document], object],
+) -> None:
+    documents = built(ROOT / "k8s" / "base")
+    break_it(next(each for each in documents if each["kind"] == "RayService"))
+
+    assert [each.rule for each in check_documents(documents, [])] == ["pod-restricted"]
+
+
+def test_a_port_that_is_scraped_and_closed_is_found() -> None:
+    documents = built(ROOT / "k8s" / "overlays" / "eks")
+    for document in documents:
+        if document["kind"] == "NetworkPolicy" and document["metadata"]["name"] == "squadron":
+            document["spec"]["ingress"][2]["ports"].pop()
+
+    (found,) = check_documents(documents, [])
+
+    assert found.rule == "monitor-port"
+    assert "44227" in found.message
+
+
+@pytest.mark.parametrize(
+    ("http", "grpc", "is_found"),
+    [
+        ({}, {}, True),
+        ({"hostnames": ["a.b"]}, {}, True),
+        ({"hostnames": ["a.b"]}, {"hostnames": ["c.b"]}, False),
+    ],
+)
+def test_two_kinds_of_routes_on_one_listener_are_found(
+    http: Document, grpc: Document, is_found: bool
+) -> None:
+    parent = {"parentRefs": [{"name": "squadron", "sectionName": "https"}]}
+    routes = [
+        {"kind": "HTTPRoute", "metadata": {"name": "a"}, "spec": {**parent, **http}},
+        {"kind": "GRPCRoute", "metadata": {"name": "b"}, "spec": {**parent, **grpc}},
+    ]
+
+    found = [each.rule for each in check_documents(routes, [])]
+
+    assert found == ["route-shared-listener"] * is_found
 
 
 @pytest.mark.parametrize("kind", ["Gateway", "HTTPRoute", "Ingress"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,14 @@ from cluster.errors import ConfigError
 from cluster.kubernetes.checks import check_documents
 from cluster.kubernetes.core_schemas import check_core, is_available
 from cluster.kubernetes.finding import services_in
+from tests.actors.access.test_matrix import MAY
 from tests.cluster.kubernetes.manifests import COMPONENTS, KUSTOMIZATIONS, ROOT, built
 
 CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared" / "crds"))
 EXCLUDED = {
     # The overlays have them already.
     *((overlay, each) for overlay in ("gke", "eks") for each in ("gcs-ft-redis", "monitoring")),
-    *((overlay, "model-cache-pvc") for overlay in ("gke", "eks")),
+    *((overlay, "model-cache-pvc") for overlay in ("gke", "eks", "dev-cpu")),
     *((overlay, "gcs-ft-rocksdb") for overlay in ("gke", "eks")),
 }
 PAIRS = [
@@ -79,6 +82,58 @@ def test_a_gateway_of_ones_own_and_an_incremental_upgrade_exclude_each_other(
     rules = {each.rule for each in check_documents(documents, [])}
 
     assert rules == {"route-incremental"}
+
+
+def test_the_gateway_lets_through_what_clients_and_the_console_ask() -> None:
+    text = (ROOT / "k8s/components/tls-gateway/gateway.yaml").read_text()
+    (route,) = (each for each in yaml.safe_load_all(text) if each["kind"] == "HTTPRoute")
+    paths = [match["path"] for rule in route["spec"]["rules"] for match in rule["matches"]]
+    assert all(rule["backendRefs"] for rule in route["spec"]["rules"])
+
+    def is_let_through(asked: str) -> bool:
+        return any(
+            asked == each["value"]
+            or (each["type"] == "PathPrefix" and asked.startswith(f"{each['value']}/"))
+            for each in paths
+        )
+
+    # Metrics have a port of their own, probes come from inside, and `/` says only the name.
+    inside = {"/metrics", "/-/healthz", "/-/routes", "/ping", "/"}
+    assert {path for _, path in MAY if not is_let_through(path)} == inside
+
+
+def test_redis_is_the_process_that_kubernetes_stops(tmp_path: Path) -> None:
+    server = shutil.which("redis-server")
+    if server is None:
+        pytest.skip("redis-server is not here: Debian's package `redis-server` has it")
+    text = (ROOT / "k8s/components/gcs-ft-redis/redis.yaml").read_text()
+    (stateful,) = (each for each in yaml.safe_load_all(text) if each["kind"] == "StatefulSet")
+    (container,) = stateful["spec"]["template"]["spec"]["containers"]
+    said = container["args"][0].replace("/run/redis", str(tmp_path)).replace("/data", str(tmp_path))
+    # Another one may have the usual port; on a socket there is none.
+    said += f" --port 0 --unixsocket {tmp_path}/s"
+    redis = subprocess.Popen(
+        [*container["command"], said],
+        env={**os.environ, "REDIS_PASSWORD": "a-secret"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert redis.stdout is not None
+        for line in redis.stdout:
+            if "eady to accept connections" in line:
+                break
+        redis.terminate()
+        rest, _ = redis.communicate(timeout=60)
+    finally:
+        redis.kill()
+        redis.wait()
+
+    assert "Received SIGTERM" in rest or "User requested shutdown" in rest
+    assert redis.returncode == 0
+    assert (tmp_path / "redis.conf").stat().st_mode & 0o077 == 0
+    assert "requirepass a-secret" in (tmp_path / "redis.conf").read_text()
+    assert (tmp_path / "appendonlydir").is_dir()
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=lambda each: each.name)

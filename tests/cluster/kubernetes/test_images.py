@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.kubernetes.manifests import ROOT
+from cluster.kubernetes.finding import groups_of, services_in
+from tests.cluster.kubernetes.manifests import KUSTOMIZATIONS, ROOT, built
 
 IMAGES = sorted((ROOT / "k8s/images").glob("Dockerfile.*"))
 
@@ -36,3 +37,16 @@ def test_an_image_is_pinned_and_does_not_run_as_root(file: Path) -> None:
     assert text.rstrip().splitlines()[-3] == "USER 1000"
     for program in ("bash", "wget", "grep"):
         assert re.search(rf"apt-get install .*\b{program}\b", text)
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda each: each.name)
+def test_machines_with_gpus_run_the_image_that_is_made_for_them(folder: Path) -> None:
+    made = {
+        file.suffix: re.findall(r"docker build .* -t (\S+)", file.read_text())[0] for file in IMAGES
+    }
+    for service in services_in(built(folder)):
+        groups = list(groups_of(service))
+        limits = [(each.container.get("resources") or {}).get("limits") or {} for each in groups]
+        kind = ".gpu" if any("nvidia.com/gpu" in each for each in limits) else ".cpu"
+
+        assert {each.container["image"] for each in groups} == {made[kind]}

@@ -7,13 +7,15 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from cluster.observability.door_metrics import Refusal
 from cluster.observability.language_metrics import declare_language_metrics
-from cluster.observability.metrics import declared_names
+from cluster.observability.metrics import ScalingSource, declared_names
 from tests.cluster.kubernetes.manifests import ROOT
 
 MONITORING = ROOT / "k8s/components/monitoring"
@@ -69,6 +71,23 @@ def test_every_alert_is_seen_firing_and_quiet_and_has_a_runbook_line() -> None:
         assert isinstance(said, dict)
         assert said["summary"]
         assert len(said["runbook"]) > 40
+
+
+def test_the_series_of_the_tests_have_labels_that_are_really_given() -> None:
+    given = {
+        "squadron_door_refused_total": ("reason", set(get_args(Refusal))),
+        "squadron_autoscaling_changes_total": ("source", set(get_args(ScalingSource))),
+    }
+    seen = set()
+    for test in yaml.safe_load((MONITORING / "rules.test.yaml").read_text())["tests"]:
+        for each in test["input_series"]:
+            metric, _, labels = each["series"].partition("{")
+            if metric in given:
+                label, allowed = given[metric]
+                assert re.findall(rf'{label}="(\w+)"', labels)[0] in allowed, each["series"]
+                seen.add(metric)
+
+    assert seen == set(given)
 
 
 def expressions() -> list[str]:

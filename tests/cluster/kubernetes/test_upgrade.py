@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from cluster.cli.kubernetes import read_crds
 from cluster.kubernetes.duration import StartTimes
-from cluster.kubernetes.finding import Document
+from cluster.kubernetes.finding import Document, services_in
 from cluster.kubernetes.upgrade import predict_upgrade
-from tests.cluster.kubernetes.manifests import service
+from tests.cluster.kubernetes.manifests import KUSTOMIZATIONS, built, service
 from tests.cluster.kubernetes.test_checks import CRDS, cluster, needs_crds, pod, ray, worker
 
 
@@ -34,6 +35,34 @@ def test_the_effect_of_a_change(change: Callable[[Document], object], effect: st
     change(new)
 
     assert predict_upgrade(old, new).effect == effect
+
+
+def as_a_server_holds_it(manifest: Document) -> None:
+    for group in (cluster(manifest)["headGroupSpec"], worker(manifest)):
+        for port in group["template"]["spec"]["containers"][0]["ports"]:
+            port["protocol"] = "TCP"
+    worker(manifest).update(numOfHosts=1, priority=0)
+
+
+def test_defaults_that_a_server_filled_in_are_no_change() -> None:
+    running = service()
+    as_a_server_holds_it(running)
+
+    for old, new in ((running, service()), (service(), running)):
+        assert predict_upgrade(old, new).reasons == ()
+    worker(running)["numOfHosts"] = 2
+    assert predict_upgrade(running, service()).effect == "new-cluster"
+
+
+@needs_crds
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda each: each.name)
+def test_every_default_of_the_crd_that_our_manifests_meet_is_no_change(folder: Path) -> None:
+    (crd,) = [each for each in read_crds(CRDS) if each.kind == "RayService"]
+    for one in services_in(built(folder)):
+        running = crd.filled(one)
+
+        assert running != one
+        assert predict_upgrade(running, one).effect == "none"
 
 
 def test_a_new_cluster_needs_its_pods_and_gpus_twice() -> None:
