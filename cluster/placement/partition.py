@@ -202,9 +202,7 @@ def check_devices(devices: Sequence[str], num_shards: int, reason: str) -> None:
         )
 
 
-def check_slices_meet(
-    runs: Sequence[range], tensor: int, sites: Sequence[ShardSite]
-) -> None:
+def check_slices_meet(runs: Sequence[range], tensor: int, sites: Sequence[ShardSite]) -> None:
     """Raises: ConfigError for slices of one stage on several nodes: they talk twice a layer."""
     for stage, run in enumerate(runs):
         nodes = dict.fromkeys(site.node for site in sites[stage * tensor : (stage + 1) * tensor])

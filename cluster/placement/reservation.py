@@ -1,4 +1,4 @@
-"""What is reserved for a replica that is cut: which shards share a bundle, on which kind of node."""
+"""What is reserved for a replica that is cut: which shards share a bundle, on what kind of node."""
 
 from __future__ import annotations
 
@@ -117,4 +117,5 @@ def _strategy(
 
 def _share(count: int) -> float:
     """Rounded down: so many shares must fit."""
-    return int(10**SHARE_DIGITS / count) / 10**SHARE_DIGITS
+    whole = int(10**SHARE_DIGITS)
+    return whole // count / whole

@@ -117,9 +117,7 @@ class _Search:
         """Models of like speed on devices of their own, where speeds differ."""
         seconds = [seconds_alone(demand, self._topology) for demand in self._demands]
         parts = buckets(self._demands, seconds)
-        sites = sorted(
-            self._topology.sites(), key=lambda site: class_of(site.device), reverse=True
-        )
+        sites = sorted(self._topology.sites(), key=lambda site: class_of(site.device), reverse=True)
         if len(parts) == 1:
             return None
         shares = share_out(sites, parts, self._demands, seconds)

@@ -18,7 +18,7 @@ MAX_MORE = 1024
 def shortage(
     topology: Topology, demands: tuple[Demand, ...], rejected: tuple[Rejected, ...]
 ) -> Shortage:
-    """The fewest more devices like the cluster's fastest ones, and whether int8 weights would do."""
+    """The fewest more devices like the fastest ones, and whether int8 weights would do."""
     more = _fewest_more(topology, demands)
     device = fastest(topology).devices[-1]
     in_int8 = tuple(replace(d, facts=_in_int8(d.facts)) for d in demands)
