@@ -43,7 +43,7 @@ class PlannedReplica:
         section: dict[str, object] = {"strategy": self.degrees.strategy}
         if self.degrees.stages == 1:
             section["shards"] = self.degrees.tensor
-            section["devices"] = [_told(shard.site) for shard in self.shards]
+            section["devices"] = [told_site(shard.site) for shard in self.shards]
         else:
             section["shard_map"] = {
                 f"layers.{stage[0].layers.start}-{stage[0].layers.stop - 1}": _stage(stage)
@@ -126,14 +126,15 @@ class Shortage:
 
 def _stage(shards: tuple[PlannedShard, ...]) -> object:
     if len(shards) == 1:
-        return _told(shards[0].site)
+        return told_site(shards[0].site)
     return {
         "node": shards[0].site.node,
         "devices": [_device(shard.site) for shard in shards],
     }
 
 
-def _told(site: Site) -> str:
+def told_site(site: Site) -> str:
+    """Node and device, as `placement.devices` takes them."""
     return f"{site.node}/{_device(site)}"
 
 
