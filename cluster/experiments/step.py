@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from cluster.config.experiment import BanditConfig, CanaryConfig, ExperimentConfig
 from cluster.experiments.bandit import rewards_of, thompson_weights
+from cluster.experiments.difference import MIN_PER_STRATUM
 from cluster.experiments.judge import Judgement
 from cluster.experiments.state import ExperimentState, Status
 
@@ -81,10 +82,15 @@ def _canary(
     requests = state.now.of(arm).requests
     if requests < canary.step_requests:
         return None
-    done = f"{arm} had {canary.steps[state.step]:g} % of the traffic for {canary.step_s:g} s"
+    # A step in which the control had next to nothing was compared with nothing.
+    is_compared = state.now.of(config.control).requests >= MIN_PER_STRATUM
+    if state.weights.get(config.control, 0) > 0 and not is_compared:
+        return None
+    done = f"{arm} had {canary.watched_share(state.step):g} % of the traffic for {canary.step_s:g} s"
     done = f"{done} ({requests} requests) and broke no guardrail"
     if state.step + 1 == len(canary.steps):
-        return Step(weights=state.weights, status="promoted", reason=done, step=state.step)
+        weights = config.promoted_weights()
+        return Step(weights=weights, status="promoted", reason=done, step=state.step)
     weights = config.canary_weights(state.step + 1)
     return Step(weights=weights, status="running", reason=done, step=state.step + 1)
 

@@ -3,7 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from cluster.config.experiment import ExperimentConfig
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.config.experiment import CanaryConfig, ExperimentConfig
 from cluster.experiments.counts import ArmCounts
 from cluster.experiments.judge import judge
 from cluster.experiments.state import ExperimentState, begin
@@ -61,13 +64,86 @@ def test_after_the_last_step_a_canary_is_promoted() -> None:
         step = _next(config, state, 100.0 * (number + 1))
         assert step is not None
         state = step.applied(state, 100.0 * (number + 1))
-    assert state.weights == {"a": 0, "b": 100}
+    assert state.weights == {"a": 5, "b": 95}
 
-    state = _counted(state, b=arm(7))
+    state = _counted(state, a=arm(6, requests=100), b=arm(7, requests=1900))
     step = _next(config, state, 1000.0)
 
     assert step is not None
     assert (step.status, step.weights) == ("promoted", {"a": 0, "b": 100})
+
+
+def _at_the_last_step(**canary: Any) -> tuple[ExperimentConfig, ExperimentState]:
+    """Everything was well until then."""
+    config = ExperimentConfig.model_validate(
+        {**CANARY, "canary": {**CANARY["canary"], **canary}},
+    )
+    state = begin(config, "x", 0.0)
+    for number in range(2):
+        share = round(40 * state.weights["b"])
+        state = _counted(
+            state, a=arm(number, requests=4000 - share), b=arm(9 + number, requests=share)
+        )
+        step = _next(config, state, 100.0 * (number + 1))
+        assert step is not None
+        state = step.applied(state, 100.0 * (number + 1))
+    return config, state
+
+
+def test_a_canary_that_fails_only_at_its_last_step_is_rolled_back() -> None:
+    config, state = _at_the_last_step()
+
+    state = _counted(state, a=arm(6, requests=200), b=arm(7, requests=3800, log_latency=-4.5))
+    step = _next(config, state, 1000.0)
+
+    assert step is not None
+    assert (step.status, step.weights) == ("rolled_back", {"a": 5, "b": 0})
+    assert "latency" in step.reason
+
+
+def test_errors_of_the_last_step_alone_roll_it_back() -> None:
+    config, state = _at_the_last_step()
+
+    state = _counted(state, a=arm(6, requests=200), b=arm(7, requests=3800, error_rate=0.2))
+    step = _next(config, state, 1000.0)
+
+    assert step is not None
+    assert (step.status, step.weights) == ("rolled_back", {"a": 5, "b": 0})
+    assert "errors" in step.reason
+
+
+def test_the_last_step_waits_until_the_control_can_be_compared_with() -> None:
+    config, state = _at_the_last_step()
+
+    few = _counted(state, a=arm(6, requests=9), b=arm(7, requests=300))
+
+    assert _next(config, few, 1000.0) is None
+    assert _next(config, _counted(few, a=arm(5, requests=1)), 1000.0) is not None
+
+
+def test_without_a_control_share_the_last_step_moves_on_by_its_time() -> None:
+    config, state = _at_the_last_step(control_share=0)
+    assert state.weights == {"a": 0, "b": 100}
+
+    step = _next(config, _counted(state, b=arm(7)), 1000.0)
+
+    assert step is not None
+    assert step.status == "promoted"
+
+
+@given(
+    shares=st.sets(st.floats(0.1, 100), min_size=1, max_size=6),
+    control_share=st.floats(0, 50),
+)
+def test_a_canarys_share_never_falls_and_never_exceeds_its_step(
+    shares: set[float], control_share: float
+) -> None:
+    canary = CanaryConfig(steps=tuple(sorted(shares)), control_share=control_share)
+
+    watched = [canary.watched_share(step) for step in range(len(canary.steps))]
+
+    assert watched == sorted(watched)
+    assert all(now <= step for now, step in zip(watched, canary.steps, strict=True))
 
 
 def test_a_slower_canary_is_rolled_back_at_once() -> None:
