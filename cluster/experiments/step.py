@@ -86,7 +86,9 @@ def _canary(
     is_compared = state.now.of(config.control).requests >= MIN_PER_STRATUM
     if state.weights.get(config.control, 0) > 0 and not is_compared:
         return None
-    done = f"{arm} had {canary.watched_share(state.step):g} % of the traffic for {canary.step_s:g} s"
+    done = (
+        f"{arm} had {canary.watched_share(state.step):g} % of the traffic for {canary.step_s:g} s"
+    )
     done = f"{done} ({requests} requests) and broke no guardrail"
     if state.step + 1 == len(canary.steps):
         weights = config.promoted_weights()

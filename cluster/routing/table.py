@@ -40,6 +40,7 @@ class VariantFacts:
     responses. `fingerprint`: equal ones compute the same.
     `is_language`: it generates text, with `adapters` and (0: unknown) a bound of its length.
     `tokenizer`: the file of a text model's tokenizer. `placement`: why its replicas are cut so.
+    `artefact_bytes`: of its files on this machine, 0 where they are not.
     """
 
     version: str
@@ -58,6 +59,7 @@ class VariantFacts:
     max_model_len: int = 0
     tokenizer: str = ""
     placement: str = ""
+    artefact_bytes: int = 0
 
     @property
     def class_names(self) -> tuple[bytes, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from cluster.config.scaling.autoscaling import AutoscalingBudget, AutoscalingConfig
+from cluster.control.autoscaling.budget import Standing, hold
 from cluster.control.autoscaling.forecast import RateForecast
 from cluster.control.autoscaling.load import Scaling, VariantLoad
 from cluster.control.autoscaling.variant import VariantScaler
@@ -13,10 +14,12 @@ from cluster.control.autoscaling.variant import VariantScaler
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaled:
-    """One variant under autoscaling. `memory_bytes`: of one replica."""
+    """One variant under autoscaling. `memory_bytes`: of one replica, as configured (0: it is not);
+    `assumed_bytes`: what it is taken to hold until one was seen."""
 
     config: AutoscalingConfig
     memory_bytes: int = 0
+    assumed_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +93,14 @@ class Fleet:
         }
         found = self._within(
             found,
+            load,
             limit=self._budget.max_cost,
             size=lambda name: self._variants[name].config.cost,
             key="autoscaling.max_cost",
         )
         found = self._within(
             found,
+            load,
             limit=self._budget.max_memory_bytes,
             size=self._size_bytes,
             key="autoscaling.max_memory_bytes",
@@ -129,8 +134,10 @@ class Fleet:
         return found
 
     def _size_bytes(self, name: str) -> int:
-        """What the configuration says, else what a replica was last seen to hold."""
-        return self._variants[name].memory_bytes or self._memory_bytes.get(name, 0)
+        """What the configuration says, else what a replica was last seen to hold, else what its
+        files let expect: nothing at all would let any number of them start."""
+        each = self._variants[name]
+        return each.memory_bytes or self._memory_bytes.get(name, 0) or each.assumed_bytes
 
     def _ensemble_rates(self, load: FleetLoad) -> dict[str, float]:
         """What ensembles will ask of each variant: so the later steps grow with the first."""
@@ -147,50 +154,24 @@ class Fleet:
     def _within(
         self,
         found: dict[str, Scaling],
+        load: FleetLoad,
         *,
         limit: float | None,
         size: Callable[[str], float],
         key: str,
     ) -> dict[str, Scaling]:
-        """Take replicas away until the limit holds: whole idle variants first, least recently asked
-        first, then one at a time where most room is left."""
-        while limit is not None and _total(found, size) > limit:
-            idle = [name for name, each in found.items() if self._can_be_evicted(name, each)]
-            if idle:
-                name = min(idle, key=self._last_used_s)
-                text = f"evicted: {key} is {limit:g} and it was asked least recently"
-                found[name] = replace(found[name], num_replicas=0, reason=text)
-                continue
-            spare = [
-                name
-                for name, each in found.items()
-                if each.num_replicas > max(1, self._variants[name].config.min_replicas)
-            ]
-            if not spare:
-                break
-            name = min(spare, key=lambda name: self._load_of_the_rest(found[name]))
-            each = found[name]
-            reason = each.reason.partition("; held to")[0]
-            found[name] = replace(
-                each,
-                num_replicas=each.num_replicas - 1,
-                reason=f"{reason}; held to {each.num_replicas - 1} by {key} ({limit:g})",
+        if limit is None:
+            return found
+        standings = {}
+        for name in found:
+            scaler = self._scalers[name]
+            standings[name] = Standing(
+                size=size(name),
+                min_replicas=self._variants[name].config.min_replicas,
+                rested_s=load.at_s - (scaler.last_arrival_s or 0.0),
+                startup_s=scaler.startup_s,
             )
-        return found
-
-    def _can_be_evicted(self, name: str, each: Scaling) -> bool:
-        is_idle = each.rate < 0.01 and not each.is_guard
-        return is_idle and each.num_replicas > 0 and self._variants[name].config.min_replicas == 0
-
-    def _last_used_s(self, name: str) -> float:
-        return self._scalers[name].last_arrival_s or 0.0
-
-    def _load_of_the_rest(self, each: Scaling) -> float:
-        return each.rate * each.service_s / (each.num_replicas - 1)
-
-
-def _total(found: Mapping[str, Scaling], size: Callable[[str], float]) -> float:
-    return sum(each.num_replicas * size(name) for name, each in found.items())
+        return hold(found, standings, limit=limit, key=key)
 
 
 def _forecast_of(calls: Mapping[str, float], variants: Mapping[str, Scaled]) -> RateForecast:
