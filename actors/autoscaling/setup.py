@@ -11,7 +11,6 @@ from cluster.control.autoscaling.fleet import Scaled
 from cluster.routing.ensembles.calls import calls_per_request
 from cluster.routing.table import EnsembleRoute, RoutingTable, VariantRoute
 
-
 PROCESS_BYTES = 150 * 2**20
 """Of a replica's process before it holds a model: 145 MiB seen."""
 

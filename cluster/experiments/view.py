@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from cluster.config.experiment import ExperimentConfig
-from cluster.experiments.counts import Agreement, ArmCounts, totals
+from cluster.experiments.counts import Agreement, ArmCounts
 from cluster.experiments.judge import ArmJudgement, judge
 from cluster.experiments.quantiles import quantile_ms
 from cluster.experiments.report import Cost
@@ -49,7 +49,7 @@ def experiment_view(
             _arm(
                 arm,
                 state.weights.get(arm, 0.0),
-                totals(state.strata, arm),
+                state.total(arm),
                 judgement.arms.get(arm),
                 max(1e-9, now_s - state.started_s),
                 costs.get(arm, Cost()),

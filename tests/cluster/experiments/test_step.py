@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cluster.config.experiment import CanaryConfig, ExperimentConfig
 from cluster.experiments.counts import ArmCounts
 from cluster.experiments.judge import judge
-from cluster.experiments.state import ExperimentState, begin
+from cluster.experiments.state import MAX_STRATA, ExperimentState, begin
 from cluster.experiments.step import Step, next_step
 from tests.cluster.experiments.making import arm, measure
 
@@ -211,6 +211,90 @@ def test_a_bandit_counts_every_request_once_also_when_its_weights_stay() -> None
         state = step.applied(state, second)
 
     assert state.rewards == {"a": (300, 0), "b": (0, 300)}
+
+
+BANDIT = {
+    "split": {"a": 1, "b": 1},
+    "bandit": {"update_s": 10, "discount": 1.0, "reward": "quality", "floor": 0.1},
+}
+
+
+def _rated(good: int, bad: int) -> ArmCounts:
+    return ArmCounts(quality=measure([1.0] * good + [0.0] * bad))
+
+
+def test_a_bandit_learns_from_feedback_that_comes_after_an_update() -> None:
+    config = ExperimentConfig.model_validate(BANDIT)
+    state = begin(config, "x", 0.0)
+    first = state.weights
+    step = _next(config, state, 10.0)
+    assert step is not None
+    state = step.applied(state, 10.0)
+
+    late = state.counted({"a": _rated(80, 20), "b": _rated(10, 90)}, first)
+    step = _next(config, late, 20.0)
+
+    assert step is not None
+    assert step.rewards == {"a": (80, 20), "b": (10, 90)}
+    assert step.weights["a"] == 0.9
+
+
+def test_a_bandit_learns_from_feedback_for_weights_that_are_forgotten() -> None:
+    config = ExperimentConfig.model_validate(BANDIT)
+    state = begin(config, "x", 0.0)
+    first = state.weights
+    for turn in range(1, MAX_STRATA + 3):
+        step = _next(config, state, 10.0 * turn)
+        assert step is not None
+        state = step.applied(state, 10.0 * turn)
+    assert first not in [dict(each.weights) for each in state.strata]
+
+    late = state.counted({"a": _rated(80, 20), "b": _rated(10, 90)}, first)
+    step = _next(config, late, 10_000.0)
+
+    assert step is not None
+    assert step.rewards == {"a": (80, 20), "b": (10, 90)}
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 60), st.booleans()),
+        max_size=50,
+    )
+)
+def test_a_bandit_counts_every_value_once_however_late(
+    told: list[tuple[int, int, int, bool]],
+) -> None:
+    """`told`: good and bad values for the weights of so many updates ago, and whether an update
+    comes next."""
+    config = ExperimentConfig.model_validate(BANDIT)
+    state = begin(config, "x", 0.0)
+    used, good, bad, at_s = [state.weights], 0, 0, 0.0
+    for num_good, num_bad, age, is_updated in [*told, (0, 0, 0, True)]:
+        if age < len(used) and (age < MAX_STRATA or state.forgotten):
+            state = state.counted({"a": _rated(num_good, num_bad)}, used[-1 - age])
+            good, bad = good + num_good, bad + num_bad
+        if is_updated:
+            at_s += 10
+            step = _next(config, state, at_s)
+            assert step is not None
+            state = step.applied(state, at_s)
+            used.append(state.weights)
+
+    assert state.rewards["a"] == (good, bad)
+
+
+def test_what_was_paid_by_an_earlier_version_is_not_paid_again() -> None:
+    config = ExperimentConfig.model_validate(BANDIT)
+    state = begin(config, "x", 0.0).counted({"a": _rated(5, 5)}, {"a": 1, "b": 1})
+    step = _next(config, state, 10.0)
+    assert step is not None
+    old = replace(step.applied(state, 10.0), paid={})
+
+    again = _next(config, old.counted({"a": _rated(2, 1)}, old.weights), 20.0)
+
+    assert again is not None
+    assert again.rewards == {"a": (7, 6), "b": (0, 0)}
 
 
 def test_counts_go_to_the_weights_they_were_split_by() -> None:
