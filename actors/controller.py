@@ -53,6 +53,7 @@ CALM_S = 10.0
 CALM_PERIOD_S = 2.0
 """Serve is asked every pass; every so often when it has said the same for `CALM_S`: an answer costs
 the two processes some 45 ms of CPU."""
+KEEP_S = 0.02
 LONG_POLL_S = 20.0
 DOOR_GONE_S = 2 * LONG_POLL_S
 ORPHANED_S = 30.0
@@ -165,8 +166,12 @@ class Controller:
         (await self._with_experiments()).take_costs(node, costs)
 
     async def feedback(self, experiment: str, feedback: list[Feedback]) -> None:
-        """Raises: ModelNotFound."""
-        (await self._with_experiments()).pass_on(experiment, feedback)
+        """Returns when it was kept. Raises: ModelNotFound."""
+        control = await self._with_experiments()
+        control.pass_on(experiment, feedback)
+        # Those of one moment are written together.
+        await asyncio.sleep(KEEP_S)
+        control.keep()
 
     async def set_weights(self, experiment: str, weights: Mapping[str, float]) -> JsonObject:
         """The experiment, when every live door has the new weights.

@@ -9,11 +9,12 @@ from cluster.config.experiment import ExperimentConfig
 from cluster.experiments.counts import Agreement, ArmCounts
 from cluster.experiments.judge import ArmJudgement, judge
 from cluster.experiments.quantiles import quantile_ms
-from cluster.experiments.report import Cost
+from cluster.experiments.report import Cost, HandedOn
 from cluster.experiments.state import ExperimentState
 
 JsonObject = dict[str, object]
 _FREE: Mapping[str, Cost] = {}
+_NOTHING = HandedOn()
 
 
 def experiment_view(
@@ -22,8 +23,9 @@ def experiment_view(
     state: ExperimentState,
     now_s: float,
     costs: Mapping[str, Cost] = _FREE,
+    handed_on: HandedOn = _NOTHING,
 ) -> JsonObject:
-    """`costs`: of each variant, of all its callers."""
+    """`costs`: of each variant, of all its callers. `handed_on`: of its feedback."""
     judgement = judge(config, state.strata, state.peaks)
     is_over = state.status in ("rolled_back", "promoted")
     goal = config.analysis.goal
@@ -44,6 +46,11 @@ def experiment_view(
         "sample_ratio": {
             "ok": judgement.sample_ratio.ok,
             "p_value": judgement.sample_ratio.p_value,
+        },
+        "feedback": {
+            "counted": sum(state.total(arm).quality.count for arm in arms),
+            "handed_on": handed_on.values,
+            "found": handed_on.found,
         },
         "arms": [
             _arm(

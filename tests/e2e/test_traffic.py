@@ -198,7 +198,8 @@ def test_feedback_is_counted_whichever_door_it_meets(served: Running, http: http
         with httpx.Client(base_url=served.http) as client:
             rating = {"request_id": request_id, "value": 1}
             answer = client.post("/admin/v1/experiments/plain/feedback", json=rating)
-            assert answer.json() == {"accepted": 1}, answer.text
+            said = answer.json()
+            assert said["accepted"] == 1 == said["counted"] + said["handed_on"], answer.text
 
     eventually(
         lambda: sum(a["rated"] for a in shown(http, "plain")["arms"]) == before + 20,
