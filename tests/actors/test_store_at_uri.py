@@ -58,7 +58,7 @@ def test_a_replica_brings_its_model_on_a_node_that_does_not_have_it(
             _local(published, made),
         ).fingerprint
     )
-    setup = replica_setup("triple", made.variants["triple"], origin)
+    setup = replica_setup("triple", made.variants["triple"], origin, made.server)
 
     monkeypatch.setenv("SQUADRON_MODEL_CACHE", str(tmp_path / "worker"))
     here = brought(setup)
