@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import cast
 
 import ray
@@ -32,6 +33,7 @@ from actors.node_folder import metrics_folder
 from actors.repository import apps
 from actors.repository.commands import Commands
 from actors.repository.control import RepositoryControl, RepositorySetup, app_prefix
+from actors.repository.state import RepositoryKeeper, kept_earlier
 from cluster.config.observability.logs import LogsConfig
 from cluster.control.reconcile import (
     DeploymentSeen,
@@ -113,7 +115,8 @@ class Controller:
             self._repository.give_up_all("the configuration changed meanwhile")
         self._repository = self._commands = None
         if repository is not None:
-            self._repository = RepositoryControl(self._app, repository)
+            keeper = RepositoryKeeper(self._experiments, partial(kept_earlier, self._app))
+            self._repository = RepositoryControl(self._app, repository, keeper)
             self._commands = Commands(self._repository, self._pass)
         await self._pass(reasons=(f"configuration {generation} adopted",))
 

@@ -63,6 +63,7 @@ class ExperimentControl:
         self._num_feedback = kept.num_feedback
         self._handed_on: dict[str, HandedOn] = dict(kept.handed_on)
         self._costs: dict[str, Mapping[str, Cost]] = {}
+        self.repository = kept.repository
         self._is_dirty = False
 
     @property
@@ -190,6 +191,12 @@ class ExperimentControl:
         self.events.append(event)
         self._is_dirty = True
 
+    def keep_repository(self, text: str) -> None:
+        """What is loaded is kept with everything else; written when this returns."""
+        self.repository = text
+        self._is_dirty = True
+        self.keep()
+
     def keep(self) -> None:
         """Write what has changed, so that the next controller knows it."""
         if not self._is_dirty:
@@ -205,6 +212,7 @@ class ExperimentControl:
                 feedback=self._newest_feedback(),
                 num_feedback=self._num_feedback,
                 handed_on=self._handed_on,
+                repository=self.repository,
             )
         )
 

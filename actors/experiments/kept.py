@@ -1,4 +1,5 @@
-"""What must outlive the controller and the cluster: traffic set at run time, experiments, events.
+"""What must outlive the controller and the cluster: traffic set at run time, experiments, models
+loaded at run time, events.
 
 It is written twice. Ray's internal key-value store lives in the head's GCS and is there on whatever
 node the controller comes back on, also after `kill -9`. A file outlives a cluster whose GCS is in
@@ -43,7 +44,8 @@ class Event:
 class Kept:
     """`reports`: the last number counted of each door. `callers`: experiment -> digests of those
     met under its present weights. `feedback`: the newest that was handed on, by experiment, and
-    `num_feedback` how many there ever were: a door may not have asked for it yet."""
+    `num_feedback` how many there ever were: a door may not have asked for it yet. `repository`:
+    what was loaded at run time, as `actors.repository.state` says it."""
 
     saved_s: float = 0.0
     experiments: Mapping[str, ExperimentState] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Kept:
     feedback: tuple[tuple[str, Feedback], ...] = ()
     num_feedback: int = 0
     handed_on: Mapping[str, HandedOn] = field(default_factory=dict)
+    repository: str = ""
 
 
 _KEPT = TypeAdapter(Kept)
