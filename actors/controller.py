@@ -47,7 +47,7 @@ from cluster.control.reconcile import (
 from cluster.experiments.report import Cost, Feedback, Report
 from cluster.experiments.view import JsonObject
 from cluster.observability.metrics import make_metrics
-from cluster.routing.table import RoutingTable
+from cluster.routing.table import RoutingTable, next_version
 
 NAMESPACE = "squadron"
 PERIOD_S = 0.5
@@ -75,6 +75,7 @@ class Controller:
         self._base: RoutingTable | None = None
         self._is_base_new = False
         self._table: RoutingTable | None = None
+        self._newest_version = 0
         self._changed = asyncio.Condition()
         self._passing = asyncio.Lock()
         self._experiments: ExperimentControl | None = None
@@ -146,6 +147,10 @@ class Controller:
         if door:
             self._door_seen_s[door] = time.monotonic()
             await self._doors.has(door, known_version)
+        self._newest_version = max(self._newest_version, known_version)
+        if self._table is not None and self._table.version < known_version:
+            # An earlier controller made the door's, by a clock that has been set back since.
+            await self._tell(self._table)
         try:
             async with asyncio.timeout(LONG_POLL_S), self._changed:
                 await self._changed.wait_for(
@@ -207,6 +212,13 @@ class Controller:
     async def decided(self, decisions: Sequence[JsonObject]) -> None:
         """The autoscaling policy's latest decisions, each with its `reason`."""
         self._autoscaling = list(decisions)
+
+    async def keep_seasons(self, text: str) -> None:
+        """What the autoscaler has learned, for the next one."""
+        (await self._with_experiments()).keep_seasons(text)
+
+    async def seasons(self) -> str:
+        return (await self._with_experiments()).seasons
 
     async def autoscaling(self) -> list[JsonObject]:
         return self._autoscaling
@@ -335,12 +347,15 @@ class Controller:
         table = table.with_weights(self._experiments.weights)
         if self._table is not None and table == replace(self._table, version=table.version):
             return
-        # Versions grow also across restarts of the controller.
-        table = replace(table, version=time.time_ns())
+        await self._tell(table)
         for reason in reasons:
-            logger.info("routing table %d: %s", table.version, reason)
+            logger.info("routing table %d: %s", self._newest_version, reason)
+
+    async def _tell(self, table: RoutingTable) -> None:
+        """Under a version that every door takes for news, also of a controller before this one."""
         async with self._changed:
-            self._table = table
+            self._newest_version = next_version(time.time_ns(), self._newest_version)
+            self._table = replace(table, version=self._newest_version)
             self._changed.notify_all()
 
 

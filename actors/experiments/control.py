@@ -63,7 +63,8 @@ class ExperimentControl:
         self._num_feedback = kept.num_feedback
         self._handed_on: dict[str, HandedOn] = dict(kept.handed_on)
         self._costs: dict[str, Mapping[str, Cost]] = {}
-        self.repository = kept.repository
+        self.repository, self.seasons = kept.repository, kept.seasons
+        self._saved_s = kept.saved_s
         self._is_dirty = False
 
     @property
@@ -197,14 +198,21 @@ class ExperimentControl:
         self._is_dirty = True
         self.keep()
 
+    def keep_seasons(self, text: str) -> None:
+        """Written with the next change, or within a control pass."""
+        self._is_dirty = self._is_dirty or text != self.seasons
+        self.seasons = text
+
     def keep(self) -> None:
         """Write what has changed, so that the next controller knows it."""
         if not self._is_dirty:
             return
         self._is_dirty = False
+        # The newest counts when several are found: also after the clock was set back.
+        self._saved_s = max(self._clock(), self._saved_s + 0.001)
         self._store.write(
             Kept(
-                saved_s=self._clock(),
+                saved_s=self._saved_s,
                 experiments=self._states,
                 callers={name: tuple(each.digests) for name, each in self._callers.items()},
                 reports=self._reports,
@@ -213,6 +221,7 @@ class ExperimentControl:
                 num_feedback=self._num_feedback,
                 handed_on=self._handed_on,
                 repository=self.repository,
+                seasons=self.seasons,
             )
         )
 

@@ -45,7 +45,8 @@ class Kept:
     """`reports`: the last number counted of each door. `callers`: experiment -> digests of those
     met under its present weights. `feedback`: the newest that was handed on, by experiment, and
     `num_feedback` how many there ever were: a door may not have asked for it yet. `repository`:
-    what was loaded at run time, as `actors.repository.state` says it."""
+    what was loaded at run time, as `actors.repository.state` says it; `seasons`: what the
+    autoscaler has learned, in its own words."""
 
     saved_s: float = 0.0
     experiments: Mapping[str, ExperimentState] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Kept:
     num_feedback: int = 0
     handed_on: Mapping[str, HandedOn] = field(default_factory=dict)
     repository: str = ""
+    seasons: str = ""
 
 
 _KEPT = TypeAdapter(Kept)

@@ -269,6 +269,12 @@ def deployment_name(variant: str) -> str:
     return f"variant-{variant}"
 
 
+def next_version(now_ns: int, *known: int) -> int:
+    """Versions are moments, so that they grow across restarts; and they grow when the clock is set
+    back as well: a door takes a smaller one for news that it has had."""
+    return max(now_ns, *(each + 1 for each in known))
+
+
 def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> RoutingTable:
     """Version 0: every name of the config, nothing observed yet.
 

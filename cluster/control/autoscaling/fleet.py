@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from pydantic import TypeAdapter
+
 from cluster.config.scaling.autoscaling import AutoscalingBudget, AutoscalingConfig
 from cluster.control.autoscaling.budget import Standing, hold
-from cluster.control.autoscaling.forecast import RateForecast
+from cluster.control.autoscaling.forecast import RateForecast, SeasonSeen
 from cluster.control.autoscaling.load import Scaling, VariantLoad
 from cluster.control.autoscaling.variant import VariantScaler
 
@@ -37,8 +39,32 @@ class FleetLoad:
     num_cores: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What was seen, and what was decided of it, as it is logged."""
+
+    load: FleetLoad
+    decisions: tuple[Scaling, ...]
+
+
+_LOOK = TypeAdapter(Look)
+
+
+def record(load: FleetLoad, decisions: tuple[Scaling, ...]) -> str:
+    """One line of JSON."""
+    return _LOOK.dump_json(Look(load=load, decisions=decisions)).decode()
+
+
+def recorded(line: str) -> Look:
+    """What `record` wrote. To decide it again takes the looks before it too: a fleet learns from
+    each of them, and only those with a change are logged."""
+    return _LOOK.validate_json(line)
+
+
 class Fleet:
     """Decides for every variant at once. `calls`: ensemble -> variant -> calls a request makes.
+    `phase_s`: what to add to the times of its loads for Unix time, where seasons are to be found
+    again by another process.
 
     The same object decides in the cluster and in the simulator.
     """
@@ -49,7 +75,10 @@ class Fleet:
         *,
         calls: Mapping[str, Mapping[str, float]],
         budget: AutoscalingBudget,
+        phase_s: float = 0.0,
     ) -> None:
+        self._phase_s = phase_s
+        self._remembered: Mapping[str, SeasonSeen] = {}
         self._variants: dict[str, Scaled] = {}
         self._calls: Mapping[str, Mapping[str, float]] = {}
         self._scalers: dict[str, VariantScaler] = {}
@@ -65,21 +94,44 @@ class Fleet:
         budget: AutoscalingBudget,
     ) -> None:
         """Other models: those that go on as they were keep what was learned of them."""
+        self._remembered = {**self._remembered, **self.seasons()}
         before, self._variants = self._variants, dict(variants)
         known = {
             n for n, each in variants.items() if n in before and before[n].config == each.config
         }
         self._scalers = {
-            name: self._scalers[name] if name in known else VariantScaler(name, each.config)
+            name: self._scalers[name]
+            if name in known
+            else VariantScaler(name, each.config, phase_s=self._phase_s)
             for name, each in variants.items()
         }
         self._ensembles = {
             name: self._ensembles[name]
             if name in self._ensembles and calls[name] == self._calls[name]
-            else _forecast_of(calls[name], variants)
+            else _forecast_of(calls[name], variants, self._phase_s)
             for name in calls
         }
         self._budget, self._calls = budget, calls
+        self.remember(self._remembered)
+
+    def seasons(self) -> dict[str, SeasonSeen]:
+        """What was learned of what repeats; the rest is learned again in minutes."""
+        return {
+            name: season
+            for name, forecast in self._forecasts().items()
+            if (season := forecast.season()) is not None
+        }
+
+    def remember(self, seasons: Mapping[str, SeasonSeen]) -> None:
+        """Of an earlier process; whoever has seen something itself knows better."""
+        self._remembered = dict(seasons)
+        for name, forecast in self._forecasts().items():
+            if name in seasons:
+                forecast.remember(seasons[name])
+
+    def _forecasts(self) -> dict[str, RateForecast]:
+        of_variants = {f"variant {n}": each.forecast for n, each in self._scalers.items()}
+        return of_variants | {f"ensemble {n}": each for n, each in self._ensembles.items()}
 
     def decide(self, load: FleetLoad) -> tuple[Scaling, ...]:
         """A decision for each variant that told its load, each with its reason."""
@@ -174,11 +226,14 @@ class Fleet:
         return hold(found, standings, limit=limit, key=key)
 
 
-def _forecast_of(calls: Mapping[str, float], variants: Mapping[str, Scaled]) -> RateForecast:
+def _forecast_of(
+    calls: Mapping[str, float], variants: Mapping[str, Scaled], phase_s: float
+) -> RateForecast:
     """With the settings of its first autoscaled member."""
     config = next((variants[v].config for v in calls if v in variants), AutoscalingConfig())
     return RateForecast(
         look_back_s=config.look_back_period_s,
         season_s=config.season_s,
         quantile=config.forecast_quantile,
+        phase_s=phase_s,
     )

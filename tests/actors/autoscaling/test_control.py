@@ -19,6 +19,7 @@ from actors.front_door import FrontDoor
 from cluster.config.scaling.autoscaling import AutoscalingBudget
 from cluster.config.server import ServerConfig
 from cluster.config.squadron import SquadronConfig
+from cluster.control.autoscaling.fleet import recorded
 from cluster.control.autoscaling.gather import DeploymentReport, DoorLoad, DoorReport
 from cluster.errors import Overloaded, SquadronError
 from cluster.observability.metrics import aggregate, make_metrics
@@ -197,7 +198,10 @@ async def test_what_the_caller_did_wrong_is_no_miss(tmp_path: Path) -> None:
     assert found == DoorLoad()
 
 
-async def test_what_is_told_becomes_a_number_a_reason_and_a_metric(tmp_path: Path) -> None:
+async def test_what_is_told_becomes_a_number_a_reason_and_a_metric(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="squadron.autoscaling")
     now_s = 0.0
     control = AutoscalingControl(
         make_metrics(tmp_path / "metrics").autoscaling, clock=lambda: now_s
@@ -229,8 +233,50 @@ async def test_what_is_told_becomes_a_number_a_reason_and_a_metric(tmp_path: Pat
     assert "30.0 requests/s expected" in str(latest["reason"])
     assert all(change["is_change"] for change in changes)
     assert [each["is_latest"] for each in (latest, *changes)] == [True] + [False] * len(changes)
+    looks = [
+        recorded(r.getMessage().removeprefix("look ")) for r in caplog.records if "look " in r.msg
+    ]
+    assert [look.decisions[0].num_replicas for look in looks] == [
+        change["num_replicas"] for change in reversed(changes)
+    ]
+    assert looks[-1].load.variants["a"].num_arrived == 30
     text = aggregate(tmp_path / "metrics").decode()
     assert f'squadron_autoscaling_target_replicas{{variant="a"}} {float(target)}' in text
+
+
+def test_a_season_outlives_the_autoscaler(tmp_path: Path) -> None:
+    """In Unix time, since each process counts its seconds from elsewhere."""
+    scaled = {**SCALED, "autoscaling": {**SCALED["autoscaling"], "season_s": 960}}
+    _, setup = configured(a=scaled)
+    wall_s = 9600.0
+
+    def made(began_s: float) -> AutoscalingControl:
+        return AutoscalingControl(
+            make_metrics(tmp_path / "metrics").autoscaling,
+            clock=lambda: wall_s - began_s,
+            wall=lambda: wall_s,
+        )
+
+    first = made(began_s=9000.0)
+    assert first.seasons() == ""
+    for _ in range(200):
+        wall_s += 1
+        load = DoorReport(variants={"a": DoorLoad(num_arrived=30)}, ensembles={})
+        first.report("door", setup, load)
+        first.exchange(
+            {"a": DeploymentReport(num_running=1, num_target=1, busy_s={}, num_served={})}
+        )
+        first.decide()
+    kept = first.seasons()
+    second, third = made(began_s=9790.0), made(began_s=9700.0)
+    second.remember(kept)
+    for each in (second, third):
+        each.report("door", setup, DoorReport(variants={}, ensembles={}))
+    third.remember(kept)
+    third.remember("{not json")
+
+    assert '"variant a"' in kept
+    assert second.seasons() == third.seasons() == kept
 
 
 def test_an_older_configuration_changes_nothing(tmp_path: Path) -> None:

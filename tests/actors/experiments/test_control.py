@@ -250,3 +250,18 @@ def test_masked_scores_in_a_copy_leave_what_is_kept_readable() -> None:
     made.keep()
 
     assert parsed(dumped(memory.kept)) == memory.kept
+
+
+def test_what_is_kept_after_the_clock_was_set_back_is_the_newest_all_the_same() -> None:
+    memory, now_s = Memory(), [1000.0]
+    made = ExperimentControl(memory, clock=lambda: now_s[0])
+    made.adopt(table())
+    before = memory.kept.saved_s
+    now_s[0] = 500.0
+    made.set_weights("e", {"a": 1, "b": 3})
+    first = memory.kept.saved_s
+    after = ExperimentControl(memory, clock=lambda: now_s[0])
+    after.adopt(table())
+    after.set_weights("e", {"a": 3, "b": 1})
+
+    assert before < first < memory.kept.saved_s
