@@ -109,6 +109,12 @@ class InferenceResponse:
         return next(tensor for tensor in self.outputs if tensor.name == name)
 
 
+def rows_of(request: InferenceRequest) -> int:
+    """Of a request to a batched model, as its first input says before anybody checked it."""
+    shape = request.inputs[0].shape if request.inputs else ()
+    return max(1, shape[0]) if shape else 1
+
+
 def sequence_of(parameters: Mapping[str, Parameter]) -> SequenceStep | None:
     """None without an id; 0 and "" are none. The parameters' types were checked when decoded."""
     found = parameters.get("sequence_id")

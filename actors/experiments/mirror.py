@@ -18,7 +18,7 @@ from cluster.config.experiment import MirrorConfig
 from cluster.errors import ModelNotFound, SquadronError
 from cluster.experiments.agreement import compare
 from cluster.experiments.counts import Agreement
-from cluster.requests import Assignment, InferenceRequest
+from cluster.requests import Assignment, InferenceRequest, rows_of
 from cluster.routing.table import ExperimentRoute, VariantRoute
 from cluster.tensors import Tensor
 
@@ -113,7 +113,7 @@ class Mirror:
             left = room.get(route.name)
             if left is None:
                 left = self._beside.room(route, arrived.get(route.name), loop.time())
-            rows = _num_rows(copy) if route.facts.is_batched else 1
+            rows = rows_of(copy) if route.facts.is_batched else 1
             if rows > left:
                 self._num_bytes -= num_bytes
                 room[route.name] = left
@@ -151,9 +151,3 @@ class Mirror:
         if self._door.follows is not None:
             return await self._door.follows.member(copy, work, "mirror")
         return await work
-
-
-def _num_rows(request: InferenceRequest) -> int:
-    """As its first input says; it is checked when it is sent."""
-    shape = request.inputs[0].shape if request.inputs else ()
-    return max(1, shape[0]) if shape else 1

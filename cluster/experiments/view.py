@@ -25,7 +25,8 @@ def experiment_view(
     costs: Mapping[str, Cost] = _FREE,
     handed_on: HandedOn = _NOTHING,
 ) -> JsonObject:
-    """`costs`: of each variant, of all its callers. `handed_on`: of its feedback."""
+    """`costs`: of each variant, of all its callers; an arm's part of it is that of its rows.
+    `handed_on`: of its feedback."""
     judgement = judge(config, state.strata, state.peaks)
     is_over = state.status in ("rolled_back", "promoted")
     goal = config.analysis.goal
@@ -96,7 +97,8 @@ def _arm(
         "matched": counts.matched,
         "callers": counts.units,
         "requests_per_s": round(counts.requests / age_s, 3),
-        "engine_s": round(cost.engine_s, 3),
+        # Others may ask the variant too, by its own name or in another experiment.
+        "engine_s": round(cost.engine_s * counts.rows / cost.rows, 3) if cost.rows else 0.0,
         "engine_ms_per_row": 1e3 * cost.engine_s / cost.rows if cost.rows else None,
         "latency_ms": {
             "p50": quantile_ms(counts.latency_buckets, 0.5),
