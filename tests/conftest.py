@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,28 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
+IS_WHOLE = os.environ.get("SQUADRON_CONFORMANCE") == "1"
+"""`make conformance`; `make test` runs a slice of what takes minutes."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left = [item for item in items if not IS_WHOLE and item.get_closest_marker("whole")]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _metrics_folder_as_found() -> Iterator[None]:
+    """A replica made in the test's own process writes its metrics into a folder that it puts into
+    the environment; processes that later tests start would write there too, after it is gone."""
+    name = "PROMETHEUS_MULTIPROC_DIR"
+    found = os.environ.get(name)
+    yield
+    if found is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = found
 
 
 @pytest.fixture(scope="session")

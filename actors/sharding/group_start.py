@@ -83,12 +83,21 @@ def start_group(setup: GroupSetup, starter: WorkerStarter) -> Started:
             starter.start(listener.address, token)
             started = _join(setup, starter, listener, token, undone)
         except ShardLost as error:
-            failure = starter.failure()
-            raise EngineFailed(f"a shard did not start: {failure or error.message}") from None
+            failure = _failure_of(starter) or error.message
+            raise EngineFailed(f"a shard did not start: {failure}") from None
         finally:
             listener.close()
         undone.pop_all()
         return started
+
+
+def _failure_of(starter: WorkerStarter) -> str:
+    """A neighbour's closed socket is known a moment before what became of the shard itself, which
+    says more. Empty when nothing is known after a second."""
+    until_s = time.monotonic() + 1.0
+    while not (failure := starter.failure()) and time.monotonic() < until_s:
+        time.sleep(0.02)
+    return failure
 
 
 def _join(

@@ -29,6 +29,12 @@ KEPT = "/mnt"
 _UNSHARE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
+def _outside() -> dict[str, str]:
+    """What a pod has of this program's environment: nothing that steers Ray or the metrics."""
+    steering = ("RAY_", "PROMETHEUS_", "SQUADRON_")
+    return {n: v for n, v in os.environ.items() if n == INSIDE or not n.startswith(steering)}
+
+
 def why_not() -> str:
     """What this machine lacks for pods; empty when there is nothing."""
     missing = [name for name in ("unshare", "ip", "mount", "bash") if shutil.which(name) is None]
@@ -105,7 +111,7 @@ class Pod:
             self._outer = subprocess.Popen(
                 ["ip", "netns", "exec", self.name, *inner],
                 cwd=ROOT,
-                env={**os.environ, "HOME": "/tmp", **environment},
+                env={**_outside(), "HOME": "/tmp", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -126,7 +132,7 @@ class Pod:
         inside = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--net", "--"]
         done = subprocess.run(
             [*inside, *command],
-            env={**os.environ, "HOME": "/tmp", **(environment or {})},
+            env={**_outside(), "HOME": "/tmp", **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -25,9 +25,15 @@ SUITES = {
     "imported": "the same Triton repository, served by Triton 2.51 and imported",
     "differential": "the same requests to the real Triton 2.51: equal or a listed deviation",
     "arrivals": "a million arrivals in virtual time: priorities, deadlines, fairness, overload",
+    "sharding": "shards in processes: every family, placement, transport and way to be lost",
+    "fleet": "nodes as pods on this machine: drained, killed, a head away, scraped",
     "hostile": "codecs under atheris; slow, endless and lying callers over real sockets",
 }
-ELSEWHERE = {"arrivals": FOLDER.parent / "cluster" / "simulation" / "test_one_replica.py"}
+ELSEWHERE = {
+    "arrivals": FOLDER.parent / "cluster" / "simulation" / "test_one_replica.py",
+    "sharding": FOLDER.parent / "e2e" / "sharding",
+    "fleet": FOLDER.parent / "e2e" / "fleet",
+}
 """Suites that `make test` runs too, in small."""
 
 NO_TESTS = 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,13 @@ import pytest
 from cluster.config.store import ModelStore
 from tests.e2e.fleet.scenarios import needs_pods, scenario
 
-pytestmark = [pytest.mark.e2e, pytest.mark.models, pytest.mark.timeout(900), needs_pods]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.models,
+    pytest.mark.timeout(900),
+    pytest.mark.whole,
+    needs_pods,
+]
 
 
 def test_with_our_manifests_no_request_is_lost_and_the_pod_ends_by_itself(
@@ -25,9 +30,6 @@ def test_with_our_manifests_no_request_is_lost_and_the_pod_ends_by_itself(
     assert not found["was_killed"]
 
 
-@pytest.mark.skipif(
-    not os.environ.get("SQUADRON_CONFORMANCE"), reason="80 s for a contrast: SQUADRON_CONFORMANCE=1"
-)
 def test_with_the_hook_of_upstream_s_samples_requests_are_lost(
     root: Path, store: ModelStore, tmp_path: Path
 ) -> None:

@@ -9,7 +9,13 @@ import pytest
 from cluster.config.store import ModelStore
 from tests.e2e.fleet.scenarios import needs_pods, scenario
 
-pytestmark = [pytest.mark.e2e, pytest.mark.models, pytest.mark.timeout(900), needs_pods]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.models,
+    pytest.mark.timeout(900),
+    pytest.mark.whole,
+    needs_pods,
+]
 
 
 def test_a_head_on_rocksdb_comes_back_with_its_state_and_no_request_is_lost(

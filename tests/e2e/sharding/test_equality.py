@@ -46,12 +46,18 @@ def tokens(store: ModelStore, prompts: list[Any]) -> list[int]:
 @pytest.mark.parametrize(
     "placement",
     [
-        {"strategy": "layer", "shards": 2},
-        {"strategy": "layer", "shards": 4, "transport": "tcp"},
-        {"strategy": "pipeline", "shards": 2, "transport": "gloo"},
+        pytest.param({"strategy": "layer", "shards": 2}, marks=pytest.mark.whole),
+        pytest.param(
+            {"strategy": "layer", "shards": 4, "transport": "tcp"}, marks=pytest.mark.whole
+        ),
+        pytest.param(
+            {"strategy": "pipeline", "shards": 2, "transport": "gloo"}, marks=pytest.mark.whole
+        ),
         {"strategy": "pipeline", "shards": 4, "kv_cache": "static"},
         {"strategy": "tensor", "shards": 3},
-        {"shard_map": {"layers.0-9": "cpu", "layer_10_to_29": "cpu"}},
+        pytest.param(
+            {"shard_map": {"layers.0-9": "cpu", "layer_10_to_29": "cpu"}}, marks=pytest.mark.whole
+        ),
     ],
     ids=str,
 )
@@ -77,7 +83,7 @@ def test_smollm2_in_shards_computes_what_one_process_does(
     assert generated == tokens
 
 
-@pytest.mark.parametrize("degree", [2, 4])
+@pytest.mark.parametrize("degree", [2, pytest.param(4, marks=pytest.mark.whole)])
 def test_minilm_in_slices_computes_what_one_process_does(degree: int, store: ModelStore) -> None:
     name = "all-minilm-l6-v2-torch"
     ids = np.array([[101, 1037, 4937, 7719, 2006, 1996, 13523, 102]] * 2, np.int64)
@@ -93,7 +99,7 @@ def test_minilm_in_slices_computes_what_one_process_does(degree: int, store: Mod
     assert np.abs(found - wanted).max() < 1e-4
 
 
-@pytest.mark.parametrize("num_shards", [2, 4])
+@pytest.mark.parametrize("num_shards", [2, pytest.param(4, marks=pytest.mark.whole)])
 def test_a_cut_onnx_graph_computes_what_the_whole_one_does(
     num_shards: int, store: ModelStore
 ) -> None:

@@ -22,7 +22,8 @@ from tests.e2e.running import Running, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.models, pytest.mark.timeout(400)]
 
-RECOVERY_S = 60.0
+RECOVERY_S = 150.0
+"""Patience, not a promise: a process that imports PyTorch starts slowly on a busy machine."""
 
 
 @pytest.fixture(scope="module")

@@ -32,10 +32,12 @@ def arrays(family: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("family", "placement"),
     [
-        ("llama", {"strategy": "tensor", "shards": 3}),
+        pytest.param("llama", {"strategy": "tensor", "shards": 3}, marks=pytest.mark.whole),
         ("gpt2", {"strategy": "tensor", "shards": 2}),
-        ("bert", {"strategy": "tensor", "shards": 4}),
-        ("vit", {"strategy": "pipeline", "shards": 4, "tensor": 2}),
+        pytest.param("bert", {"strategy": "tensor", "shards": 4}, marks=pytest.mark.whole),
+        pytest.param(
+            "vit", {"strategy": "pipeline", "shards": 4, "tensor": 2}, marks=pytest.mark.whole
+        ),
         ("llama", {"strategy": "pipeline", "shards": 4, "tensor": 2, "transport": "gloo"}),
     ],
     ids=str,
@@ -127,9 +129,17 @@ def test_a_token_beyond_the_vocabulary_ends_its_own_request_only(
         assert shards.infer(arrays("llama"))["logits"].shape == (2, 7, 96)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize(
-    "placement", [{"strategy": "pipeline", "shards": 3}, {"strategy": "tensor", "shards": 2}]
+    ("number", "placement"),
+    [
+        (signal.SIGKILL, {"strategy": "tensor", "shards": 2}),
+        (signal.SIGSTOP, {"strategy": "pipeline", "shards": 3}),
+        pytest.param(
+            signal.SIGKILL, {"strategy": "pipeline", "shards": 3}, marks=pytest.mark.whole
+        ),
+        pytest.param(signal.SIGSTOP, {"strategy": "tensor", "shards": 2}, marks=pytest.mark.whole),
+    ],
+    ids=str,
 )
 def test_a_group_that_loses_a_shard_stops_as_one(
     number: int, placement: dict[str, Any], random_llama: ModelCard, tmp_path: Path

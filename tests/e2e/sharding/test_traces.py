@@ -29,7 +29,11 @@ LAYERS, RANK, STAGE = (f"squadron.shard.{name}" for name in ("layers", "rank", "
     ("placement", "num_spans"),
     [
         ({"strategy": "pipeline", "shards": 2, "micro_batches": 2}, 4),
-        ({"strategy": "pipeline", "shards": 4, "tensor": 2, "micro_batches": 1}, 4),
+        pytest.param(
+            {"strategy": "pipeline", "shards": 4, "tensor": 2, "micro_batches": 1},
+            4,
+            marks=pytest.mark.whole,
+        ),
     ],
     ids=str,
 )
@@ -56,6 +60,7 @@ def test_every_micro_batch_is_a_span_of_every_shard(
 
 @pytest.mark.e2e
 @pytest.mark.models
+@pytest.mark.whole
 def test_a_pipeline_of_the_example_is_traced_from_the_door_to_its_shards(
     root: Path, store: ModelStore, tmp_path: Path
 ) -> None:
