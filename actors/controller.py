@@ -214,11 +214,13 @@ class Controller:
         self._autoscaling = list(decisions)
 
     async def keep_seasons(self, text: str) -> None:
-        """What the autoscaler has learned, for the next one."""
-        (await self._with_experiments()).keep_seasons(text)
+        """What the autoscaler has learned, for the next one. Nobody waits: it tells again."""
+        if self._experiments is not None:
+            self._experiments.keep_seasons(text)
 
-    async def seasons(self) -> str:
-        return (await self._with_experiments()).seasons
+    async def seasons(self) -> str | None:
+        """None while no door has told where the state is."""
+        return None if self._experiments is None else self._experiments.seasons
 
     async def autoscaling(self) -> list[JsonObject]:
         return self._autoscaling

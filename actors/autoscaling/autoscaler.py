@@ -89,8 +89,9 @@ class Autoscaler:
             )
             await controller.decided.remote(self._control.decisions())
             if not self._has_remembered:
-                self._control.remember(await controller.seasons.remote())
-                self._has_remembered = True
+                known = await controller.seasons.remote()
+                self._control.remember(known or "")
+                self._has_remembered = known is not None
             elif time.monotonic() - self._kept_s > KEEP_S:
                 await controller.keep_seasons.remote(self._control.seasons())
                 self._kept_s = time.monotonic()

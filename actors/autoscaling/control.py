@@ -68,7 +68,8 @@ class AutoscalingControl:
 
     def seasons(self) -> str:
         """To be kept for the next process; empty while there is nothing to keep."""
-        found = self._fleet.seasons() if self._fleet is not None else {}
+        # What is not served now may come back.
+        found = {**self._seasons, **(self._fleet.seasons() if self._fleet is not None else {})}
         return _SEASONS.dump_json(found).decode() if found else ""
 
     def remember(self, text: str) -> None:

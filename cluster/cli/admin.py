@@ -6,7 +6,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -16,6 +18,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
+from cluster.cli.explained import explain_file
 from cluster.cli.own_door import key_headers
 from cluster.errors import ConfigError
 
@@ -228,11 +231,23 @@ def explain(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
     watch: Watch = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A Serve config file: what it decides, without a server."),
+    ] = None,
 ) -> None:
     """What was decided and why: placements, traffic, verdicts, scaling.
 
-    Example: squadron explain photo-classifier
+    Examples:
+
+      squadron explain photo-classifier
+
+      squadron explain --config serve_configs/prod.yaml   no server: what would be decided
     """
+    if config is not None:
+        told = [asdict(each) for each in explain_file(config, name)]
+        _print(told, _decisions, as_json=as_json)
+        return
 
     def found() -> Any:
         events = ask(url, "GET", "events")
@@ -260,6 +275,13 @@ def explain(
         return table
 
     _show(found, drawn, as_json=as_json, watch=watch)
+
+
+def _decisions(value: Any) -> RenderableType:
+    table = _table("what", "of", "why")
+    for each in value:
+        table.add_row(each["kind"], each["subject"], each["reason"])
+    return table
 
 
 def _show(

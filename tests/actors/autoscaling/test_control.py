@@ -270,6 +270,7 @@ def test_a_season_outlives_the_autoscaler(tmp_path: Path) -> None:
     kept = first.seasons()
     second, third = made(began_s=9790.0), made(began_s=9700.0)
     second.remember(kept)
+    assert second.seasons() == kept  # before a door has told what is served
     for each in (second, third):
         each.report("door", setup, DoorReport(variants={}, ensembles={}))
     third.remember(kept)
