@@ -43,7 +43,9 @@ def layers_of(file: Path, *, program: str) -> LayeredModel:
 @lru_cache(maxsize=64)
 def _layers(file: Path, program: str, size: int, mtime_ns: int) -> LayeredModel:
     """Once for each state of the file: several variants may cut it."""
-    return msgspec.json.decode(_answer(program, [str(file)], file), type=LayeredModel)
+    # The last line: libraries may print before it.
+    told = _answer(program, [str(file)], file).strip().splitlines()[-1]
+    return msgspec.json.decode(told, type=LayeredModel)
 
 
 def answer_program(
