@@ -13,6 +13,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= serve_configs/prod.yaml
 PYTHON ?= python3
+# Tests wait for servers to start two thirds of their time. Those that share a server share a process.
+TEST_PROCESSES ?= 2
+TESTS ?= tests
 
 # A plain `torch` from PyPI brings gigabytes of CUDA on Linux. Without a GPU only the CPU build will
 # do; it is found in this index or in whatever indices and folders pip already knows.
@@ -98,7 +101,7 @@ serve: setup
 	@$(BIN)/squadron serve $(CONFIG)
 
 test: setup-dev models
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(TESTS)
 
 check: setup-dev
 	$(BIN)/ruff check .

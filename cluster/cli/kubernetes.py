@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +25,7 @@ from cluster.kubernetes.checks import check_documents, with_file
 from cluster.kubernetes.crd import Crd
 from cluster.kubernetes.duration import POD_START_S, REPLICA_START_S, StartTimes
 from cluster.kubernetes.finding import Document, Finding, services_in
+from cluster.kubernetes.operator.feature_gates import parse_gates
 from cluster.kubernetes.render import replaced_block, serve_config
 from cluster.kubernetes.upgrade import predict_upgrade
 from cluster.units import human_seconds
@@ -72,28 +75,44 @@ def check(
         Path | None,
         typer.Option(envvar="KUBERAY_CRDS", help="Folder of KubeRay's CRDs as JSON, also gzipped."),
     ] = None,
+    feature_gates: Annotated[
+        str, typer.Option(help="As the operator has them: NAME=true,OTHER=false.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Build every kustomization below FOLDER and check it; exit 1 when something is found.
+    """Build every kustomization below FOLDER and check it; exit 1 when an error is found, warnings
+    alone are 0.
 
-    Example: squadron k8s check k8s --crds ../shared/crds
+    Examples:
+
+      squadron k8s check k8s --crds ../shared/crds
+
+      squadron k8s check k8s --feature-gates GCSFaultToleranceEmbeddedStorage=true
     """
+    gates = parse_gates(feature_gates)
     console = Console(stderr=True, highlight=False)
-    if crds is None:
-        console.print(
-            "schema check skipped: name the folder of KubeRay's CRDs (--crds, KUBERAY_CRDS)"
-        )
     schemas = read_crds(crds) if crds is not None else []
-    if not cel_rules.is_available():
-        console.print(
-            "rules in CEL skipped: not installed (pip install common-expression-language)"
-        )
     has_core = core_schemas.is_available()
-    if not has_core:
-        console.print(
+    with console.status("reading Ray Serve's schema"):
+        schema, missing = serve_schema()
+    for is_there, what in (
+        (
+            crds is not None,
+            "schema check skipped: name the folder of KubeRay's CRDs (--crds, KUBERAY_CRDS)",
+        ),
+        (
+            cel_rules.is_available(),
+            "rules in CEL skipped: not installed (pip install common-expression-language)",
+        ),
+        (
+            has_core,
             "Kubernetes' own schemas skipped: they are not installed (pip install "
-            "kubernetes-validate)"
-        )
+            "kubernetes-validate)",
+        ),
+        (schema is not None, f"Serve's keys and values skipped: {missing}"),
+    ):
+        if not is_there:
+            console.print(what)
     found: list[Finding] = []
     unknown: set[str] = set()
     built = kustomizations(folder)
@@ -103,31 +122,47 @@ def check(
         try:
             documents = build(each)
         except ConfigError as error:
+            if error.details.get("key") == "PATH":
+                raise
             found.append(Finding(rule="build", path="", message=error.message, file=str(each)))
             continue
-        found += with_file(check_documents(documents, schemas), str(each))
+        checked = check_documents(documents, schemas, gates=gates, serve_schema=schema)
+        found += with_file(checked, str(each))
         if has_core:
             of_core, without_schema = core_schemas.check_core(documents)
             found += with_file(of_core, str(each))
             unknown.update(without_schema)
+    _tell(built, found, unknown, as_json=as_json)
+    if any(each.severity == "error" for each in found):
+        raise typer.Exit(1)
+
+
+def _tell(built: list[Path], found: list[Finding], unknown: set[str], *, as_json: bool) -> None:
     if as_json:
-        told = [
-            {"rule": f.rule, "file": f.file, "path": f.path, "message": f.message} for f in found
-        ]
+        told = [asdict(each) for each in found]
         paths = [str(each) for each in built]
         print(json.dumps({"checked": paths, "findings": told, "no_schema": sorted(unknown)}))
-    else:
-        table = Table("rule", "file", "path", "message")
-        for f in found:
-            table.add_row(f.rule, f.file, f.path, f.message)
-        out = Console(highlight=False)
-        if found:
-            out.print(table)
-        if unknown:
-            out.print(f"no schema here for: {', '.join(sorted(unknown))}", style="dim")
-        out.print(f"{len(built)} kustomizations, {len(found)} findings")
+        return
+    table = Table("severity", "rule", "file", "path", "message")
+    for f in found:
+        table.add_row(f.severity, f.rule, f.file, f.path, f.message)
+    out = Console(highlight=False)
     if found:
-        raise typer.Exit(1)
+        out.print(table)
+    if unknown:
+        out.print(f"no schema here for: {', '.join(sorted(unknown))}", style="dim")
+    out.print(f"{len(built)} kustomizations, {len(found)} findings")
+
+
+def serve_schema() -> tuple[Document | None, str]:
+    """JSON Schema of Serve's config files, asked of Ray in a process of its own (this room imports
+    no Ray); without Ray None and the reason."""
+    command = [sys.executable, "-m", "actors.serve_schema"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return None, (done.stderr.strip().splitlines() or ["Ray Serve is not installed"])[-1]
+    found: Document = json.loads(done.stdout)
+    return found, ""
 
 
 @app.command()

@@ -33,6 +33,11 @@ def read_mapping(path: Path) -> dict[str, object]:
     return loaded
 
 
+def parse_yaml(text: str) -> object:
+    """What the text holds, keys that appear twice refused. Raises: yaml.YAMLError."""
+    return yaml.load(text, Loader=_NoDuplicates)
+
+
 def read_section(path: Path, schema: type[S]) -> S:
     """One YAML file as a frozen section."""
     return check_section(read_mapping(path), schema, source=str(path))

@@ -7,29 +7,50 @@ from dataclasses import replace
 
 from cluster.kubernetes.crd import Crd
 from cluster.kubernetes.finding import Document, Finding, groups_of, services_in
-from cluster.kubernetes.fit import check_fit
-from cluster.kubernetes.operator_rules import check_operator_rules
-from cluster.kubernetes.pod_rules import check_pods
-from cluster.kubernetes.pods import pods_of
+from cluster.kubernetes.guard import guarded
+from cluster.kubernetes.operator.feature_gates import FeatureGates
+from cluster.kubernetes.operator.table import check_operator_rules
+from cluster.kubernetes.pods.rules import check_pods
+from cluster.kubernetes.pods.templates import pods_of
 from cluster.kubernetes.policy_rules import check_policies
 from cluster.kubernetes.route_rules import check_ports, check_routes
+from cluster.kubernetes.serve.fit import check_fit
+from cluster.kubernetes.serve.schema import check_serve_config
 
 
-def check_documents(documents: Sequence[Document], crds: Iterable[Crd]) -> list[Finding]:
-    """KubeRay's schema, pods, the operator's rules, policies, fit, routes, and selectors that
-    select nothing. Kubernetes' own schemas: `cluster.kubernetes.core_schemas`."""
+def check_documents(
+    documents: Sequence[Document],
+    crds: Iterable[Crd],
+    *,
+    gates: FeatureGates | None = None,
+    serve_schema: Document | None = None,
+) -> list[Finding]:
+    """KubeRay's schema, pods, the operator's rules, policies, Serve's schema, fit, routes, and
+    selectors that select nothing. Kubernetes' own schemas: `cluster.kubernetes.core_schemas`.
+
+    `gates`: of the operator that will read them; None is its defaults. `serve_schema`: JSON Schema
+    of Serve's config files; None leaves out its keys and values.
+    """
     known = {(crd.api_version, crd.kind): crd for crd in crds}
     found: list[Finding] = []
     for document in documents:
         crd = known.get((str(document.get("apiVersion")), str(document.get("kind"))))
         if crd is not None:
             found += crd.check(document)
+    found += check_operator_rules(documents, gates or FeatureGates())
     for service in services_in(list(documents)):
-        found += check_operator_rules(service)
-        found += check_policies(service)
-        found += check_fit(service)
-    found += [*check_pods(documents), *check_routes(documents), *check_ports(documents)]
-    return [*found, *_selectors(documents), *_budgets(documents)]
+        found += guarded("policies", check_policies, service)
+        found += guarded("serve", lambda one: check_serve_config(one, serve_schema), service)
+        found += guarded("resource-fit", check_fit, service)
+    for name, check in (
+        ("pods", check_pods),
+        ("routes", check_routes),
+        ("ports", check_ports),
+        ("selectors", _selectors),
+        ("budgets", _budgets),
+    ):
+        found += guarded(name, check, documents)
+    return found
 
 
 def with_file(findings: Iterable[Finding], file: str) -> list[Finding]:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from cluster.kubernetes.finding import Document, Finding
-from cluster.kubernetes.pods import pods_of
+from cluster.kubernetes.pods.templates import pods_of
 
 VERSIONS = ("1.31", "1.34", "1.37")
 """Oldest, middle and newest that the manifests claim. `preStop.sleep` exists from 1.29,

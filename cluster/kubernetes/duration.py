@@ -12,7 +12,8 @@ from cluster.config.squadron import SquadronConfig
 from cluster.config.yaml_file import check_section
 from cluster.errors import ConfigError
 from cluster.kubernetes.finding import Document, groups_of
-from cluster.kubernetes.policy_rules import DRAIN_DEFAULT_S, DRAIN_VARIABLE, GRACE_DEFAULT_S
+from cluster.kubernetes.pods.stopping import grace_s, pre_stop_s
+from cluster.kubernetes.policy_rules import DRAIN_DEFAULT_S, DRAIN_VARIABLE
 
 DELETION_DELAY_DEFAULT_S = 60.0
 """KubeRay 1.7 keeps the old cluster so long after the switch."""
@@ -76,10 +77,8 @@ def _switch_s(spec: Document) -> tuple[float, str]:
 def _pod_end_s(pod: Document, environment: dict[str, str]) -> float:
     """From a pod's deletion to its end: preStop and drain, cut off by the grace period."""
     containers = pod.get("containers") or [{}]
-    stop = ((containers[0].get("lifecycle") or {}).get("preStop")) or {}
-    sleep_s = float((stop.get("sleep") or {}).get("seconds", 0))
     drain_s = float(environment.get(DRAIN_VARIABLE) or DRAIN_DEFAULT_S)
-    return min(sleep_s + drain_s, float(pod.get("terminationGracePeriodSeconds", GRACE_DEFAULT_S)))
+    return min(pre_stop_s(containers[0]) + drain_s, grace_s(pod))
 
 
 def _replicas(text: str) -> tuple[list[int], float]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+Severity = Literal["error", "warning"]
 Document = dict[str, Any]
 """One Kubernetes object as parsed from YAML."""
 
@@ -13,12 +14,15 @@ Document = dict[str, Any]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """`rule` names the check; `path` is a JSON pointer into the object; `message` says what is
-    wrong, the value, and what is allowed or why it matters."""
+    wrong, the value, and what is allowed or why it matters. `source`: where the rule is from,
+    where it is not ours."""
 
     rule: str
     path: str
     message: str
     file: str = ""
+    severity: Severity = "error"
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +63,19 @@ class Group:
         return {each["name"]: str(each.get("value", "")) for each in listed if "name" in each}
 
 
-def groups_of(service: Document) -> Iterator[Group]:
-    """The head group, then the worker groups."""
-    cluster = (service.get("spec") or {}).get("rayClusterConfig") or {}
-    base = "/spec/rayClusterConfig"
+def cluster_of(document: Document) -> tuple[str, Document]:
+    """The RayCluster's spec in a RayService, or a RayCluster's own, and where it stands."""
+    spec = document.get("spec")
+    spec = spec if isinstance(spec, dict) else {}
+    if document.get("kind") == "RayCluster":
+        return "/spec", spec
+    cluster = spec.get("rayClusterConfig")
+    return "/spec/rayClusterConfig", cluster if isinstance(cluster, dict) else {}
+
+
+def groups_of(document: Document) -> Iterator[Group]:
+    """The head group, then the worker groups, of a RayService or a RayCluster."""
+    base, cluster = cluster_of(document)
     head = cluster.get("headGroupSpec")
     if isinstance(head, dict):
         yield Group(name="head", path=f"{base}/headGroupSpec", spec=head, replicas=1, is_head=True)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
-
-import yaml
 
 from cluster.kubernetes.finding import Document, Finding, Group, groups_of
+from cluster.kubernetes.guard import guarded
+from cluster.kubernetes.pods.quantity import is_quantity, quantity
+from cluster.kubernetes.pods.stopping import grace_s, pre_stop_command, pre_stop_s
 
 DRAIN_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 PROXY_DRAIN_S = 30
 """A draining proxy of Ray Serve stays so long: RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S, Ray 2.60."""
 MARGIN_S = 15
-GRACE_DEFAULT_S = 30
 DRAIN_DEFAULT_S = 30
 
 
 def check_policies(service: Document) -> list[Finding]:
     """Of one RayService."""
-    return [finding for rule in _RULES for finding in rule(service)]
+    return [
+        finding for rule in _RULES for finding in guarded(rule.__name__.strip("_"), rule, service)
+    ]
 
 
 def _groups(service: Document) -> list[Group]:
@@ -30,15 +31,15 @@ def _groups(service: Document) -> list[Group]:
 def _drain(service: Document) -> Iterator[Finding]:
     """Kubernetes kills after the grace period; preStop and Ray's drain must fit into it."""
     for group in _groups(service):
-        pod = group.pod
-        grace_s = int(pod.get("terminationGracePeriodSeconds", GRACE_DEFAULT_S))
+        whole_s = grace_s(group.pod)
         drain_s = float(group.env().get(DRAIN_VARIABLE) or DRAIN_DEFAULT_S)
-        sleep_s = _sleep_s(group.container)
-        if grace_s < sleep_s + drain_s + MARGIN_S:
+        sleep_s = pre_stop_s(group.container)
+        # A hook as long as all of it has a finding of its own.
+        if sleep_s < whole_s < sleep_s + drain_s + MARGIN_S:
             yield Finding(
                 rule="drain-grace",
                 path=f"{group.path}/template/spec/terminationGracePeriodSeconds",
-                message=f"{grace_s} s is less than preStop {sleep_s:g} + drain {drain_s:g} "
+                message=f"{whole_s:g} s is less than preStop {sleep_s:g} + drain {drain_s:g} "
                 f"({DRAIN_VARIABLE}) + {MARGIN_S}: requests are cut off",
             )
         if drain_s <= PROXY_DRAIN_S:
@@ -50,15 +51,9 @@ def _drain(service: Document) -> Iterator[Finding]:
             )
 
 
-def _sleep_s(container: Document) -> float:
-    stop = ((container.get("lifecycle") or {}).get("preStop")) or {}
-    return float((stop.get("sleep") or {}).get("seconds", 0))
-
-
 def _ray_stop(service: Document) -> Iterator[Finding]:
     for group in _groups(service):
-        stop = ((group.container.get("lifecycle") or {}).get("preStop")) or {}
-        if "ray stop" in str(stop.get("exec", "")):
+        if "ray stop" in pre_stop_command(group.container):
             yield Finding(
                 rule="ray-stop",
                 path=f"{group.path}/template/spec/containers/0/lifecycle/preStop",
@@ -94,53 +89,36 @@ def _auth(service: Document) -> Iterator[Finding]:
         )
 
 
-def _secrets(service: Document) -> Iterator[Finding]:
-    for group in _groups(service):
-        for name, value in group.env().items():
-            if value and any(word in name.upper() for word in ("PASSWORD", "TOKEN", "SECRET")):
-                yield Finding(
-                    rule="inline-secret",
-                    path=f"{group.path}/template/spec/containers/0/env",
-                    message=f"{name} stands here in plain text; use valueFrom.secretKeyRef",
-                )
+def _group_names(service: Document) -> Iterator[Finding]:
+    """No key of the CRD, and not looked at by the operator."""
+    names = [group.name for group in groups_of(service) if not group.is_head]
+    for name in sorted({each for each in names if names.count(each) > 1}):
+        yield Finding(
+            rule="group-name",
+            path="/spec/rayClusterConfig/workerGroupSpecs",
+            message=f"groupName {name!r} appears {names.count(name)} times; nothing else notices",
+        )
 
 
 def _memory(service: Document) -> Iterator[Finding]:
     for group in _groups(service):
         resources = group.container.get("resources") or {}
         limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-        for name in ("memory", "nvidia.com/gpu"):
-            if name in limits and requests.get(name, limits[name]) != limits[name]:
-                yield Finding(
-                    rule="requests-limits",
-                    path=f"{group.path}/template/spec/containers/0/resources/requests/{name}",
-                    message=f"request {requests[name]} must equal the limit {limits[name]}",
-                )
-        if "memory" not in limits:
+        at = f"{group.path}/template/spec/containers/0/resources"
+        limit = limits.get("memory")
+        asked = requests.get("memory", limit)
+        if limit is None:
             yield Finding(
                 rule="memory-limit",
-                path=f"{group.path}/template/spec/containers/0/resources/limits/memory",
+                path=f"{at}/limits/memory",
                 message="is missing: Ray would take the node's memory for its own",
             )
-
-
-def _serve(service: Document) -> Iterator[Finding]:
-    text = (service.get("spec") or {}).get("serveConfigV2")
-    path = "/spec/serveConfigV2"
-    try:
-        config: Any = yaml.safe_load(text or "")
-    except yaml.YAMLError as error:
-        yield Finding(rule="serve-yaml", path=path, message=f"not valid YAML: {error}")
-        return
-    if not isinstance(config, dict) or not config.get("applications"):
-        yield Finding(rule="serve-yaml", path=path, message="has no `applications`")
-        return
-    if config.get("proxy_location") == "HeadOnly":
-        yield Finding(
-            rule="serve-proxies",
-            path=path,
-            message="proxy_location HeadOnly leaves every worker NotReady; EveryNode",
-        )
+        elif is_quantity(limit) and is_quantity(asked) and quantity(asked) < quantity(limit):
+            yield Finding(
+                rule="requests-limits",
+                path=f"{at}/requests/memory",
+                message=f"request {asked} must equal the limit {limit}: Ray counts on the limit",
+            )
 
 
 _RULES: tuple[Callable[[Document], Iterator[Finding]], ...] = (
@@ -148,7 +126,6 @@ _RULES: tuple[Callable[[Document], Iterator[Finding]], ...] = (
     _ray_stop,
     _version,
     _auth,
-    _secrets,
+    _group_names,
     _memory,
-    _serve,
 )

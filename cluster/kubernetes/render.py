@@ -1,4 +1,4 @@
-"""A Serve config of a laptop as the one of a pod: the same models, other hosts and folders."""
+"""A Serve config of a laptop as one of a pod: the same models, other hosts, folders and logs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ DOORS = ("http", "grpc", "metrics")
 
 def serve_config(content: Document, *, store: str, source: str) -> str:
     """`serveConfigV2`: doors and Serve's proxy listen on the pod's interfaces, models lie in
-    `store`, and a proxy answers KubeRay's probes on every node.
+    `store`, a proxy answers KubeRay's probes on every node, and log lines are JSON where the file
+    says nothing of them (Serve 2.60 has no variable for it, only this).
 
     Raises: ConfigError when the file holds no Squadron application, or a wrong one.
     """
     rendered = copy.deepcopy(content)
     rendered["proxy_location"] = "EveryNode"
     rendered["http_options"] = {**(rendered.get("http_options") or {}), "host": EVERYWHERE}
+    rendered["logging_config"] = {"encoding": "JSON", **(rendered.get("logging_config") or {})}
     ours = [
         app
         for app in rendered.get("applications") or []
@@ -46,6 +48,7 @@ def serve_config(content: Document, *, store: str, source: str) -> str:
     server = args.setdefault("server", {})
     for door, port in zip(DOORS, (8000, 8001, 8002), strict=True):
         server[door] = {"port": port, **server.get(door, {}), "host": EVERYWHERE}
+    server["logging"] = {"format": "json", **(server.get("logging") or {})}
     args["store"] = {**(args.get("store") or {}), "path": store}
     return yaml.safe_dump(rendered, sort_keys=False, width=100)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cluster.kubernetes.finding import Document, Finding, services_in
-from cluster.kubernetes.pods import PodTemplate, pods_of
+from cluster.kubernetes.pods.templates import PodTemplate, pods_of
 
 INCREMENTAL = "NewClusterWithIncrementalUpgrade"
 _ROUTES = frozenset({"Gateway", "HTTPRoute", "GRPCRoute", "Ingress"})

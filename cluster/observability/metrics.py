@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import prometheus_client.values
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from cluster.observability.cache_metrics import CacheMetrics, declare_cache_metrics
+from cluster.observability.dead_processes import settled
 from cluster.observability.device_metrics import device_names
 from cluster.observability.door_metrics import DoorMetrics, declare_door_metrics
 from cluster.observability.process_metrics import declare_process_metrics
@@ -243,28 +246,36 @@ def aggregate(folder: Path, devices: Collector | None = None) -> bytes:
     registry = _node(folder)
     if devices is not None:
         registry.register(devices)
+    with settled(folder):
+        text = generate_latest(registry)
     # The client library appends `_total` to every counter; Triton's names carry no suffix.
-    return re.sub(rb"\b(nv_\w+?)_total\b", rb"\1", generate_latest(registry))
+    return re.sub(rb"\b(nv_\w+?)_total\b", rb"\1", text)
 
 
 def node_samples(folder: Path) -> NodeSamples:
     """The same numbers as `aggregate` has, to be asked by name."""
+    with settled(folder):
+        families = list(_node(folder).collect())
     return NodeSamples(
         Sample(name=sample.name, labels=sample.labels, value=sample.value)
-        for metric in _node(folder).collect()
+        for metric in families
         for sample in metric.samples
     )
 
 
 def _node(folder: Path) -> CollectorRegistry:
-    for pid in _dead_pids(folder):
-        mark_process_dead(pid, str(folder))
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=str(folder))
+    registry.register(_Files(folder))
     return registry
 
 
-def _dead_pids(folder: Path) -> set[int]:
-    """Processes that left live gauges behind (files `gauge_live<mode>_<pid>.db`)."""
-    found = {int(file.stem.rsplit("_", 1)[1]) for file in folder.glob("gauge_live*_*.db")}
-    return {pid for pid in found if not Path(f"/proc/{pid}").exists() and Path("/proc").exists()}
+class _Files(Collector):
+    """prometheus_client's own collector fails on the empty file of a process that just begins."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(each) for each in self._folder.glob("*.db") if each.stat().st_size]
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files)
+        return merged

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cluster.cli.kubernetes import build, kustomizations
 from cluster.errors import ConfigError
@@ -35,3 +37,22 @@ def built(folder: Path) -> list[Document]:
 def service() -> Document:
     (found,) = services_in(built(ROOT / "k8s" / "base"))
     return found
+
+
+def overlaid(folder: Path, overlay: Path, *components: Path) -> list[Document]:
+    """`overlay` with `components`, built by a kustomization in `folder`."""
+    both = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(overlay, folder.resolve())],
+        "components": [os.path.relpath(each, folder.resolve()) for each in components],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(both))
+    return build(folder)
+
+
+def tailed(tag: str) -> list[str]:
+    """Patterns of the files that the logging sidecar reads under that tag."""
+    manifest = yaml.safe_load((ROOT / "k8s/components/logging/fluent-bit.yaml").read_text())
+    inputs = yaml.safe_load(manifest["data"]["fluent-bit.yaml"])["pipeline"]["inputs"]
+    return [path for each in inputs if each["tag"] == tag for path in each["path"].split(",")]

@@ -15,6 +15,7 @@ from cluster.errors import ConfigError
 from cluster.kubernetes.checks import check_documents
 from cluster.kubernetes.core_schemas import check_core, is_available
 from cluster.kubernetes.finding import services_in
+from cluster.kubernetes.operator.feature_gates import parse_gates
 from tests.actors.access.test_matrix import MAY
 from tests.cluster.kubernetes.manifests import COMPONENTS, KUSTOMIZATIONS, ROOT, built
 
@@ -25,6 +26,8 @@ EXCLUDED = {
     *((overlay, "model-cache-pvc") for overlay in ("gke", "eks", "dev-cpu")),
     *((overlay, "gcs-ft-rocksdb") for overlay in ("gke", "eks")),
 }
+GATES = {"gcs-ft-rocksdb": "GCSFaultToleranceEmbeddedStorage=true"}
+"""What a component says that the operator must have."""
 PAIRS = [
     (overlay, component)
     for overlay in KUSTOMIZATIONS
@@ -51,7 +54,8 @@ def test_a_component_builds_cleanly_on_an_overlay(
     documents = build(tmp_path)
 
     crds = read_crds(CRDS) if CRDS.is_dir() else []
-    assert check_documents(documents, crds) == []
+    gates = parse_gates(GATES.get(component.name, ""))
+    assert check_documents(documents, crds, gates=gates) == []
     if is_available():
         assert check_core(documents, ["1.31"])[0] == []
     before, after = services_in(built(overlay)), services_in(documents)

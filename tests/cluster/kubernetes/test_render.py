@@ -29,6 +29,18 @@ def test_doors_listen_on_the_pods_interfaces_and_models_stay_the_same() -> None:
     assert args["variants"] == content["applications"][0]["args"]["variants"]  # type: ignore[index]
 
 
+def test_lines_are_json_in_pods_unless_the_file_says_otherwise() -> None:
+    content = read_mapping(PROD)
+    rendered = yaml.safe_load(serve_config(content, store="/models", source="prod"))
+    server = content["applications"][0]["args"]["server"]  # type: ignore[index]
+    server["logging"] = {"format": "text", "access_log": True}
+    said = yaml.safe_load(serve_config(content, store="/models", source="prod"))
+
+    assert rendered["logging_config"] == {"encoding": "JSON", "enable_access_log": False}
+    assert rendered["applications"][0]["args"]["server"]["logging"] == {"format": "json"}
+    assert said["applications"][0]["args"]["server"]["logging"] == server["logging"]
+
+
 def test_a_wrong_config_is_not_rendered() -> None:
     with pytest.raises(ConfigError, match="import_path"):
         serve_config({"applications": []}, store="/models", source="empty.yaml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cluster.config.observability.tracing import TracingConfig
 from cluster.config.store import ModelStore
 from tests.actors.tracing.collector import Collector, Seen, grpc_collector
 from tests.cluster.engines.sharded.directories import inputs_of, llama, saved
+from tests.cluster.kubernetes.manifests import tailed
 from tests.e2e.running import running
 from tests.e2e.sharding.groups import group
 
@@ -112,6 +114,15 @@ def _check_lines(text: str) -> None:
         ("smollm2-pipeline2", 200)
     ] * 2
     assert [line["trace_id"] for line in of_infer] == ["", TRACE]
+    _check_sidecar({line["pid"]: line["role"] for line in lines})
+
+
+def _check_sidecar(roles: dict[int, str]) -> None:
+    """The files that the sidecar of `k8s/components/logging` reads hold every process's lines."""
+    for pid, role in roles.items():
+        files = [file for path in tailed("process") for file in glob(path) if f"-{pid}." in file]
+        told = "".join(Path(file).read_text() for file in files)
+        assert f'"role":"{role}"' in told, (pid, role, files)
 
 
 def _infer(address: str, headers: dict[str, str]) -> None:

@@ -35,7 +35,7 @@ def pods_of(documents: Sequence[Document]) -> Iterator[PodTemplate]:
     for document in documents:
         kind = document.get("kind")
         owner = f"{kind}/{(document.get('metadata') or {}).get('name', '')}"
-        if kind == "RayService":
+        if kind in ("RayService", "RayCluster"):
             for group in groups_of(document):
                 yield _pod(owner, f"{group.path}/template", group.spec.get("template"))
         elif kind in WORKLOADS:

@@ -1,0 +1,201 @@
+"""A mistake and its nearest right form, for each rule of pods, policies, Serve's config and fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.kubernetes.finding import Document
+from tests.cluster.kubernetes.change import (
+    Pair,
+    arguments,
+    cluster,
+    configure,
+    gpus,
+    limits,
+    only,
+    pod,
+    ray,
+    set_env,
+    worker,
+)
+
+_DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+
+
+def _hook(manifest: Document, **hook: Any) -> None:
+    ray(manifest)["lifecycle"] = {"preStop": hook}
+
+
+def _exec(manifest: Document, *command: str) -> None:
+    _hook(manifest, exec={"command": list(command)})
+
+
+def _container(manifest: Document, name: str) -> None:
+    pod(manifest)["containers"].append({"name": name, "image": "sidecar:1"})
+
+
+def _longest(manifest: Document, timeout_s: float) -> None:
+    arguments(manifest, lambda args: args["server"].update(limits={"default_timeout_s": timeout_s}))
+
+
+def _misspelt(manifest: Document, key: str) -> None:
+    """A key of ours."""
+    arguments(manifest, lambda args: args["variants"]["text-embedder"].update({key: 1}))
+
+
+def _deployment(manifest: Document, **options: Any) -> None:
+    """Options that Serve, and not we, read."""
+    configure(
+        manifest,
+        lambda config: config["applications"][0].update(
+            deployments=[{"name": "gateway", **options}]
+        ),
+    )
+
+
+def _second(manifest: Document, **app: str) -> None:
+    configure(
+        manifest,
+        lambda config: config["applications"].append(
+            {"name": "other", "route_prefix": "/other", "import_path": "theirs:app", **app}
+        ),
+    )
+
+
+PODS = {
+    "pod-quantity": Pair(
+        bad=lambda m: limits(m, memory="8GiB"),
+        good=lambda m: limits(m, memory="8589934592"),
+    ),
+    "pod-request-above-limit": Pair(
+        bad=lambda m: ray(m)["resources"]["requests"].update(cpu="4001m"),
+        good=lambda m: ray(m)["resources"]["requests"].update(cpu="4000m"),
+    ),
+    "pod-extended-resource": Pair(
+        bad=lambda m: ray(m)["resources"]["requests"].update({"nvidia.com/gpu": 1}),
+        good=lambda m: limits(m, **{"nvidia.com/gpu": "1"}),
+    ),
+    "pod-duplicate-container": Pair(
+        bad=lambda m: _container(m, "ray"), good=lambda m: _container(m, "other")
+    ),
+    "pod-duplicate-volume": Pair(
+        bad=lambda m: pod(m)["volumes"].append({"name": "models", "emptyDir": {}}),
+        good=lambda m: pod(m)["volumes"].append({"name": "more", "emptyDir": {}}),
+    ),
+    "pod-duplicate-env": Pair(
+        bad=lambda m: ray(m)["env"].append({"name": _DRAIN, "value": "90"}),
+        good=lambda m: ray(m)["env"].append({"name": "OTHER", "value": "90"}),
+    ),
+    "pod-duplicate-port": Pair(
+        bad=lambda m: ray(m)["ports"].append({"name": "again", "containerPort": 8000}),
+        good=lambda m: ray(m)["ports"].append(
+            {"name": "again", "containerPort": 8000, "protocol": "UDP"}
+        ),
+    ),
+    "pod-duplicate-mount": Pair(
+        bad=lambda m: ray(m)["volumeMounts"].append({"name": "models", "mountPath": "/models"}),
+        good=lambda m: ray(m)["volumeMounts"].append({"name": "models", "mountPath": "/again"}),
+    ),
+    "pod-privileged": Pair(
+        bad=lambda m: ray(m)["securityContext"].update(privileged=True),
+        good=lambda m: ray(m)["securityContext"].update(privileged=False),
+    ),
+    "pod-hook": Pair(
+        bad=lambda m: ray(m).update(lifecycle={"preStop": [{"sleep": {"seconds": 10}}]}),
+        good=lambda m: _exec(m, "/bin/sleep", "10"),
+    ),
+    "pod-hook-too-long": Pair(
+        bad=lambda m: _exec(m, "/bin/sh", "-c", "sync; sleep 2m"),
+        good=lambda m: _exec(m, "/bin/sh", "-c", "sync; sleep 15"),
+    ),
+    "pod-unknown-volume": Pair(
+        bad=lambda m: ray(m)["volumeMounts"].append({"name": "modles", "mountPath": "/m"}),
+        good=lambda m: ray(m)["volumeMounts"].append({"name": "models", "mountPath": "/m"}),
+    ),
+    "pod-exec-in-pipe": Pair(
+        bad=lambda m: ray(m).update(args=["cat a | exec ray start"]),
+        good=lambda m: ray(m).update(args=["cat a > b && exec ray start"]),
+    ),
+    "pod-port": Pair(
+        bad=lambda m: ray(m)["ports"].append({"containerPort": 65536}),
+        good=lambda m: ray(m)["ports"].append({"containerPort": 65535}),
+    ),
+    "inline-secret": Pair(
+        bad=lambda m: set_env(ray(m), "OPENAI_API_KEY", "abc"),
+        good=lambda m: set_env(ray(m), "SQUADRON_API_KEYS", "/etc/squadron/keys/api_keys.json"),
+    ),
+}
+
+POLICIES = {
+    "drain-grace": Pair(
+        bad=lambda m: pod(m).update(terminationGracePeriodSeconds=114),
+        good=lambda m: pod(m).update(terminationGracePeriodSeconds=115),
+    ),
+    "drain-too-short": Pair(
+        bad=lambda m: (set_env(ray(m), _DRAIN, "30"), _longest(m, 25)),
+        good=lambda m: (set_env(ray(m), _DRAIN, "31"), _longest(m, 25)),
+    ),
+    "ray-stop": Pair(
+        bad=lambda m: _exec(m, "/bin/sh", "-c", "ray stop"),
+        good=lambda m: _exec(m, "/bin/sh", "-c", "ray status"),
+    ),
+    "ray-version": Pair(
+        bad=lambda m: cluster(m).update(rayVersion=""),
+        also=frozenset({"operator-token-auth"}),
+    ),
+    "one-image": Pair(bad=lambda m: ray(m).update(image="squadron:0.2.0")),
+    "token-auth": Pair(bad=lambda m: cluster(m).update(authOptions={"mode": "disabled"})),
+    "group-name": Pair(
+        bad=lambda m: cluster(m)["workerGroupSpecs"].append({**worker(m), "replicas": 0}),
+        good=lambda m: cluster(m)["workerGroupSpecs"].append(
+            {**worker(m), "replicas": 0, "minReplicas": 0, "groupName": "others"}
+        ),
+        also=frozenset({"doors"}),
+    ),
+    "requests-limits": Pair(
+        bad=lambda m: ray(m)["resources"]["requests"].update(memory="8191Mi"),
+        good=lambda m: ray(m)["resources"]["requests"].update(memory="8192Mi"),
+    ),
+    "memory-limit": Pair(
+        bad=lambda m: (
+            ray(m)["resources"]["limits"].pop("memory"),
+            ray(m)["resources"]["limits"].update(cpu="4"),
+        ),
+    ),
+}
+
+SERVE = {
+    "serve-yaml": Pair(bad=lambda m: m["spec"].update(serveConfigV2="a: 1\na: 2\n")),
+    "serve-proxies": Pair(
+        bad=lambda m: configure(m, lambda c: c.update(proxy_location="HeadOnly"))
+    ),
+    "serve-duplicate": Pair(bad=lambda m: _second(m, route_prefix="/"), good=lambda m: _second(m)),
+    "serve-import-path": Pair(
+        bad=lambda m: _second(m, import_path="actors.app:biuld"), good=lambda m: _second(m)
+    ),
+    "serve-unknown-key": Pair(
+        bad=lambda m: _deployment(m, num_replica=2), good=lambda m: _deployment(m, num_replicas=2)
+    ),
+    "serve-value": Pair(
+        bad=lambda m: _deployment(m, max_surge_percent=101),
+        good=lambda m: _deployment(m, max_surge_percent=100),
+    ),
+    "serve-config": Pair(
+        bad=lambda m: _misspelt(m, "replica"), good=lambda m: _misspelt(m, "replicas")
+    ),
+    "doors": Pair(
+        bad=lambda m: worker(m).update(replicas=2, maxReplicas=2),
+        good=lambda m: worker(m).update(replicas=1, maxReplicas=2),
+    ),
+    "drain-requests": Pair(bad=lambda m: _longest(m, 86), good=lambda m: _longest(m, 85)),
+    "deletion-delay": Pair(
+        bad=lambda m: m["spec"].update(rayClusterDeletionDelaySeconds=59),
+        good=lambda m: m["spec"].update(rayClusterDeletionDelaySeconds=60),
+    ),
+    "resource-fit": Pair(
+        bad=lambda m: (gpus(m, 1), only(m, resources={"num_gpus": 2})),
+        good=lambda m: (gpus(m, 2), only(m, resources={"num_gpus": 2})),
+    ),
+}
+
+OUR_PAIRS = {**PODS, **POLICIES, **SERVE}
