@@ -53,11 +53,13 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listening(msgspec.Struct, frozen=True, kw_only=True):
-    """Shard to leader: where it takes activations, and (rank 0) where the group's store is."""
+    """Shard to leader: where it takes activations, and (rank 0) where the group's store is.
+    `lacks_artefact`: its stage's file is not on its node and must be sent."""
 
     address: str
     pid: int
     store_port: int = 0
+    lacks_artefact: bool = False
 
 
 class Peers(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from actors.sharding.control import (
     Setup,
 )
 from actors.sharding.links import Hello, Listener, dial
+from actors.sharding.stage_files import files_of, send_files
 from actors.sharding.starters import WorkerStarter
 from cluster.config.model_card import ModelCard
 from cluster.config.observability.logs import LogsConfig
@@ -136,7 +137,9 @@ def _join(
         stage_backends=talk.stages,
         between=talk.between,
     )
-    for control in controls:
+    for shard, control, found in zip(shards, controls, listening, strict=True):
+        if found.lacks_artefact:
+            send_files(control, files_of(setup.artefacts[shard.stage]))
         control.send(peers)
     targets = []
     for edge in edges:

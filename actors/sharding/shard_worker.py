@@ -14,6 +14,7 @@ import os
 import queue
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -42,6 +43,7 @@ from actors.sharding.control import (
 )
 from actors.sharding.devices import own_device
 from actors.sharding.links import Hello, Listener, dial
+from actors.sharding.stage_files import receive_files
 from cluster.config.model_card import ModelCard
 from cluster.config.observability.logs import LogsConfig
 from cluster.config.variant import ProcessLimits
@@ -107,9 +109,25 @@ class _Worker:
         store, store_port = None, 0
         if setup.needs_group and setup.rank == 0:
             store, store_port = _open_store(setup.host)
+        lacks_artefact = bool(setup.artefact) and not Path(setup.artefact).is_file()
         self._control.send(
-            Listening(address=self._listener.address, pid=os.getpid(), store_port=store_port)
+            Listening(
+                address=self._listener.address,
+                pid=os.getpid(),
+                store_port=store_port,
+                lacks_artefact=lacks_artefact,
+            )
         )
+        if not lacks_artefact:
+            self._load(setup, store)
+            return
+        # Gone once it is loaded, as the cut itself is with its last user.
+        with tempfile.TemporaryDirectory(prefix="squadron-stage-") as folder:
+            receive_files(self._control, Path(folder))
+            here = str(Path(folder, Path(setup.artefact).name))
+            self._load(msgspec.structs.replace(setup, artefact=here), store)
+
+    def _load(self, setup: Setup, store: Any) -> None:
         peers: Peers = self._control.receive(Peers)
         groups = _Groups(setup, peers, store) if setup.needs_group else None
         self._part = make_part(_part_setup(setup, groups.stage if groups else None))

@@ -55,7 +55,7 @@ def choose(
     Raises: ConfigError saying what is short when no shape fits.
     """
     if not topology.nodes:
-        raise _refuse("no device is left for it")
+        raise _refuse("no device is left for it", topology)
     demands = (demand_of(name, config.demand, facts),)
     ground = _capped(topology, config.max_memory_mb)
     evaluate = evaluate_for(demands)
@@ -98,20 +98,21 @@ def _beyond(
     message = (
         found.message
         if isinstance(found, Shortage)
-        else f"no shape fits {replicas} times in {told(topology)} with slices of {config.tensor}"
+        else f"no shape fits {replicas} times with slices of {config.tensor}"
     )
     if config.max_memory_mb is not None and _is_of_processors(topology):
         # Processes may outnumber the cores: the cap is theirs, not the machine's.
         return Chosen(config=config, reason=f"auto: {message}; so shards share cores")
-    raise _refuse(message)
+    raise _refuse(message, topology)
 
 
-def _refuse(message: str) -> ConfigError:
+def _refuse(message: str, topology: Topology) -> ConfigError:
+    there = told(topology) or "no device"
     return ConfigError(
-        f"placement.strategy auto: {message}",
+        f"placement.strategy auto: {message}; there is {there}",
         key="placement.strategy",
         value="auto",
-        allowed="what fits",
+        allowed=f"what fits in {there}",
     )
 
 

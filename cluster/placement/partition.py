@@ -19,7 +19,9 @@ class LayeredModel:
 
     `*_bytes` are those of the weights as they are computed with; `*_cost` is in any unit of work
     (a look-up in an embedding table is none). `splits`: what a tensor degree must divide, by name.
-    `vocabulary_size` and `max_tokens` bound what a language model takes; 0 says nothing.
+    `can_be_streamed`: layers beyond a memory cap can be brought in for their turn; else a stage is
+    resident as a whole. `vocabulary_size` and `max_tokens` bound what a language model takes; 0
+    says nothing.
     """
 
     num_layers: int
@@ -31,6 +33,7 @@ class LayeredModel:
     head_cost: float = 0.0
     splits: tuple[tuple[str, int], ...] = ()
     can_be_split: bool = True
+    can_be_streamed: bool = True
     vocabulary_size: int = 0
     max_tokens: int = 0
 
@@ -248,14 +251,17 @@ def check_memory(config: PlacementConfig, model: LayeredModel, shards: Sequence[
         return
     cap = config.max_memory_mb * MIB
     for shard in shards:
+        if not model.can_be_streamed:
+            _check_whole(config.max_memory_mb, model, shard)
+            continue
         # While one layer computes, the next one is brought in; embedding and head stay.
         staying = run_bytes(model, shard.layers) - sum(
             model.layer_bytes[shard.layers.start : shard.layers.stop]
         )
         for layer in shard.layers:
-            pair = model.layer_bytes[layer] + max(
-                (model.layer_bytes[n] for n in shard.layers if n == layer + 1), default=0
-            )
+            following = layer + 1 if layer + 1 in shard.layers else shard.layers.start
+            pair = model.layer_bytes[layer]
+            pair += model.layer_bytes[following] if following != layer else 0
             needed = (staying + pair) // shard.tensor_degree
             if needed > cap:
                 raise ConfigError(
@@ -266,6 +272,20 @@ def check_memory(config: PlacementConfig, model: LayeredModel, shards: Sequence[
                     value=f"{config.max_memory_mb:g}",
                     allowed=f">= {needed / MIB:.0f}, or more shards",
                 )
+
+
+def _check_whole(cap_mb: float, model: LayeredModel, shard: Shard) -> None:
+    held_mb = run_bytes(model, shard.layers) / MIB
+    if held_mb > cap_mb:
+        run = shard.layers
+        raise ConfigError(
+            f"layers {run.start} to {run.stop - 1} on {shard.device} (shard {shard.rank}): hold "
+            f"{held_mb:.1f} MiB, all of them at once: a graph's layers are not brought in for "
+            f"their turn; max_memory_mb is {cap_mb:g}",
+            key="placement.max_memory_mb",
+            value=f"{cap_mb:g}",
+            allowed=f">= {held_mb:.1f}, or more shards",
+        )
 
 
 def fewest_shards(config: PlacementConfig, model: LayeredModel) -> tuple[int, str]:

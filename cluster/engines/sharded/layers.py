@@ -8,8 +8,12 @@ from pathlib import Path
 from cluster.config.model_card import ModelCard
 from cluster.engines.sharded.make import refuse_format
 from cluster.engines.sharded.options import check_transformers
+from cluster.engines.sharded.stages import layers_of
 from cluster.errors import ConfigError
 from cluster.placement.partition import LayeredModel, Layout
+
+ONNX_CUT = "cluster.engines.sharded.onnx_cut"
+EXPORTED_CUT = "cluster.engines.sharded.exported.cut"
 
 
 def layered_model(card: ModelCard, folder: Path, dtype: str = "float32") -> LayeredModel:
@@ -22,13 +26,9 @@ def layered_model(card: ModelCard, folder: Path, dtype: str = "float32") -> Laye
             return directory_layers(card, folder, dtype)
         case "onnx":
             check_onnx()
-            from cluster.engines.sharded.onnx_cut import segments
-
-            return segments(folder / card.artefact)[0]
+            return layers_of(folder / card.artefact, program=ONNX_CUT)
         case "torch_export":
-            from cluster.engines.sharded.exported.cut import segments as exported_segments
-
-            return exported_segments(folder / card.artefact)
+            return layers_of(folder / card.artefact, program=EXPORTED_CUT)
         case other:
             raise refuse_format(other)
 

@@ -1,7 +1,8 @@
 """Layers beyond a memory cap stay out and come in one ahead of their turn.
 
-Out means in the files (on a CPU) or in host memory (of a GPU). While a layer computes, a thread
-brings in the next one that is out; after its turn a layer's weights are let go again.
+Out means in the files (on a CPU, in pages that are the system's and not this process's) or in host
+memory (of a GPU). While a layer computes, a thread brings in the next one that is out; after its
+turn a layer's weights are let go again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def stream_layers(layers: nn.ModuleList, read: ReadLayer, cap_bytes: int) -> int
 
 def _fits(sizes: list[int], num_staying: int, cap_bytes: int) -> bool:
     out = sizes[num_staying:]
-    pairs = [a + b for a, b in zip(out, [*out[1:], 0], strict=False)]
+    # After the last one comes the first of them again, for the next token.
+    following = out[1:] + (out[:1] if len(out) > 1 else [0])
+    pairs = [a + b for a, b in zip(out, following, strict=False)]
     return sum(sizes[:num_staying]) + max(pairs, default=0) <= cap_bytes
 
 

@@ -1,11 +1,10 @@
 """An ONNX graph cut where one tensor is all that goes on: each stage a model of its own.
 
-Run as a program it writes the stages' files.
+Run as a program it tells the layers, or writes the stages' files.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -18,8 +17,11 @@ import onnx
 import onnxruntime as ort
 from onnx.utils import Extractor
 
-from cluster.engines.sharded.stages import cut_into_files
+from cluster.engines.sharded.stages import answer_program, cut_into_files
 from cluster.placement.partition import LayeredModel
+
+SMALL_BYTES = 4096
+"""What is larger is a weight, and no shape depends on its values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,28 +64,65 @@ def cuts(graph: onnx.GraphProto) -> tuple[Cut, ...]:
     return tuple(found)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bare:
+    """A graph without its weights, which are inputs now: shapes, cuts and costs need none of their
+    values. `weights`: the shape and the bytes of every one."""
+
+    model: onnx.ModelProto
+    points: tuple[Cut, ...]
+    weights: dict[str, tuple[list[int], int]]
+
+
 def segments(file: Path) -> tuple[LayeredModel, tuple[Cut, ...]]:
     """The runs of nodes between cuts as layers, with the bytes of their weights and their
-    multiplications. The weights stay in their file where they lie beside the graph."""
-    model = onnx.load(str(file), load_external_data=False)
-    graph = model.graph
-    points = cuts(graph)
-    bounds = [0, *(cut.node + 1 for cut in points), len(graph.node)]
-    sizes = {tensor.name: _weight_bytes(tensor) for tensor in graph.initializer}
-    shapes = _shapes(model, file)
+    multiplications."""
+    bare = _bare(file)
+    graph = bare.model.graph
+    bounds = [0, *(cut.node + 1 for cut in bare.points), len(graph.node)]
+    shapes = {name: dims for name, (dims, _) in bare.weights.items()} | _shapes(bare.model)
     layer_bytes, layer_cost = [], []
     for start, stop in pairwise(bounds):
         nodes = graph.node[start:stop]
-        names = {name for node in nodes for name in _reads(node)}
-        layer_bytes.append(sum(sizes.get(name, 0) for name in names))
+        names = {name for node in nodes for name in _reads(node)} & bare.weights.keys()
+        layer_bytes.append(sum(bare.weights[name][1] for name in names))
         layer_cost.append(sum(_multiplications(node, shapes) for node in nodes) or 1.0)
     layered = LayeredModel(
         num_layers=len(layer_bytes),
         layer_bytes=tuple(layer_bytes),
         layer_cost=tuple(layer_cost),
         can_be_split=False,
+        can_be_streamed=False,
     )
-    return layered, points
+    return layered, bare.points
+
+
+def _bare(file: Path) -> _Bare:
+    """The file is read once; weights that lie in files beside the graph are not read at all."""
+    model = onnx.load(str(file), load_external_data=False)
+    graph = model.graph
+    points = cuts(graph)
+    weights = {t.name: (list(t.dims), _weight_bytes(t)) for t in graph.initializer}
+    # Sizes, axes and the like stay: shapes follow from their values.
+    kept = [tensor for tensor in graph.initializer if _weight_bytes(tensor) <= SMALL_BYTES]
+    for tensor in kept:
+        if onnx.external_data_helper.uses_external_data(tensor):
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(file.parent))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+    known = {tensor.name for tensor in graph.input}
+    taken = [
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        for tensor in graph.initializer
+        if _weight_bytes(tensor) > SMALL_BYTES and tensor.name not in known
+    ]
+    # Copies: what a message loses keeps its memory until the message goes.
+    light = [tensor.SerializeToString() for tensor in kept]
+    del graph.initializer[:]
+    graph.initializer.extend(map(onnx.TensorProto.FromString, light))
+    graph.input.extend(taken)
+    told = model.SerializeToString()
+    return _Bare(model=onnx.ModelProto.FromString(told), points=points, weights=weights)
 
 
 def stage_files(file: Path, runs: Sequence[range]) -> tuple[str, ...]:
@@ -92,16 +131,18 @@ def stage_files(file: Path, runs: Sequence[range]) -> tuple[str, ...]:
 
 def write_stages(file: Path, folder: Path, runs: Sequence[range]) -> None:
     """Each file appears whole or not at all; two that cut at the same time write the same."""
-    model = onnx.load(str(file))
-    points = cuts(model.graph)
-    model = onnx.shape_inference.infer_shapes(model)
-    extractor = Extractor(model)
-    inputs = [t.name for t in model.graph.input]
-    outputs = [t.name for t in model.graph.output]
+    bare = _bare(file)
+    extractor = Extractor(onnx.shape_inference.infer_shapes(bare.model))
+    small = {tensor.name for tensor in bare.model.graph.initializer}
+    inputs = [t.name for t in bare.model.graph.input if t.name not in bare.weights]
+    outputs = [t.name for t in bare.model.graph.output]
+    weights = onnx.load(str(file)).graph.initializer
     for index, run in enumerate(runs):
-        takes = inputs if run.start == 0 else points[run.start - 1].tensors
-        gives = outputs if index == len(runs) - 1 else points[run.stop - 1].tensors
+        takes = inputs if run.start == 0 else bare.points[run.start - 1].tensors
+        gives = outputs if index == len(runs) - 1 else bare.points[run.stop - 1].tensors
         stage = extractor.extract_model(takes, gives)
+        read = {name for node in stage.graph.node for name in _reads(node)} - small
+        stage.graph.initializer.extend(tensor for tensor in weights if tensor.name in read)
         temporary = folder / f".stage-{index}-{os.getpid()}"
         onnx.save(stage, str(temporary))
         temporary.rename(folder / f"stage-{index}.onnx")
@@ -144,9 +185,9 @@ def _weight_bytes(tensor: onnx.TensorProto) -> int:
     return int(count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
-def _shapes(model: onnx.ModelProto, file: Path) -> dict[str, list[int]]:
-    """Of every tensor that can be told, with one row. ONNX Runtime folds constants first: exporters
-    compute paddings in the graph, at which ONNX's own inference stops."""
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Of every computed tensor that can be told, with one row. ONNX Runtime folds constants first:
+    exporters compute paddings in the graph, at which ONNX's own inference stops."""
     with tempfile.TemporaryDirectory() as folder:
         folded = Path(folder) / "folded.onnx"
         options = ort.SessionOptions()
@@ -154,7 +195,8 @@ def _shapes(model: onnx.ModelProto, file: Path) -> dict[str, list[int]]:
         options.optimized_model_filepath = str(folded)
         options.log_severity_level = 4
         try:
-            ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            graph = model.SerializeToString()
+            ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
             told = onnx.load(str(folded), load_external_data=False)
         except Exception:
             # Whatever the runtime finds wrong it says when the model is loaded to be served.
@@ -167,7 +209,7 @@ def _shapes(model: onnx.ModelProto, file: Path) -> dict[str, list[int]]:
     for tensor in told.graph.output:
         tensor.type.tensor_type.ClearField("shape")
     inferred = onnx.shape_inference.infer_shapes(told).graph
-    found = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    found: dict[str, list[int]] = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         # A size that is not known counts as one.
         found[value.name] = [d.dim_value or 1 for d in value.type.tensor_type.shape.dim]
@@ -190,5 +232,4 @@ def _multiplications(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> floa
 
 
 if __name__ == "__main__":
-    source, target, told = sys.argv[1:]
-    write_stages(Path(source), Path(target), [range(*bounds) for bounds in json.loads(told)])
+    answer_program(sys.argv[1:], lambda file: segments(file)[0], write_stages)

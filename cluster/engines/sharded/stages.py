@@ -1,4 +1,8 @@
-"""The files of stages, for models that are cut into files: where they lie, and who makes them."""
+"""Models that are cut into files: who looks at the whole graph, and where the stages' files lie.
+
+A graph is opened by a process of its own that ends before any shard starts, so that neither the
+process that deploys nor a replica ever holds the whole model.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,14 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
-from cluster.errors import ConfigError
+import msgspec
+
+from cluster.errors import ConfigError, SquadronError
+from cluster.placement.partition import LayeredModel
 
 CUT_TIMEOUT_S = 240.0
 
@@ -23,13 +31,45 @@ _held: dict[Path, list[int]] = {}
 The kernel takes the locks of a process that was killed, so what that left is used again."""
 
 
+def layers_of(file: Path, *, program: str) -> LayeredModel:
+    """What `python -m program FILE` tells of it. Raises: ConfigError with what it said last."""
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}", file=str(file), key="artefact") from None
+    return _layers(file, program, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _layers(file: Path, program: str, size: int, mtime_ns: int) -> LayeredModel:
+    """Once for each state of the file: several variants may cut it."""
+    # The last line: libraries may print before it.
+    told = _answer(program, [str(file)], file).strip().splitlines()[-1]
+    return msgspec.json.decode(told, type=LayeredModel)
+
+
+def answer_program(
+    arguments: Sequence[str],
+    segments: Callable[[Path], LayeredModel],
+    write_stages: Callable[[Path, Path, Sequence[range]], None],
+) -> None:
+    """What a program of a format does with its arguments: FILE, or FILE FOLDER RUNS."""
+    try:
+        if len(arguments) == 1:
+            print(msgspec.json.encode(segments(Path(arguments[0]))).decode())
+            return
+        file, folder, told = arguments
+        write_stages(Path(file), Path(folder), [range(*bounds) for bounds in json.loads(told)])
+    except SquadronError as error:
+        sys.exit(error.message)
+
+
 def cut_into_files(
     file: Path, runs: Sequence[range], *, program: str, suffix: str
 ) -> tuple[str, ...]:
     """`stage-<n><suffix>`, made by `python -m program FILE FOLDER RUNS` unless they are there.
 
-    A process of its own makes them: the whole model with its weights is then held by one that ends
-    before any shard starts. They lie beside the artefact, or in a private folder where that cannot
+    They lie beside the artefact, or in a private folder where that cannot
     be written: `let_go` of them in the end. Raises: ConfigError with what the program said last.
     """
     folder = _folder(file, runs)
@@ -62,8 +102,12 @@ def let_go(paths: Iterable[str]) -> None:
 
 def _cut(file: Path, folder: Path, runs: Sequence[range], program: str) -> None:
     told = json.dumps([[run.start, run.stop] for run in runs])
+    _answer(program, [str(file), str(folder), told], file)
+
+
+def _answer(program: str, arguments: Sequence[str], file: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", program, str(file), str(folder), told],
+        [sys.executable, "-m", program, *arguments],
         capture_output=True,
         text=True,
         timeout=CUT_TIMEOUT_S,
@@ -72,6 +116,7 @@ def _cut(file: Path, folder: Path, runs: Sequence[range], program: str) -> None:
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ConfigError(f"{file}: cannot be cut: {said}", file=str(file), key="placement")
+    return done.stdout
 
 
 def _folder(file: Path, runs: Sequence[range]) -> Path:

@@ -41,7 +41,7 @@ class TorchPart:
         self._device = torch.device("cpu" if setup.shard.device == "auto" else setup.shard.device)
         self._dtype = DTYPES[setup.dtype]
         self._folder = setup.folder / setup.card.artefact
-        self._files = CheckpointFiles(self._folder)
+        self._files = CheckpointFiles(self._folder, is_mapped=setup.max_memory_bytes is None)
         self._config = read_config(self._folder)
         self._family = family_of(self._config.model_type, self._folder / "config.json")
         self._caches: Caches | None = None

@@ -32,10 +32,12 @@ class Slice:
 
 class CheckpointFiles:
     """Opens nothing but the tensors that are asked for; `opened` has their names, however
-    often each is read."""
+    often each is read. `is_mapped`: whole tensors may be views on the mapping; else every one is a
+    copy that goes when it is let go, as a bound on memory needs: pages of a mapping stay."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_mapped: bool = True) -> None:
         self.opened: set[str] = set()
+        self._is_mapped = is_mapped
         self._folder = folder
         self._files = _index(folder)
         self._mapped: dict[Path, Any] = {}
@@ -68,7 +70,7 @@ class CheckpointFiles:
         """The tensor, or those slices of it. Raises: ConfigError naming tensor and folder."""
         file = self._file(name)
         self.opened.add(name)
-        if not slices and device.type == "cpu":
+        if self._is_mapped and not slices and device.type == "cpu":
             if file not in self._mapped:
                 self._mapped[file] = safe_open(str(file), "pt")
             whole: torch.Tensor = self._mapped[file].get_tensor(name)

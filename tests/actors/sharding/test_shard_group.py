@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 from actors.sharding.channels.message import Message
 from actors.sharding.channels.socket_channel import SocketChannel
@@ -20,6 +23,7 @@ from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
 from cluster.engines.sharded.layers import layered_model, stage_artefacts
 from cluster.engines.sharded.part import Step
+from cluster.engines.sharded.stages import let_go
 from cluster.errors import ConfigError, EngineFailed, InvalidRequest
 from cluster.placement.partition import LayeredModel, lay_out
 from tests.cluster.engines.sharded.test_stages import CARD, model_without_room, ours
@@ -133,3 +137,18 @@ def test_the_stages_files_end_with_a_replica_that_did_not_start(
         ShardGroup(cut, ProcessStarter(2)).load()
 
     assert not ours(tmp_path / "scratch")
+
+
+def test_a_stage_whose_file_its_shard_cannot_see_is_sent_to_it(cut: GroupSetup) -> None:
+    """A path that only this process can follow, as one on a disk of another node is."""
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    folder = os.open(Path(cut.artefacts[0]).parent, os.O_RDONLY | os.O_DIRECTORY)
+    elsewhere = tuple(f"/proc/self/fd/{folder}/{Path(path).name}" for path in cut.artefacts)
+    group = ShardGroup(replace(cut, artefacts=elsewhere), ProcessStarter(2))
+    try:
+        group.load()
+        assert_array_equal(group.infer({"x": x})["y"], x)
+    finally:
+        group.close()
+        os.close(folder)
+        let_go(cut.artefacts)

@@ -127,7 +127,7 @@ def test_a_second_model_is_planned_on_what_the_first_one_leaves() -> None:
 
     assert first.config.devices == ("a/cuda:0", "a/cuda:1")
     assert second.config.devices == ("a/cuda:2", "a/cuda:3")
-    with pytest.raises(ConfigError, match="no device is left for it"):
+    with pytest.raises(ConfigError, match="no device is left for it; there is no device"):
         chosen(left_over(left, needs_of(reserved)), facts(), max_memory_mb=450)
 
 
@@ -149,8 +149,10 @@ def test_replicas_of_slices_take_whole_pairs_of_a_node_each() -> None:
 
 
 def test_what_no_shape_holds_is_refused_saying_what_is_short() -> None:
-    with pytest.raises(ConfigError, match=r"needs 2 more devices of 150\.0 MiB"):
+    with pytest.raises(ConfigError, match=r"needs 2 more devices of 150\.0 MiB") as caught:
         chosen(ground(devices=6, memory_mb=150), facts())
+
+    assert caught.value.details["allowed"] == "what fits in 6 x cuda of 150.0 MiB"
 
 
 def test_capped_shards_may_outnumber_the_cores() -> None:

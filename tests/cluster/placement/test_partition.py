@@ -78,6 +78,21 @@ def test_too_little_memory_names_layer_and_device() -> None:
     assert "layer 0 on cpu (shard 0): needs 20 MiB with the next layer" in caught.value.message
 
 
+def test_a_cap_bounds_a_graphs_stage_as_a_whole() -> None:
+    graph = model(can_be_streamed=False, splits=(), can_be_split=False)
+
+    with pytest.raises(ConfigError) as caught:
+        lay_out(config(strategy="layer", shards=2, max_memory_mb=25), graph)
+
+    assert caught.value.message == (
+        "layers 0 to 2 on cpu (shard 0): hold 30.0 MiB, all of them at once: a graph's layers are "
+        "not brought in for their turn; max_memory_mb is 25"
+    )
+    assert caught.value.details["key"] == "placement.max_memory_mb"
+    assert len(lay_out(config(strategy="layer", shards=3, max_memory_mb=25), graph).shards) == 3
+    assert len(lay_out(config(strategy="layer", shards=2, max_memory_mb=25), model()).shards) == 2
+
+
 def test_more_stages_than_layers_are_refused() -> None:
     with pytest.raises(ConfigError, match="7 stages need as many layers"):
         lay_out(config(strategy="layer", shards=7), model())

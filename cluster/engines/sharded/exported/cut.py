@@ -1,6 +1,7 @@
 """A `torch.export` program cut where one computed tensor is all that goes on.
 
-Run as a program it writes the stages' files, each a `torch.export` program of its own.
+Run as a program it tells the layers, or writes the stages' files, each a `torch.export` program of
+its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.fx import Node
 from cluster.engines.pt2_archive import refuse_pickles
 from cluster.engines.sharded.exported.flow import Flow, flow_of
 from cluster.engines.sharded.exported.stage import examples, stage_module
-from cluster.engines.sharded.stages import cut_into_files
+from cluster.engines.sharded.stages import answer_program, cut_into_files
 from cluster.placement.partition import LayeredModel
 
 SUFFIX = ".pt2"
@@ -77,6 +78,7 @@ def segments(file: Path) -> LayeredModel:
         layer_bytes=tuple(layer_bytes),
         layer_cost=tuple(layer_cost),
         can_be_split=False,
+        can_be_streamed=False,
     )
 
 
@@ -155,5 +157,4 @@ def _multiplications(node: Node) -> float:
 
 
 if __name__ == "__main__":
-    source, target, told_runs = sys.argv[1:]
-    write_stages(Path(source), Path(target), [range(*bounds) for bounds in json.loads(told_runs)])
+    answer_program(sys.argv[1:], segments, write_stages)

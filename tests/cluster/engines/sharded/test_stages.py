@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from onnx import TensorProto, helper, numpy_helper
 
 from cluster.client.staged.backend import StagedBackend
 from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
+from cluster.engines.sharded.layers import layered_model
 from cluster.engines.sharded.onnx_cut import segments, stage_files
 from cluster.engines.sharded.stages import let_go
 from cluster.errors import ConfigError
@@ -174,3 +176,57 @@ def test_a_client_that_holds_the_stages_itself_leaves_no_folder(file: Path, scra
     backend.close()
 
     assert not ours(scratch)
+
+
+def test_a_graph_is_opened_by_a_process_that_is_not_this_one(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the graph was opened here")
+
+    monkeypatch.setattr(onnx, "load", never)
+
+    layered = layered_model(CARD, file.parent)
+
+    assert (layered.num_layers, layered.layer_bytes) == (2, (64, 64))
+    assert not layered.can_be_streamed
+
+
+def test_what_its_process_says_of_a_graph_that_is_none_is_said(file: Path) -> None:
+    file.write_bytes(b"no graph")
+
+    with pytest.raises(ConfigError, match=r"model\.onnx: cannot be cut: "):
+        layered_model(CARD, file.parent)
+
+
+def test_weights_beside_the_graph_and_in_it_give_the_same_layers_and_stages(
+    tmp_path: Path, scratch: Path
+) -> None:
+    """They are let go while shapes are worked out, and must come back into the right stage."""
+    random = np.random.default_rng(0)
+    weights = [random.standard_normal((64, 64)).astype(np.float32) for _ in range(2)]
+    nodes = [helper.make_node("MatMul", [f"h{n}", f"w{n}"], [f"h{n + 1}"]) for n in range(2)]
+    ends = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 64]) for n in ("h0", "h2")
+    ]
+    held = [numpy_helper.from_array(weight, f"w{n}") for n, weight in enumerate(weights)]
+    graph = helper.make_graph(nodes, "two", ends[:1], ends[1:], held)
+    opsets = [helper.make_opsetid("", 17)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    x = random.standard_normal((3, 64)).astype(np.float32)
+    for name, beside in (("in", False), ("beside", True)):
+        file = tmp_path / name / "model.onnx"
+        file.parent.mkdir()
+        onnx.save(made, file, save_as_external_data=beside, size_threshold=0)
+
+        layered, points = segments(file)
+        values = x
+        for path in stage_files(file, RUNS):
+            session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+            (given,) = session.get_inputs()
+            (values,) = session.run(None, {given.name: values})
+
+        assert layered.layer_bytes == (64 * 64 * 4,) * 2
+        assert layered.layer_cost == (64 * 64,) * 2
+        assert [point.tensor for point in points] == ["h1"]
+        assert_allclose(values, x @ weights[0] @ weights[1], rtol=1e-5)

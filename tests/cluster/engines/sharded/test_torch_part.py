@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from cluster.engines.engine import EngineSetup
 from cluster.engines.sharded.generate import generating
+from cluster.engines.sharded.offload import _fits
 from cluster.engines.sharded.part import PartSetup, Step
 from cluster.engines.sharded.torch_part import TorchPart
 from cluster.engines.torch import TorchEngine
@@ -106,6 +108,37 @@ def test_layers_beyond_the_memory_cap_are_brought_in_for_their_turn(tmp_path: Pa
         assert held <= 2 * len(list(model.model.layers[0].parameters()))
         # Read again at every step, listed once.
         assert len(capped._files.opened) <= len(capped._files.names)
+
+
+def test_a_cap_leaves_no_page_of_the_files_mapped(tmp_path: Path) -> None:
+    """Weights that are float32 in their files could be views on them, which nobody lets go."""
+    card = saved(llama(num_hidden_layers=6), tmp_path)
+    free = part(tmp_path, card, range(6), of=6)
+    free.load()
+    assert mapped_files(tmp_path)
+    free.close()
+    del free
+    gc.collect()
+    assert not mapped_files(tmp_path)
+
+    capped = part(tmp_path, card, range(6), of=6, max_memory_bytes=2**20)
+    capped.load()
+    through([capped], dict(inputs_of("llama")))
+
+    assert not mapped_files(tmp_path)
+
+
+def mapped_files(folder: Path) -> list[str]:
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    return [line for line in maps if str(folder) in line and "safetensors" in line]
+
+
+def test_the_layers_that_are_in_at_once_fit_also_when_the_last_meets_the_first() -> None:
+    sizes = [30, 1, 1, 30]
+
+    assert not _fits(sizes, 0, 59)
+    assert _fits(sizes, 0, 60)
+    assert _fits([30], 0, 30)
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
