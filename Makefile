@@ -13,7 +13,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= serve_configs/prod.yaml
 PYTHON ?= python3
-# Tests wait for servers to start two thirds of their time. A file stays in one process.
+# Tests wait for servers to start two thirds of their time. Those that share a server share a process.
 TEST_PROCESSES ?= 2
 TESTS ?= tests
 
@@ -101,7 +101,7 @@ serve: setup
 	@$(BIN)/squadron serve $(CONFIG)
 
 test: setup-dev models
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(TESTS)
 
 check: setup-dev
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from typing import NoReturn
 from ray.serve import Application
 
 from actors.autoscaling.setup import autoscaling_of
-from actors.deployments import HEALTH_PERIOD_S, bind_replica, deployment_of, replica_setup
+from actors.deployments import HEALTH_PERIOD_S, bind_replica, deployment_of, replica_setups
 from actors.gateway import Gateway, GatewaySetup
 from actors.repository.control import RepositorySetup
 from actors.serve_file import file_of, naming, read_config
@@ -98,10 +98,7 @@ def _bound(config: SquadronConfig) -> Application:
             origins[name] = origin
     server = with_whole_paths(config.server)
     limits = server.limits
-    setups = {
-        name: replica_setup(name, config.variants[name], origin, server)
-        for name, origin in origins.items()
-    }
+    setups = replica_setups(config.variants, origins, server)
     for name, replica in setups.items():
         facts[name] = replace(facts[name], placement=replica.placement_reason)
     table = build_table(config, facts)

@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import cast
 
 import ray
@@ -32,6 +33,7 @@ from actors.node_folder import metrics_folder
 from actors.repository import apps
 from actors.repository.commands import Commands
 from actors.repository.control import RepositoryControl, RepositorySetup, app_prefix
+from actors.repository.state import RepositoryKeeper, kept_earlier
 from cluster.config.observability.logs import LogsConfig
 from cluster.control.reconcile import (
     DeploymentSeen,
@@ -45,7 +47,7 @@ from cluster.control.reconcile import (
 from cluster.experiments.report import Cost, Feedback, Report
 from cluster.experiments.view import JsonObject
 from cluster.observability.metrics import make_metrics
-from cluster.routing.table import RoutingTable
+from cluster.routing.table import RoutingTable, next_version
 
 NAMESPACE = "squadron"
 PERIOD_S = 0.5
@@ -53,6 +55,7 @@ CALM_S = 10.0
 CALM_PERIOD_S = 2.0
 """Serve is asked every pass; every so often when it has said the same for `CALM_S`: an answer costs
 the two processes some 45 ms of CPU."""
+KEEP_S = 0.02
 LONG_POLL_S = 20.0
 DOOR_GONE_S = 2 * LONG_POLL_S
 ORPHANED_S = 30.0
@@ -72,6 +75,7 @@ class Controller:
         self._base: RoutingTable | None = None
         self._is_base_new = False
         self._table: RoutingTable | None = None
+        self._newest_version = 0
         self._changed = asyncio.Condition()
         self._passing = asyncio.Lock()
         self._experiments: ExperimentControl | None = None
@@ -112,7 +116,8 @@ class Controller:
             self._repository.give_up_all("the configuration changed meanwhile")
         self._repository = self._commands = None
         if repository is not None:
-            self._repository = RepositoryControl(self._app, repository)
+            keeper = RepositoryKeeper(self._experiments, partial(kept_earlier, self._app))
+            self._repository = RepositoryControl(self._app, repository, keeper)
             self._commands = Commands(self._repository, self._pass)
         await self._pass(reasons=(f"configuration {generation} adopted",))
 
@@ -142,6 +147,10 @@ class Controller:
         if door:
             self._door_seen_s[door] = time.monotonic()
             await self._doors.has(door, known_version)
+        self._newest_version = max(self._newest_version, known_version)
+        if self._table is not None and self._table.version < known_version:
+            # An earlier controller made the door's, by a clock that has been set back since.
+            await self._tell(self._table)
         try:
             async with asyncio.timeout(LONG_POLL_S), self._changed:
                 await self._changed.wait_for(
@@ -165,8 +174,12 @@ class Controller:
         (await self._with_experiments()).take_costs(node, costs)
 
     async def feedback(self, experiment: str, feedback: list[Feedback]) -> None:
-        """Raises: ModelNotFound."""
-        (await self._with_experiments()).pass_on(experiment, feedback)
+        """Returns when it was kept. Raises: ModelNotFound."""
+        control = await self._with_experiments()
+        control.pass_on(experiment, feedback)
+        # Those of one moment are written together.
+        await asyncio.sleep(KEEP_S)
+        control.keep()
 
     async def set_weights(self, experiment: str, weights: Mapping[str, float]) -> JsonObject:
         """The experiment, when every live door has the new weights.
@@ -199,6 +212,13 @@ class Controller:
     async def decided(self, decisions: Sequence[JsonObject]) -> None:
         """The autoscaling policy's latest decisions, each with its `reason`."""
         self._autoscaling = list(decisions)
+
+    async def keep_seasons(self, text: str) -> None:
+        """What the autoscaler has learned, for the next one."""
+        (await self._with_experiments()).keep_seasons(text)
+
+    async def seasons(self) -> str:
+        return (await self._with_experiments()).seasons
 
     async def autoscaling(self) -> list[JsonObject]:
         return self._autoscaling
@@ -327,12 +347,15 @@ class Controller:
         table = table.with_weights(self._experiments.weights)
         if self._table is not None and table == replace(self._table, version=table.version):
             return
-        # Versions grow also across restarts of the controller.
-        table = replace(table, version=time.time_ns())
+        await self._tell(table)
         for reason in reasons:
-            logger.info("routing table %d: %s", table.version, reason)
+            logger.info("routing table %d: %s", self._newest_version, reason)
+
+    async def _tell(self, table: RoutingTable) -> None:
+        """Under a version that every door takes for news, also of a controller before this one."""
         async with self._changed:
-            self._table = table
+            self._newest_version = next_version(time.time_ns(), self._newest_version)
+            self._table = replace(table, version=self._newest_version)
             self._changed.notify_all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from ray import serve
@@ -13,11 +14,13 @@ from actors.language.placement import deployment_options
 from actors.model_replica import ReplicaSetup
 from actors.replica_host import ReplicaHost
 from actors.sharding.ray_starter import sharded_options
-from actors.sharding.replica import sharding_of
+from actors.sharding.replica import placed
+from actors.sharding.room import Room
 from actors.variant_facts import Origin
 from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.config.server import ServerConfig
 from cluster.config.variant import VariantConfig
+from cluster.placement.automatic import is_open
 from cluster.routing.table import deployment_name
 
 HEALTH_PERIOD_S = 1.0
@@ -25,11 +28,33 @@ POLICY = "actors.autoscaling.policy:SquadronPolicy"
 CONSISTENT_HASHING = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
+def replica_setups(
+    variants: Mapping[str, VariantConfig],
+    origins: Mapping[str, Origin],
+    server: ServerConfig,
+    room: Room | None = None,
+) -> dict[str, ReplicaSetup]:
+    """Of variants that share the cluster's devices: those that say where they are come first, then
+    each `auto` has what the ones before it leave."""
+    room = room or Room()
+    setups: dict[str, ReplicaSetup] = {}
+    for name in sorted(origins, key=lambda name: is_open(variants[name].placement)):
+        setups[name] = replica_setup(name, variants[name], origins[name], server, room)
+    return {name: setups[name] for name in origins}
+
+
 def replica_setup(
-    name: str, variant: VariantConfig, origin: Origin, server: ServerConfig
+    name: str,
+    variant: VariantConfig,
+    origin: Origin,
+    server: ServerConfig,
+    room: Room | None = None,
 ) -> ReplicaSetup:
-    """`server`: of the whole configuration; a replica is told how to trace and to log."""
-    sharding, reason = sharding_of(name, variant, origin)
+    """`server`: of the whole configuration; a replica is told how to trace and to log. `room`: what
+    is there for it, of which it takes its part."""
+    room = room or Room()
+    found = placed(name, variant, origin, room)
+    room.take(variant, found)
     return ReplicaSetup(
         variant=name,
         card=origin.card,
@@ -43,8 +68,9 @@ def replica_setup(
         limits=variant.limits,
         sequences=variant.sequences,
         llm=variant.llm,
-        sharding=sharding,
-        placement_reason=reason,
+        sharding=found.sharding,
+        placement_reason=found.reason,
+        planned_gpus=found.num_gpus,
         version_of=variant.version_of,
         preprocess_cache=variant.preprocess_cache,
         options=dict(variant.options),
@@ -60,8 +86,9 @@ def bind_replica(
     request may take."""
     resources = variant.resources
     options: dict[str, object] = {"num_cpus": resources.num_cpus}
-    if resources.num_gpus is not None:
-        options["num_gpus"] = resources.num_gpus
+    num_gpus = setup.planned_gpus if resources.num_gpus is None else resources.num_gpus
+    if num_gpus or resources.num_gpus is not None:
+        options["num_gpus"] = num_gpus
     if resources.memory_bytes is not None:
         options["memory"] = resources.memory_bytes
     router = RequestRouterConfig()
@@ -81,7 +108,7 @@ def bind_replica(
         max_ongoing_requests=4096,
         health_check_period_s=HEALTH_PERIOD_S,
         # On a GPU there is rarely room for a second copy; elsewhere the new one starts first.
-        max_surge_percent=0 if resources.num_gpus else 100,
+        max_surge_percent=0 if num_gpus else 100,
         graceful_shutdown_timeout_s=timeout_s + 5,
         graceful_shutdown_wait_loop_s=0.5,
         ray_actor_options=options,

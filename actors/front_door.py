@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 
 from actors.access.callers import Callers
+from actors.autoscaling.answers import Answers
 from actors.caching.route_cache import RouteCache
 from actors.delivery.answer import Answer
 from actors.delivery.calls import call_of
@@ -85,6 +86,7 @@ class FrontDoor:
         self._loop = asyncio.get_running_loop()
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
         self._tally.flush_with(self._dispatchers.write_counts)
+        self.answers = Answers(lambda: self.table)
         self._cache = RouteCache(server.cache, metrics.cache, table)
         self._sequences = SequenceAnswers(make_sequences)
         self.experiments = ExperimentDesk(keeps_ratings=bool(server.state_postgres.url))
@@ -329,6 +331,7 @@ class FrontDoor:
     def ensemble_run(
         self, route: EnsembleRoute, request: InferenceRequest, deadline_s: float
     ) -> EnsembleRun:
+        self.answers.began(route.name, request)
         return EnsembleRun(route, self.table, request, self._members, deadline_s=deadline_s)
 
     def _arm(self, route: ExperimentRoute, request: InferenceRequest) -> Route:
@@ -364,9 +367,8 @@ class FrontDoor:
         return await self._streams.whole(route, request, deadline_s)
 
     async def _ask_member(self, request: InferenceRequest, deadline_s: float) -> tuple[Tensor, ...]:
-        work = self.experiments.counted(
-            request, self._ask(self.route(request.model), request, deadline_s)
-        )
+        work = self._ask(self.route(request.model), request, deadline_s)
+        work = self.experiments.counted(request, self.answers.of_member(request, work))
         if self.follows is not None:
             return (await self.follows.member(request, work)).outputs
         return (await work).outputs
@@ -383,6 +385,8 @@ class FrontDoor:
             self._tally.add(request.model, version, variant, outcome, seconds)
         if request.assignment is not None:
             self.experiments.ended(request, outcome, seconds)
+        if outcome != "success":
+            self.answers.ended(request, outcome)
         if request.follower is not None:
             request.follower.ended(request, variant, outcome)
 

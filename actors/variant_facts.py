@@ -109,6 +109,7 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
             if isinstance(card.preprocess, TextPreprocess)
             else ""
         ),
+        artefact_bytes=_artefact_bytes(origin),
     )
 
 
@@ -149,6 +150,18 @@ def colocation_of(variant: VariantConfig, origin: Origin) -> Colocation:
     artefact = origin.folder / origin.card.artefact
     num_bytes = artefact.stat().st_size if origin.card.artefact and artefact.is_file() else 0
     return colocate(variant, engine=origin.engine, artefact_bytes=num_bytes)
+
+
+def _artefact_bytes(origin: Origin) -> int:
+    """Of the artefact's file, or of all files of its folder (weights beside the graph)."""
+    if not origin.card.artefact or not origin.folder.is_dir():
+        return 0
+    artefact = origin.folder / origin.card.artefact
+    folder = artefact if artefact.is_dir() else artefact.parent
+    if origin.folder not in (folder, *folder.parents) or folder == Path.cwd():
+        # A card in the configuration names a file of any folder: its neighbours are not its own.
+        return artefact.stat().st_size if artefact.is_file() else 0
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _platform(engine: str, format: str) -> str:

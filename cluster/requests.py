@@ -68,6 +68,7 @@ class InferenceRequest:
     `deadline_s` is on the receiving process's monotonic clock; None means the server's default.
     `affinity_key` holds the sticky routing key (empty: none). `tracking_id` is what the answer's
     `x-request-id` says: the caller's own, or one made for a model under an experiment.
+    `is_member`: an ensemble asks.
     `trace_parent` and `trace_state` are the caller's headers, unchecked; `trace` is what goes on to
     replicas, empty unless the request is sampled.
     """
@@ -88,6 +89,7 @@ class InferenceRequest:
     follower: Follower | None = None
     tracking_id: str = ""
     assignment: Assignment | None = None
+    is_member: bool = False
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -105,6 +107,12 @@ class InferenceResponse:
 
     def output(self, name: str) -> Tensor:
         return next(tensor for tensor in self.outputs if tensor.name == name)
+
+
+def rows_of(request: InferenceRequest) -> int:
+    """Of a request to a batched model, as its first input says before anybody checked it."""
+    shape = request.inputs[0].shape if request.inputs else ()
+    return max(1, shape[0]) if shape else 1
 
 
 def sequence_of(parameters: Mapping[str, Parameter]) -> SequenceStep | None:

@@ -40,10 +40,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A device on its node."""
+    """A device on its node, with what the node is labelled."""
 
     node: str
     device: Device
+    labels: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.node}/{self.device.name}"
@@ -65,7 +66,9 @@ class Topology:
 
     def sites(self) -> tuple[Site, ...]:
         return tuple(
-            Site(node=node.name, device=device) for node in self.nodes for device in node.devices
+            Site(node=node.name, device=device, labels=node.labels)
+            for node in self.nodes
+            for device in node.devices
         )
 
     def link(self, one: str, other: str) -> Link:

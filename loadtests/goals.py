@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from loadtests.floor import p99_floor_ms
 from loadtests.intervals import MAX_AA_DEVIATION, ratio_of
 
 REFERENCES = ("bare_loop",)
@@ -187,9 +188,27 @@ def _latency(work: str, figures: dict[str, Any]) -> list[Goal]:
                     high=p99["high_ms"] / alone_ms,
                     kind="at most",
                     bound=3.0,
-                )
+                ),
+                *_latency_floor(work, figures, load["offered_per_s"]),
             ]
     return []
+
+
+def _latency_floor(work: str, figures: dict[str, Any], rate_per_s: float) -> list[Goal]:
+    """What is left of the p99 when serving costs nothing but the engine's batches and the queue."""
+    curve = figures.get("levels", {}).get("L0_curve_ms")
+    if curve is None:
+        return []
+    curve_ms = {int(rows): took_ms for rows, took_ms in curve.items()}
+    alone_ms = figures["p50_c1_ms"]
+    beside_ms = max(0.0, alone_ms - curve_ms[1])
+    return [
+        Goal(
+            name=f"{work}.p99_at_70_percent_floor",
+            what=f"{work}: the same of a replica without costs of its own, simulated from L0",
+            value=(p99_floor_ms(curve_ms, rate_per_s=rate_per_s) + beside_ms) / alone_ms,
+        )
+    ]
 
 
 def _goodput(work: str, figures: dict[str, Any]) -> list[Goal]:

@@ -101,6 +101,11 @@ class RawEngine:
             batch_s += self._batch_s(low + 1, each_s) * share_of_high
         return mean_rows / batch_s
 
+    def curve_ms(self, *, seconds: float) -> dict[int, float]:
+        """Milliseconds of a batch by its rows: powers of two up to the work's largest batch."""
+        sizes = [1 << power for power in range(self._work.max_batch_size.bit_length())]
+        return {rows: 1e3 * self._batch_s(rows, seconds / len(sizes)) for rows in sizes}
+
     def _batch_s(self, rows: int, seconds: float) -> float:
         feeds = {
             name: np.repeat(array, rows, axis=0) for name, array in self._work.inputs().items()

@@ -194,6 +194,9 @@ class Suite:
             "L0_per_s": median(turns.values("B", float)),
             "L3_over_L0": asdict(turns.ratio(float)),
         }
+        # Keys as JSON has them, so that a report from run.json is the same.
+        curve_ms = engine.curve_ms(seconds=seconds * 2)
+        found["L0_curve_ms"] = {str(size): took_ms for size, took_ms in curve_ms.items()}
         rows = max(1, round(seen["mean_rows"]))
         with self.step(f"{work.name}: L1, a replica alone"):
             found["L1"] = replica_alone(config, work, rows=rows, seconds=seconds * 2)

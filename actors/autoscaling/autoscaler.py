@@ -30,6 +30,8 @@ from cluster.observability.metrics import make_metrics
 
 PERIOD_S = 1.0
 RECOUNT_S = 30.0
+KEEP_S = 60.0
+"""Between two writings of what was learned of seasons; a bin of a day is 15 minutes."""
 ORPHANED_S = 60.0
 """Without a word from a door for this long the autoscaler ends itself."""
 
@@ -44,6 +46,8 @@ class Autoscaler:
         self._control = AutoscalingControl(make_metrics(metrics_folder()).autoscaling)
         self._heard_s = time.monotonic()
         self._num_cores = 0
+        self._has_remembered = False
+        self._kept_s = time.monotonic()
         self._counted_s = -math.inf
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -84,6 +88,12 @@ class Autoscaler:
                 ray.get_actor, controller_name(self._app), NAMESPACE
             )
             await controller.decided.remote(self._control.decisions())
+            if not self._has_remembered:
+                self._control.remember(await controller.seasons.remote())
+                self._has_remembered = True
+            elif time.monotonic() - self._kept_s > KEEP_S:
+                await controller.keep_seasons.remote(self._control.seasons())
+                self._kept_s = time.monotonic()
 
 
 def get_or_start_autoscaler(app: str) -> ActorHandle[Autoscaler]:

@@ -8,27 +8,36 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 
+from pydantic import TypeAdapter, ValidationError
+
 from actors.autoscaling.setup import AutoscalingSetup
-from cluster.control.autoscaling.fleet import Fleet
+from cluster.control.autoscaling.fleet import Fleet, record
+from cluster.control.autoscaling.forecast import SeasonSeen
 from cluster.control.autoscaling.gather import DeploymentReport, DoorReport, Gatherer
 from cluster.control.autoscaling.load import Scaling
 from cluster.observability.metrics import AutoscalingMetrics, ScalingSource
 
 MAX_KEPT = 50
+_SEASONS = TypeAdapter(Mapping[str, SeasonSeen])
 
 logger = logging.getLogger("squadron.autoscaling")
 
 
 class AutoscalingControl:
-    """`clock` only rises."""
+    """`clock` only rises; `wall` is Unix time, by which seasons are found again."""
 
     def __init__(
-        self, metrics: AutoscalingMetrics, clock: Callable[[], float] = time.monotonic
+        self,
+        metrics: AutoscalingMetrics,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._metrics = metrics
         self._clock = clock
         self._generation = 0
         self._fleet: Fleet | None = None
+        self._phase_s = wall() - clock()
+        self._seasons: Mapping[str, SeasonSeen] = {}
         self._gatherer = Gatherer(rows_at_once={})
         self._latest: dict[str, Scaling] = {}
         self._changes: deque[tuple[float, Scaling]] = deque(maxlen=MAX_KEPT)
@@ -43,13 +52,36 @@ class AutoscalingControl:
     def _adopt(self, setup: AutoscalingSetup) -> None:
         """What goes on as it was, keeps what was learned of it."""
         if self._fleet is None:
-            self._fleet = Fleet(setup.variants, calls=setup.calls, budget=setup.budget)
+            self._fleet = Fleet(
+                setup.variants,
+                calls=setup.calls,
+                budget=setup.budget,
+                phase_s=self._phase_s,
+            )
+            self._fleet.remember(self._seasons)
         else:
             self._fleet.adopt(setup.variants, calls=setup.calls, budget=setup.budget)
         self._gatherer.rows_at_once = setup.rows_at_once
         for gone in self._latest.keys() - setup.variants.keys():
             del self._latest[gone]
             self._metrics.target.labels(gone).set(0)
+
+    def seasons(self) -> str:
+        """To be kept for the next process; empty while there is nothing to keep."""
+        found = self._fleet.seasons() if self._fleet is not None else {}
+        return _SEASONS.dump_json(found).decode() if found else ""
+
+    def remember(self, text: str) -> None:
+        """What `seasons` of an earlier process gave."""
+        if not text:
+            return
+        try:
+            self._seasons = _SEASONS.validate_json(text)
+        except ValidationError as error:
+            logger.warning("what was kept of seasons cannot be read and is left: %s", error)
+            return
+        if self._fleet is not None:
+            self._fleet.remember(self._seasons)
 
     def exchange(self, seen: Mapping[str, DeploymentReport]) -> dict[str, int]:
         """What runs is told, how many shall is given; a variant not decided yet is left out."""
@@ -72,7 +104,11 @@ class AutoscalingControl:
         load = self._gatherer.look(self._clock())
         if load is None or self._fleet is None:
             return
-        for scaling in self._fleet.decide(replace(load, num_cores=num_cores)):
+        load = replace(load, num_cores=num_cores)
+        decisions = self._fleet.decide(load)
+        if any(scaling.is_change for scaling in decisions):
+            logger.info("look %s", record(load, decisions))
+        for scaling in decisions:
             self._latest[scaling.variant] = scaling
             self._metrics.target.labels(scaling.variant).set(scaling.num_replicas)
             if scaling.is_change:

@@ -35,7 +35,6 @@ class LoadWatch:
         self._arrived: dict[str, int] = {}
         self._answered: Counter[str] = Counter()
         self._in_time: Counter[str] = Counter()
-        self._ensembles: Counter[str] = Counter()
         door.watch_tally(self._see)
 
     @property
@@ -49,31 +48,34 @@ class LoadWatch:
 
     def take(self) -> DoorReport:
         """What came since it was last asked."""
-        arrived = self._door.arrivals()
+        arrived, since = self._door.arrivals(), self._door.answers.take()
         variants: dict[str, DoorLoad] = {}
+        for name, slo_s in self.setup.slo_s.items():
+            self._add(name, since.members.get(name, ()), slo_s)
         for name in self.setup.variants:
             total, waiting, under_way = arrived.get(name, (0, 0, 0))
             variants[name] = DoorLoad(
                 num_arrived=max(0, total - self._arrived.get(name, 0)),
                 rows_waiting=waiting,
                 rows_under_way=under_way,
-                num_answered=self._answered[name],
+                num_answered=self._answered[name] + since.missed[name],
                 num_in_time=self._in_time[name],
             )
             self._arrived[name] = total
-        report = DoorReport(variants=variants, ensembles=dict(self._ensembles))
+        ensembles = {name: n for name, n in since.ensembles.items() if name in self.setup.calls}
+        report = DoorReport(variants=variants, ensembles=ensembles)
         self._answered.clear()
         self._in_time.clear()
-        self._ensembles.clear()
         return report
 
     def _see(self, model: str, variant: str, outcome: str, buckets: Sequence[int]) -> None:
-        count = sum(buckets)
-        if model in self._setup.calls:
-            self._ensembles[model] += count
         slo_s = self._setup.slo_s.get(variant)
         if slo_s is not None and outcome == "success":
-            self._answered[variant] += count
+            self._add(variant, buckets, slo_s)
+
+    def _add(self, variant: str, buckets: Sequence[int], slo_s: float) -> None:
+        if buckets:
+            self._answered[variant] += sum(buckets)
             self._in_time[variant] += num_in_time(buckets, slo_s)
 
 

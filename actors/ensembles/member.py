@@ -117,6 +117,7 @@ def member_request(
         affinity_key=request.affinity_key,
         parameters=request.parameters,
         trace=request.trace,
+        is_member=True,
     )
 
 

@@ -47,8 +47,10 @@ class ControllerClient:
                 raise error.cause from None
             raise
 
-    async def rate(self, experiment: str, feedback: list[Feedback]) -> None:
-        """Count what is of this door's requests, hand on the rest. Raises: ModelNotFound."""
+    async def rate(self, experiment: str, feedback: list[Feedback]) -> int:
+        """Count what is of this door's requests, hand on the rest, kept so that it outlives the
+        controller. How many were counted here. Raises: ModelNotFound."""
         unknown = [each for each in feedback if not self._door.experiments.rate(experiment, each)]
         if unknown:
             await self.ask("feedback", experiment, unknown)
+        return len(feedback) - len(unknown)

@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from actors.experiments.kept import Event, Keeper, Kept
 from cluster.config.experiment import ExperimentConfig
@@ -20,7 +21,7 @@ from cluster.control.reconcile import (
 )
 from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.experiments.callers import Callers
-from cluster.experiments.report import Cost, Feedback, Rated, Report, Tallied
+from cluster.experiments.report import Cost, Feedback, HandedOn, Rated, Report, Tallied
 from cluster.experiments.state import ExperimentState, begin
 from cluster.experiments.view import JsonObject, experiment_view
 from cluster.routing.table import ExperimentRoute, RoutingTable
@@ -30,6 +31,9 @@ logger = logging.getLogger("squadron.experiments")
 MAX_EVENTS = 1000
 MAX_KEPT_REPORTS = 256
 MAX_WAITING_FEEDBACK = 100_000
+FEEDBACK_KEPT_S = 30.0
+MAX_KEPT_FEEDBACK = 10_000
+"""Doors ask once a second: what is older was given to all that live."""
 
 
 class ExperimentControl:
@@ -52,9 +56,15 @@ class ExperimentControl:
         self._callers = {name: Callers(found) for name, found in kept.callers.items()}
         self._reports: dict[str, int] = dict(kept.reports)
         self.events: deque[Event] = deque(kept.events, maxlen=MAX_EVENTS)
-        self._feedback: deque[tuple[str, Feedback]] = deque(maxlen=MAX_WAITING_FEEDBACK)
-        self._num_feedback = 0
+        self._feedback: deque[tuple[str, Feedback]] = deque(
+            kept.feedback, maxlen=MAX_WAITING_FEEDBACK
+        )
+        self._fed: deque[tuple[float, int]] = deque([(clock(), len(kept.feedback))])
+        self._num_feedback = kept.num_feedback
+        self._handed_on: dict[str, HandedOn] = dict(kept.handed_on)
         self._costs: dict[str, Mapping[str, Cost]] = {}
+        self.repository, self.seasons = kept.repository, kept.seasons
+        self._saved_s = kept.saved_s
         self._is_dirty = False
 
     @property
@@ -76,6 +86,7 @@ class ExperimentControl:
         for gone in self._states.keys() - self._configs.keys():
             del self._states[gone]
             self._callers.pop(gone, None)
+            self._handed_on.pop(gone, None)
         self.keep()
 
     def seen(self) -> dict[str, ExperimentSeen]:
@@ -107,6 +118,9 @@ class ExperimentControl:
         if report is not None and report.number > self._reports.get(door, 0):
             for tallied in report.tallies:
                 self._count(tallied)
+            for name, num in report.found.items():
+                if name in self._states:
+                    self._hand_on(name, HandedOn(found=num))
             if self._rated is not None and report.rated:
                 self._rated(report.rated)
             self._reports.pop(door, None)
@@ -123,10 +137,13 @@ class ExperimentControl:
         return self._num_feedback, newest
 
     def pass_on(self, experiment: str, feedback: list[Feedback]) -> None:
-        """Feedback for requests that the asked door does not know: another one may."""
+        """Feedback for requests that the asked door does not know: another one may. It outlives
+        the controller once it was kept (`keep`)."""
         self._config(experiment)
         self._feedback.extend((experiment, each) for each in feedback)
+        self._fed.append((self._clock(), len(feedback)))
         self._num_feedback += len(feedback)
+        self._hand_on(experiment, HandedOn(values=len(feedback)))
 
     def take_costs(self, node: str, costs: Mapping[str, Cost]) -> None:
         """What the node's engines took so far; every door of a node says the same."""
@@ -162,7 +179,9 @@ class ExperimentControl:
             for variant, cost in of_node.items():
                 costs[variant] = costs.get(variant, Cost()) + cost
         config = self._config(name)
-        return experiment_view(name, config, self._states[name], self._clock(), costs)
+        handed_on = self._handed_on.get(name, HandedOn())
+        state = self._states[name]
+        return experiment_view(name, config, state, self._clock(), costs, handed_on)
 
     def views(self) -> list[JsonObject]:
         return [self.view(name) for name in self._configs]
@@ -173,20 +192,48 @@ class ExperimentControl:
         self.events.append(event)
         self._is_dirty = True
 
+    def keep_repository(self, text: str) -> None:
+        """What is loaded is kept with everything else; written when this returns."""
+        self.repository = text
+        self._is_dirty = True
+        self.keep()
+
+    def keep_seasons(self, text: str) -> None:
+        """Written with the next change, or within a control pass."""
+        self._is_dirty = self._is_dirty or text != self.seasons
+        self.seasons = text
+
     def keep(self) -> None:
         """Write what has changed, so that the next controller knows it."""
         if not self._is_dirty:
             return
         self._is_dirty = False
+        # The newest counts when several are found: also after the clock was set back.
+        self._saved_s = max(self._clock(), self._saved_s + 0.001)
         self._store.write(
             Kept(
-                saved_s=self._clock(),
+                saved_s=self._saved_s,
                 experiments=self._states,
                 callers={name: tuple(each.digests) for name, each in self._callers.items()},
                 reports=self._reports,
                 events=tuple(self.events)[-200:],
+                feedback=self._newest_feedback(),
+                num_feedback=self._num_feedback,
+                handed_on=self._handed_on,
+                repository=self.repository,
+                seasons=self.seasons,
             )
         )
+
+    def _newest_feedback(self) -> tuple[tuple[str, Feedback], ...]:
+        while self._fed and self._fed[0][0] < self._clock() - FEEDBACK_KEPT_S:
+            self._fed.popleft()
+        num = min(sum(num for _, num in self._fed), MAX_KEPT_FEEDBACK, len(self._feedback))
+        return tuple(islice(self._feedback, len(self._feedback) - num, None))
+
+    def _hand_on(self, experiment: str, more: HandedOn) -> None:
+        self._handed_on[experiment] = self._handed_on.get(experiment, HandedOn()) + more
+        self._is_dirty = True
 
     def _count(self, tallied: Tallied) -> None:
         name = tallied.experiment
@@ -206,6 +253,7 @@ class ExperimentControl:
         config = self._configs[name]
         self._change(name, begin(config, digest_of(config), self._clock()))
         self._callers.pop(name, None)
+        self._handed_on.pop(name, None)
         self.note("experiment", name, f"begins with {shown(self._states[name].weights)}: {reason}")
 
     def _change(self, name: str, state: ExperimentState) -> None:

@@ -16,9 +16,9 @@ from cluster.errors import SquadronError
 from cluster.experiments.callers import Callers, cluster_of, digest_of
 from cluster.experiments.counts import NUM_CLUSTERS, Agreement
 from cluster.experiments.report import Feedback, Rated, Tallied
-from cluster.requests import Assignment, InferenceRequest, sequence_of
+from cluster.requests import Assignment, InferenceRequest, rows_of, sequence_of
 from cluster.routing.split import choose_arm
-from cluster.routing.table import ExperimentRoute, RoutingTable
+from cluster.routing.table import ExperimentRoute, RoutingTable, VariantRoute
 
 Found = TypeVar("Found")
 
@@ -52,6 +52,7 @@ class _Running:
     config: ExperimentConfig
     number: int
     slo_s: float
+    batched: frozenset[str] = frozenset()
     callers: Callers = field(default_factory=Callers)
     asked: dict[str, Assignment] = field(default_factory=dict)
 
@@ -79,6 +80,11 @@ class ExperimentDesk:
         """Begin to count anew where weights have changed."""
         routes = {n: r for n, r in table.routes.items() if isinstance(r, ExperimentRoute)}
         self._running = {name: self._continued(route) for name, route in routes.items()}
+        for each in self._running.values():
+            arms = {arm: table.routes.get(arm) for arm in each.route.weights}
+            each.batched = frozenset(
+                arm for arm, r in arms.items() if isinstance(r, VariantRoute) and r.facts.is_batched
+            )
         self.has_rules = any(each.config.match for each in self._running.values())
 
     def match(self, experiment: str, headers: Mapping[str, str]) -> Assignment | None:
@@ -130,12 +136,15 @@ class ExperimentDesk:
         if assignment is None:
             return
         tally = self._tally(assignment)
+        running = self._running.get(assignment.experiment)
+        if outcome == "success":
+            is_batched = running is not None and assignment.arm in running.batched
+            tally.rows += rows_of(request) if is_batched else 1
         if assignment.by == "rule":
             tally.matched += 1
             return
         if assignment.by == "chance":
             tally.answered += 1
-        running = self._running.get(assignment.experiment)
         if outcome == "success":
             tally.served(assignment.cluster, seconds)
             if running is not None:

@@ -1,4 +1,5 @@
-"""What must outlive the controller and the cluster: traffic set at run time, experiments, events.
+"""What must outlive the controller and the cluster: traffic set at run time, experiments, models
+loaded at run time, events.
 
 It is written twice. Ray's internal key-value store lives in the head's GCS and is there on whatever
 node the controller comes back on, also after `kill -9`. A file outlives a cluster whose GCS is in
@@ -20,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from cluster.config.cache import PostgresConfig, RedisConfig
+from cluster.experiments.report import Feedback, HandedOn
 from cluster.experiments.state import ExperimentState
 
 _NAMESPACE = b"squadron"
@@ -41,13 +43,21 @@ class Event:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """`reports`: the last number counted of each door. `callers`: experiment -> digests of those
-    met under its present weights."""
+    met under its present weights. `feedback`: the newest that was handed on, by experiment, and
+    `num_feedback` how many there ever were: a door may not have asked for it yet. `repository`:
+    what was loaded at run time, as `actors.repository.state` says it; `seasons`: what the
+    autoscaler has learned, in its own words."""
 
     saved_s: float = 0.0
     experiments: Mapping[str, ExperimentState] = field(default_factory=dict)
     callers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     reports: Mapping[str, int] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
+    feedback: tuple[tuple[str, Feedback], ...] = ()
+    num_feedback: int = 0
+    handed_on: Mapping[str, HandedOn] = field(default_factory=dict)
+    repository: str = ""
+    seasons: str = ""
 
 
 _KEPT = TypeAdapter(Kept)

@@ -1,5 +1,6 @@
 """Copies of requests to other variants, after the caller has its answer. What comes back is
-compared and thrown away; where a variant is busy, the copy is not sent.
+compared and thrown away; where a variant is busy, or a caller's request might have to wait for
+copies, the copy is not sent.
 
 Copies wait for company: those of a tenth of a second leave together and share an envelope, its
 answer and the turns of the loop. One by one each cost the door as much as its original."""
@@ -12,11 +13,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from actors.experiments.beside import Beside
 from cluster.config.experiment import MirrorConfig
-from cluster.errors import SquadronError
+from cluster.errors import ModelNotFound, SquadronError
 from cluster.experiments.agreement import compare
 from cluster.experiments.counts import Agreement
-from cluster.requests import Assignment, InferenceRequest
+from cluster.requests import Assignment, InferenceRequest, rows_of
 from cluster.routing.table import ExperimentRoute, VariantRoute
 from cluster.tensors import Tensor
 
@@ -27,7 +29,8 @@ MAX_UNDER_WAY = 256
 """Copies at once at a door, of all experiments, waiting or sent."""
 GATHER_S = 0.1
 MAX_BYTES_UNDER_WAY = 64 * 2**20
-"""Of their inputs: the caller has its answer, so nothing else bounds them any more."""
+"""Of their inputs, and of the answers that theirs are compared with: the caller has its own, so
+nothing else bounds them any more."""
 COMPARED_IN_LOOP_BYTES = 64 * 1024
 """Larger answers are compared in a thread."""
 
@@ -41,6 +44,7 @@ class Mirror:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: list[tuple[int, Assignment, InferenceRequest, tuple[Tensor, ...]]] = []
         self._num_bytes = 0
+        self._beside = Beside()
 
     def offer(self, request: InferenceRequest, given: Sequence[Tensor]) -> None:
         """`given`: the answer that the caller has had."""
@@ -67,7 +71,7 @@ class Mirror:
         request: InferenceRequest,
         given: Sequence[Tensor],
     ) -> None:
-        num_bytes = sum(tensor.num_bytes for tensor in request.inputs)
+        num_bytes = sum(tensor.num_bytes for tensor in (*request.inputs, *given))
         for variant in config.variants:
             if variant == assignment.arm:
                 continue
@@ -96,7 +100,27 @@ class Mirror:
         """All of one turn of the loop, so that they travel together."""
         waiting, self._waiting = self._waiting, []
         loop = asyncio.get_running_loop()
+        arrived, room = self._door.arrivals(), dict[str, float]()
         for num_bytes, assignment, copy, given in waiting:
+            try:
+                route = self._door.route(copy.model)
+            except ModelNotFound:
+                route = None  # unloaded meanwhile
+            if not isinstance(route, VariantRoute):
+                self._num_bytes -= num_bytes
+                self._door.experiments.mirrored(assignment, copy.model, Agreement(num_failed=1))
+                continue
+            left = room.get(route.name)
+            if left is None:
+                left = self._beside.room(route, arrived.get(route.name), loop.time())
+            rows = rows_of(copy) if route.facts.is_batched else 1
+            if rows > left:
+                self._num_bytes -= num_bytes
+                room[route.name] = left
+                self._door.experiments.mirrored(assignment, copy.model, Agreement(num_skipped=1))
+                continue
+            room[route.name] = left - rows
+            self._beside.sent(route)
             task = loop.create_task(self._compare(assignment, copy, given))
             self._tasks.add(task)
             task.add_done_callback(partial(self._done, num_bytes))

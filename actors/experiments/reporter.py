@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
 from typing import Any
@@ -39,6 +40,7 @@ class Reporter:
         self._number = 0
         self._seen_feedback = 0
         self._unconfirmed: Report | None = None
+        self._found: Counter[str] = Counter()
 
     async def run(self) -> None:
         for turn in count():
@@ -65,11 +67,13 @@ class Reporter:
                     number=self._number,
                     tallies=tallies,
                     rated=self._desk.ratings(),
+                    found=dict(self._found),
                 )
+                self._found.clear()
         upto, feedback = await controller.report.remote(
             self._door, self._unconfirmed, self._seen_feedback
         )
         self._unconfirmed = None
         self._seen_feedback = upto
         for experiment, each in feedback:
-            self._desk.rate(experiment, each)
+            self._found[experiment] += self._desk.rate(experiment, each)

@@ -28,6 +28,7 @@ class ArmTally:
     drawn: int = 0
     answered: int = 0
     matched: int = 0
+    rows: int = 0
     slow: int = 0
     latency_squares: float = 0.0
     quality_squares: float = 0.0
@@ -64,6 +65,7 @@ class ArmTally:
             units=len(self.callers),
             answered=self.answered,
             matched=self.matched,
+            rows=self.rows,
             slow=self.slow,
             log_latency=_measure(
                 [(i, c.num_served, c.log_latency) for i, c in cells], self.latency_squares

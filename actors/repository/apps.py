@@ -8,6 +8,7 @@ from typing import Any
 from ray import serve
 
 from actors.deployments import bind_replica, replica_setup
+from actors.sharding.room import Room
 from actors.variant_facts import Origin
 from cluster.config.server import ServerConfig
 from cluster.config.variant import VariantConfig
@@ -42,7 +43,7 @@ def deploy(
     server: ServerConfig,
 ) -> None:
     """Ask Serve for the application; it is not there yet when this returns."""
-    setup = replica_setup(name, variant, origin, server)
+    setup = replica_setup(name, variant, origin, server, Room(is_free_only=True))
     target = bind_replica(setup, variant, DRAIN_S, deployment=deployment)
     serve.run_many(
         [serve.RunTarget(target=target, name=app, route_prefix=None)],

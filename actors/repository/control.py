@@ -59,11 +59,12 @@ class RepositoryControl:
     """Lives on the controller's loop. `app`: the application whose models these are; `loading`:
     the names that a caller is loading now."""
 
-    def __init__(self, app: str, setup: RepositorySetup) -> None:
+    def __init__(self, app: str, setup: RepositorySetup, keeper: state.RepositoryKeeper) -> None:
         self._app = app
         self._prefix = app_prefix(app)
         self.setup = setup
-        kept = state.read(app)
+        self._keeper = keeper
+        kept = keeper.read()
         self.settings: Settings = kept.settings
         self._kept = kept
         self._told: Mapping[str, Setting] = kept.serving
@@ -254,7 +255,7 @@ class RepositoryControl:
         }
         kept = state.Kept(settings=self.settings, serving=serving)
         if kept != self._kept:
-            state.write(self._app, kept)
+            self._keeper.write(kept)
             self._kept = kept
 
 

@@ -12,9 +12,6 @@ from actors.sharding.channels.socket_channel import receive_exactly, send_pieces
 from cluster.errors import ERRORS_BY_NAME, EngineFailed, SquadronError
 from cluster.optimization.remote.mirror import RemoteVersion
 
-LEADER = -1
-"""The rank of the replica's own process in a list of edges."""
-
 
 class Edge(msgspec.Struct, frozen=True):
     """Activations go from `source` to `target` by `way`."""
@@ -64,7 +61,8 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Peers(msgspec.Struct, frozen=True, kw_only=True):
-    """Leader to shard: everybody's address by rank (the leader's last), and the edges."""
+    """Leader to shard: everybody's address by rank (the leader's last), the edges, and what the
+    process groups of all, of each stage and of activations work with."""
 
     addresses: tuple[str, ...]
     edges: tuple[Edge, ...]
@@ -72,6 +70,8 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
     store_host: str
     store_port: int
     backend: str
+    stage_backends: tuple[str, ...]
+    between: str
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):

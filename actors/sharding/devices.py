@@ -1,9 +1,8 @@
-"""Which GPU a shard's process calls its own, and what its group can talk over."""
+"""Which GPU a shard's process calls its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Mapping
 
 
 def own_device(device: str, environment: Mapping[str, str]) -> str:
@@ -12,10 +11,3 @@ def own_device(device: str, environment: Mapping[str, str]) -> str:
     if not device.startswith("cuda") or shown == [""] or len(shown) > 1:
         return device
     return "cuda:0"
-
-
-def backend_of(devices: Sequence[str], nodes: Sequence[object]) -> Literal["nccl", "gloo"]:
-    """NCCL where every process has a GPU of its own: it refuses two ranks on one."""
-    if not all(device.startswith("cuda") for device in devices):
-        return "gloo"
-    return "nccl" if len(set(zip(nodes, devices, strict=True))) == len(devices) else "gloo"

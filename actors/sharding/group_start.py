@@ -13,7 +13,6 @@ from actors.sharding.channels.channel import Channel
 from actors.sharding.channels.shared_memory_channel import SharedMemoryChannel
 from actors.sharding.channels.socket_channel import SocketChannel
 from actors.sharding.control import (
-    LEADER,
     Beat,
     Control,
     Edge,
@@ -23,7 +22,6 @@ from actors.sharding.control import (
     Refused,
     Setup,
 )
-from actors.sharding.devices import backend_of
 from actors.sharding.links import Hello, Listener, dial
 from actors.sharding.starters import WorkerStarter
 from cluster.config.model_card import ModelCard
@@ -34,7 +32,7 @@ from cluster.config.variant import ProcessLimits
 from cluster.errors import EngineFailed, ShardLost
 from cluster.optimization.remote.mirror import RemoteVersion
 from cluster.placement.partition import MIB, Layout, Shard
-from cluster.placement.transport import choose_transport
+from cluster.placement.transport import LEADER, choose_talk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +108,14 @@ def _join(
     """`undone` closes the connections when there will be no group."""
     placement, shards = setup.placement, setup.layout.shards
     until_s = time.monotonic() + placement.start_timeout_s
-    edges = _edges(setup.layout, placement, starter)
-    needs_group = setup.layout.tensor_degree > 1 or any(e.way in ("gloo", "nccl") for e in edges)
+    talk = choose_talk(
+        setup.layout,
+        placement.transport,
+        is_here=starter.is_here,
+        is_same_node=starter.is_same_node,
+    )
+    edges = tuple(Edge(source=hop.source, target=hop.target, way=hop.way) for hop in talk.hops)
+    needs_group = talk.world is not None
     controls = []
     for shard in shards:
         sock = listener.take(shard.rank, "control", max(1.0, until_s - time.monotonic()))
@@ -121,10 +125,6 @@ def _join(
     for shard, control in zip(shards, controls, strict=True):
         control.send(_told(setup, shard, needs_group=needs_group, host=starter.host))
     listening: list[Listening] = [control.receive(Listening) for control in controls]
-    firsts = [
-        next(other.rank for other in shards if starter.is_same_node(shard.rank, other.rank))
-        for shard in shards
-    ]
     store_host = "127.0.0.1" if starter.host is None else _host_of(listening[0].address)
     peers = Peers(
         addresses=(*[found.address for found in listening], listener.address),
@@ -132,7 +132,9 @@ def _join(
         world_size=len(shards),
         store_host=store_host,
         store_port=listening[0].store_port,
-        backend=backend_of([shard.device for shard in shards], firsts),
+        backend=talk.world or "",
+        stage_backends=talk.stages,
+        between=talk.between,
     )
     for control in controls:
         control.send(peers)
@@ -167,31 +169,6 @@ def _ready(control: Control) -> Ready:
                 return ready
             case Refused() as refused:
                 raise refused.raised()
-
-
-def _edges(layout: Layout, placement: PlacementConfig, starter: WorkerStarter) -> tuple[Edge, ...]:
-    """Each slice of a stage feeds the same slice of the next; the last stage's first one answers.
-
-    The leader has no device and no rank in the process group: sockets and shared memory only.
-    """
-    edges = []
-    for shard in layout.stage(0):
-        way = "shared_memory" if starter.is_here(shard.rank) else "tcp"
-        edges.append(Edge(source=LEADER, target=shard.rank, way=way))
-    for shard in layout.shards:
-        if shard.has_head:
-            continue
-        following = layout.shards[shard.rank + layout.tensor_degree]
-        choice = choose_transport(
-            placement.transport,
-            is_same_node=starter.is_same_node(shard.rank, following.rank),
-            devices=(shard.device, following.device),
-        )
-        edges.append(Edge(source=shard.rank, target=following.rank, way=choice.way))
-    last = layout.stage(layout.num_stages - 1)[0]
-    way = "shared_memory" if starter.is_here(last.rank) else "tcp"
-    edges.append(Edge(source=last.rank, target=LEADER, way=way))
-    return tuple(edges)
 
 
 def _told(setup: GroupSetup, shard: Shard, *, needs_group: bool, host: str | None) -> Setup:

@@ -1,4 +1,4 @@
-"""A group's shards as Ray actors in the replica's own placement group: bundle 1 + rank each."""
+"""A group's shards as Ray actors in the replica's own placement group, as it was reserved."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from actors.sharding.shard_worker import serve_shard
 from cluster.config.placement import PlacementConfig
 from cluster.errors import EngineFailed
 from cluster.placement.partition import Layout
+from cluster.placement.reservation import Reservation, reserve
 
 
 class ShardActor:
@@ -38,6 +39,7 @@ class RayStarter:
         self._layout = layout
         self._placement = placement
         self._threads = threads
+        self._reserved = reserve(layout, placement)
         nodes = placement_group_table(found)["bundles_to_node_id"]
         self._nodes: dict[int, str] = {int(bundle): node for bundle, node in nodes.items()}
         self._actors: list[Any] = []
@@ -46,10 +48,13 @@ class RayStarter:
         self.host: str | None = None if is_one_node else ray.util.get_node_ip_address()
 
     def is_here(self, rank: int) -> bool:
-        return self._nodes[rank + 1] == self._nodes[0]
+        return self._node_of(rank) == self._nodes[0]
 
     def is_same_node(self, one: int, other: int) -> bool:
-        return self._nodes[one + 1] == self._nodes[other + 1]
+        return self._node_of(one) == self._node_of(other)
+
+    def _node_of(self, rank: int) -> str:
+        return self._nodes[self._reserved.bundle_of(rank)]
 
     def start(self, address: str, token: str) -> None:
         for shard in self._layout.shards:
@@ -57,12 +62,14 @@ class RayStarter:
                 "num_cpus": self._placement.num_cpus,
                 "max_restarts": 0,
                 "scheduling_strategy": PlacementGroupSchedulingStrategy(
-                    placement_group=self._group, placement_group_bundle_index=shard.rank + 1
+                    placement_group=self._group,
+                    placement_group_bundle_index=self._reserved.bundle_of(shard.rank),
                 ),
                 "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self._threads)}},
             }
-            if shard.device.startswith("cuda"):
-                options["num_gpus"] = gpu_share(self._layout, shard.device)
+            if self._reserved.gpu_shares[shard.rank]:
+                # Ray says which GPU of the machine it is.
+                options["num_gpus"] = self._reserved.gpu_shares[shard.rank]
             actor: Any = ray.remote(ShardActor).options(**options).remote()
             self._actors.append(actor)
             future = actor.serve.remote(address, shard.rank, token)
@@ -86,46 +93,34 @@ class RayStarter:
             self._failure = self._failure or f"shard {rank}: {type(error).__name__}: {first}"
 
 
-def bundles(layout: Layout, placement: PlacementConfig, replica: dict[str, float]) -> list[Any]:
-    """What Ray reserves: first the replica's own process, then every shard's."""
-    found: list[Any] = [replica]
-    for shard in layout.shards:
-        bundle = {"CPU": placement.num_cpus}
-        if shard.device.startswith("cuda"):
-            bundle["GPU"] = gpu_share(layout, shard.device)
-        found.append(bundle)
+def bundles(reserved: Reservation, num_cpus: float) -> list[dict[str, float]]:
+    """As Ray takes them. `num_cpus`: of the replica's own process."""
+    found: list[dict[str, float]] = []
+    for bundle in reserved.bundles:
+        told = {"CPU": bundle.num_cpus + (num_cpus if bundle.has_replica else 0.0)}
+        if bundle.num_gpus:
+            told["GPU"] = bundle.num_gpus
+        found.append(told)
     return found
 
 
-def gpu_share(layout: Layout, device: str) -> float:
-    """Shards that name the same GPU share it. Ray says which one it is in the machine."""
-    return 1.0 / sum(shard.device == device for shard in layout.shards)
-
-
-def bundle_strategy(layout: Layout, placement: PlacementConfig) -> str:
-    """Slices of a layer talk twice a layer and stay on one node; stages may be apart."""
-    if placement.bundles != "auto":
-        return placement.bundles
-    return "STRICT_PACK" if layout.num_stages == 1 else "PACK"
-
-
-def label_selectors(layout: Layout) -> list[dict[str, str]] | None:
+def label_selectors(reserved: Reservation) -> list[dict[str, str]] | None:
     """Labels that each bundle's node must carry; None when no shard asks for any."""
-    if not any(shard.labels for shard in layout.shards):
-        return None
-    return [{}, *[dict(shard.labels) for shard in layout.shards]]
+    found = [dict(bundle.labels) for bundle in reserved.bundles]
+    return found if any(found) else None
 
 
 def sharded_options(sharding: Sharding, num_cpus: float) -> dict[str, Any]:
-    """The replica in the first bundle of a placement group of its own, its shards in the others."""
-    layout, placement = sharding.layout, sharding.placement
+    """A placement group of its own for each replica."""
+    reserved = reserve(sharding.layout, sharding.placement)
+    has_gpus = any(bundle.num_gpus for bundle in reserved.bundles)
     options: dict[str, Any] = {
         "ray_actor_options": {"num_cpus": num_cpus},
-        "placement_group_bundles": bundles(layout, placement, {"CPU": num_cpus}),
-        "placement_group_strategy": bundle_strategy(layout, placement),
-        "max_surge_percent": 0 if any(s.device != "cpu" for s in layout.shards) else 100,
+        "placement_group_bundles": bundles(reserved, num_cpus),
+        "placement_group_strategy": reserved.strategy,
+        "max_surge_percent": 0 if has_gpus else 100,
     }
-    labels = label_selectors(layout)
+    labels = label_selectors(reserved)
     if labels is not None:
         options["placement_group_bundle_label_selector"] = labels
     return options

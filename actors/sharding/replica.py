@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,16 +17,18 @@ from cluster.engines.engine import Engine
 from cluster.engines.sharded.layers import layered_model, stage_artefacts
 from cluster.engines.sharded.options import dtype_option
 from cluster.errors import ConfigError
-from cluster.placement.automatic import choose, is_open
+from cluster.placement.automatic import Chosen, choose, is_open
 from cluster.placement.estimates.described import described
 from cluster.placement.estimates.layers import of_layers
 from cluster.placement.partition import LayeredModel, Layout, lay_out
 from cluster.placement.search.facts import Demand
 from cluster.simulation.cluster.fast import FastSimulator
 from cluster.simulation.cluster.trace import draw_trace
+from cluster.topology import Topology
 
 if TYPE_CHECKING:
     from actors.model_replica import ReplicaSetup
+    from actors.sharding.room import Room
     from actors.variant_facts import Origin
     from cluster.config.variant import ProcessLimits, VariantConfig
 
@@ -46,23 +48,33 @@ class Sharding:
     dtype: str
 
 
-def sharding_of(name: str, variant: VariantConfig, origin: Origin) -> tuple[Sharding | None, str]:
-    """None for a variant whose replica is one process; and the reason of what was decided.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """`sharding`: None for a replica of one process; `num_gpus`: what the planner gave that one."""
+
+    sharding: Sharding | None = None
+    reason: str = ""
+    num_gpus: int = 0
+
+
+def placed(name: str, variant: VariantConfig, origin: Origin, room: Room) -> Placed:
+    """How a replica is cut. `room`: what is there for a placement that is left open.
 
     Raises: ConfigError naming variant, layer and device.
     """
     placement = variant.placement
     if not placement.is_sharded:
-        return None, ""
+        return Placed()
     try:
         _check_card(origin.card, variant)
         dtype = dtype_option(dict(variant.options))
         reason = ""
         if is_open(placement):
-            placement, reason = _planned(name, variant, origin, dtype)
+            chosen = _planned(name, variant, origin, dtype, room)
+            placement, reason = chosen.config, chosen.reason
             logger.info("variants.%s: %s", name, reason)
             if not placement.is_sharded:
-                return None, reason
+                return Placed(reason=reason, num_gpus=chosen.num_gpus)
         model = layered_model(origin.card, origin.folder, dtype)
         layout = lay_out(placement, model)
     except ConfigError as error:
@@ -71,14 +83,12 @@ def sharding_of(name: str, variant: VariantConfig, origin: Origin) -> tuple[Shar
         reason = layout.reason
     elif placement.strategy == "auto":
         reason = f"{reason}; {layout.reason}"
-    return Sharding(placement=placement, layout=layout, model=model, dtype=dtype), reason
+    sharding = Sharding(placement=placement, layout=layout, model=model, dtype=dtype)
+    return Placed(sharding=sharding, reason=reason)
 
 
-def _planned(
-    name: str, variant: VariantConfig, origin: Origin, dtype: str
-) -> tuple[PlacementConfig, str]:
-    """What the planner makes of `auto` on the nodes that are there now."""
-    from actors.sharding.topology.observe import observed
+def _planned(name: str, variant: VariantConfig, origin: Origin, dtype: str, room: Room) -> Chosen:
+    """What the planner makes of `auto` on the devices that are left now."""
     from cluster.optimization.facts.variant import facts_of_artefact
 
     demand = variant.placement.demand
@@ -90,17 +100,25 @@ def _planned(
         facts = of_layers(name, layered_model(origin.card, origin.folder))
     if facts is None:
         facts = facts_of_artefact(name, origin.card, origin.folder, demand)
-    topology = observed(measure=False).to_topology()
-
-    def evaluate_for(demands: tuple[Demand, ...]) -> FastSimulator:
-        seconds = CALLS / max(demand.rate_per_s, 1e-6)
-        trace = draw_trace(demands, seconds=seconds, random=np.random.default_rng(0))
-        return FastSimulator(trace, request_s=topology.request_s)
-
     # Where replicas come and go, each is planned for itself.
     replicas = 1 if variant.autoscaling else max(1, variant.replicas)
-    chosen = choose(name, variant.placement, facts, topology, evaluate_for, replicas=replicas)
-    return chosen.config, chosen.reason
+
+    def chosen(topology: Topology) -> Chosen:
+        def evaluate_for(demands: tuple[Demand, ...]) -> FastSimulator:
+            seconds = CALLS / max(demand.rate_per_s, 1e-6)
+            trace = draw_trace(demands, seconds=seconds, random=np.random.default_rng(0))
+            return FastSimulator(trace, request_s=topology.request_s)
+
+        return choose(name, variant.placement, facts, topology, evaluate_for, replicas=replicas)
+
+    try:
+        return chosen(room.left(variant.device))
+    except ConfigError:
+        if not room.is_free_only:
+            raise
+    # What holds the devices now may be the version that this one replaces.
+    found = chosen(room.whole(variant.device))
+    return replace(found, reason=f"{found.reason}; waits for GPUs that others hold")
 
 
 def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:

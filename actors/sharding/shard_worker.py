@@ -30,7 +30,6 @@ from actors.sharding.channels.message import Message
 from actors.sharding.channels.shared_memory_channel import SharedMemoryChannel
 from actors.sharding.channels.socket_channel import SocketChannel
 from actors.sharding.control import (
-    LEADER,
     Beat,
     Control,
     Edge,
@@ -186,14 +185,14 @@ class _Worker:
     def _channel_to(self, edge: Edge, peers: Peers, groups: _Groups | None) -> Channel:
         if edge.way in ("gloo", "nccl"):
             assert groups is not None
-            return groups.channel(edge.target, self._setup.device)
+            return groups.channel(edge.target, self._setup.device, edge.way)
         hello = Hello(token=self._token, rank=self._setup.rank, what="data")
         return _made(edge.way, dial(peers.addresses[edge.target], hello))
 
     def _channel_from(self, edge: Edge, groups: _Groups | None) -> Channel:
         if edge.way in ("gloo", "nccl"):
             assert groups is not None
-            return groups.channel(edge.source, self._setup.device)
+            return groups.channel(edge.source, self._setup.device, edge.way)
         return _made(edge.way, self._listener.take(edge.source, "data", CONNECT_TIMEOUT_S))
 
     def _beat(self) -> None:
@@ -238,22 +237,25 @@ class _Groups:
         dist.init_process_group(
             peers.backend, store=store, rank=setup.rank, world_size=peers.world_size
         )
-        self._between = dist.new_group(backend=peers.backend)
+        self._between = dist.new_group(backend=peers.between)
         self.stage: Any = None
         for stage in range(setup.num_stages):
             first = stage * setup.tensor_degree
             group = dist.new_group(
-                list(range(first, first + setup.tensor_degree)), backend=peers.backend
+                list(range(first, first + setup.tensor_degree)),
+                backend=peers.stage_backends[stage],
             )
             if stage == setup.stage and setup.tensor_degree > 1:
                 self.stage = group
 
-    def channel(self, peer: int, device: str) -> Channel:
+    def channel(self, peer: int, device: str, way: str) -> Channel:
         import torch
 
         from actors.sharding.channels.collective_channel import CollectiveChannel
 
-        return CollectiveChannel(peer, self._between, torch.device(device))
+        # gloo sends and receives in host memory only.
+        where = torch.device(device if way == "nccl" else "cpu")
+        return CollectiveChannel(peer, self._between, where)
 
 
 def _made(way: str, sock: Any) -> Channel:
@@ -314,8 +316,6 @@ def main() -> None:
     except (ShardLost, ConfigError) as error:
         sys.exit(error.message)
 
-
-assert LEADER == -1
 
 if __name__ == "__main__":
     main()

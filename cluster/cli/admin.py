@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -24,6 +25,7 @@ Url = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on stdout.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every second.")]
+NAME = Annotated[str, typer.Argument(help="The experiment.", metavar="NAME")]
 DEFAULT_URL = "http://127.0.0.1:8000"
 WATCH_S = 1.0
 PATIENCE_S = 60.0
@@ -110,8 +112,10 @@ def set_traffic(
             asked[arm] = float(weight)
         except ValueError:
             arm = ""
-        if not arm:
-            raise ConfigError(f"{text!r} is no weight; allowed: ARM=NUMBER, as in control=90")
+        if not arm or not 0 <= asked[arm] < math.inf:
+            raise ConfigError(
+                f"{text!r} is no weight; allowed: ARM=NUMBER with a number >= 0, as in control=90"
+            )
     found = ask(url, "PUT", f"experiments/{quote(name, safe='')}/weights", asked)
     _print(found, _experiment, as_json=as_json)
 
@@ -156,6 +160,67 @@ def show_experiment(
     """
     path = f"experiments/{quote(name, safe='')}"
     _show(lambda: ask(url, "GET", path), _experiment, as_json=as_json, watch=watch)
+
+
+@experiment_app.command("promote")
+def promote(
+    name: NAME,
+    arm: Annotated[str, typer.Argument(help="Which; needed where there are several.")] = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Give an arm all of the traffic, now. A canary goes no further by itself.
+
+    Example: squadron experiment promote photo-classifier
+    """
+    arms, control = _arms(url, name)
+    others = [each for each in arms if each != control]
+    if not arm and len(others) != 1:
+        allowed = ", ".join(others) or "none"
+        raise ConfigError(f"which arm of {name} is to be promoted? allowed: {allowed}")
+    _give_all(url, name, arm or others[0], arms, as_json=as_json)
+
+
+@experiment_app.command("rollback")
+def rollback(name: NAME, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Give the control all of the traffic, now: also after a promotion.
+
+    Example: squadron experiment rollback photo-classifier
+    """
+    arms, control = _arms(url, name)
+    _give_all(url, name, control, arms, as_json=as_json)
+
+
+@experiment_app.command("stop")
+def stop(name: NAME, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Leave the weights where they are: no canary step and no bandit moves them any more. Broken
+    guardrails still take an arm out.
+
+    Example: squadron experiment stop photo-classifier --json
+    """
+    path = f"experiments/{quote(name, safe='')}/weights"
+    found = ask(url, "GET", path.removesuffix("/weights"))
+    if found["status"] in ("promoted", "rolled_back"):
+        # To set its weights would begin it anew.
+        raise ConfigError(f"{name} is over ({found['status']}): nothing moves its weights")
+    arms, _ = _arms(url, name)
+    _print(ask(url, "PUT", path, arms), _experiment, as_json=as_json)
+
+
+def _arms(url: str, name: str) -> tuple[dict[str, float], str]:
+    """The weights of the arms, and the control."""
+    found = ask(url, "GET", f"experiments/{quote(name, safe='')}")
+    split = ask(url, "GET", "traffic")["experiments"].get(name, {})
+    weights = {each["name"]: each["weight"] for each in found["arms"] if each["name"] in split}
+    return weights, found["control"]
+
+
+def _give_all(url: str, name: str, arm: str, arms: Mapping[str, float], *, as_json: bool) -> None:
+    if arm not in arms:
+        raise ConfigError(f"{name} has no arm {arm!r}; allowed: {', '.join(arms)}")
+    weights = {each: 1.0 if each == arm else 0.0 for each in arms}
+    path = f"experiments/{quote(name, safe='')}/weights"
+    _print(ask(url, "PUT", path, weights), _experiment, as_json=as_json)
 
 
 def explain(

@@ -14,7 +14,9 @@ from typing import Any, Literal, Self
 from cluster.client.model import Model
 from cluster.client.values import Told
 from cluster.errors import ConfigError, InvalidRequest
-from cluster.experiments.always_valid import log_evidence
+from cluster.experiments.always_valid import half_width, log_evidence
+from cluster.experiments.judge import Verdict, p_value
+from cluster.experiments.sample_ratio import log_evidence_of_mismatch
 from cluster.routing.split import Arm, choose_arm
 from cluster.tensors import Array
 
@@ -23,6 +25,7 @@ MIN_ANSWERS = 20
 TAU = 0.1
 """Effects on log latency that one expects: a tenth more or less."""
 ALPHA = 0.05
+SAMPLE_RATIO_ALPHA = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +41,23 @@ class ArmStatistics(Told):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRatioState(Told):
+    """Whether the calls that were drawn split as `traffic_split` says; `p_value` is valid however
+    often it is read."""
+
+    ok: bool
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AbStatistics(Told):
     """`improvement_percent`: how much less time an answer of b takes than one of a on average
-    (negative: more); None until both answered.
+    (negative: more); None until both answered. `interval_percent` covers the same of the typical
+    answer (geometric means) at all times together with 95 %; None with fewer than 20 answers of
+    either.
 
+    `verdict` as a server's experiments say it, with its `reason`: `promote` or `roll_back` b,
+    `keep_going`, or `blocked` while the calls without a key do not split as they should.
     `p_value`: of no difference in log latency, valid however often it is read (1.0 with fewer than
     20 answers of either). Calls are taken for independent, which those of a busy minute are not: a
     server's own experiments judge by clusters. `is_significant` at 5 %.
@@ -52,12 +68,17 @@ class AbStatistics(Told):
     improvement_percent: float | None
     p_value: float
     is_significant: bool
+    interval_percent: tuple[float, float] | None
+    sample_ratio: SampleRatioState
+    verdict: Verdict
+    reason: str
 
 
 @dataclass(slots=True)
 class _Counts:
     requests: int = 0
     errors: int = 0
+    drawn: int = 0
     latencies_s: list[float] = field(default_factory=list)
     quality: list[float] = field(default_factory=list)
 
@@ -91,6 +112,7 @@ class ABTest:
         self._lock = Lock()
         self._counts: dict[Side, _Counts] = {"a": _Counts(), "b": _Counts()}
         self._least_p = 1.0
+        self._least_ratio_p = 1.0
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -104,7 +126,11 @@ class ABTest:
         with self._lock:
             draw = self._random.random()
         found = choose_arm(self._arms, experiment=self._name, key=key, draw=draw).variant
-        return "a" if found == "a" else "b"
+        side: Side = "a" if found == "a" else "b"
+        if not key:
+            with self._lock:
+                self._counts[side].drawn += 1
+        return side
 
     def predict(
         self, inputs: Any = None, /, *, key: str = "", outputs: Sequence[str] = (), **named: Any
@@ -140,7 +166,16 @@ class ABTest:
         with self._lock:
             a, b = self._of("a"), self._of("b")
             first, second = self._counts["a"].latencies_s, self._counts["b"].latencies_s
-            self._least_p = min(self._least_p, _p_value(first, second))
+            seen = _difference(first, second)
+            interval = None
+            if seen is not None:
+                evidence = float(log_evidence(seen.value, seen.variance, TAU))
+                self._least_p = min(self._least_p, p_value(evidence))
+                width = float(half_width(seen.variance, TAU, ALPHA))
+                ends = (-100 * math.expm1(seen.value + side * width) for side in (1, -1))
+                interval = next(ends), next(ends)
+            ratio = self._sample_ratio()
+            verdict, reason = self._verdict(seen, ratio)
             improvement = None
             if a.avg_latency_ms and b.avg_latency_ms is not None:
                 improvement = 100 * (1 - b.avg_latency_ms / a.avg_latency_ms)
@@ -150,6 +185,10 @@ class ABTest:
                 improvement_percent=improvement,
                 p_value=self._least_p,
                 is_significant=self._least_p < ALPHA,
+                interval_percent=interval,
+                sample_ratio=ratio,
+                verdict=verdict,
+                reason=reason,
             )
 
     def close(self) -> None:
@@ -161,6 +200,29 @@ class ABTest:
         self.close()
         for model in self.models.values():
             model.unload()
+
+    def _sample_ratio(self) -> SampleRatioState:
+        drawn = {side: counts.drawn for side, counts in self._counts.items()}
+        weights = {arm.variant: arm.weight for arm in self._arms}
+        evidence = log_evidence_of_mismatch(drawn, weights)  # type: ignore[arg-type]  # sides
+        self._least_ratio_p = min(self._least_ratio_p, p_value(evidence))
+        is_ok = self._least_ratio_p > SAMPLE_RATIO_ALPHA
+        return SampleRatioState(ok=is_ok, p_value=self._least_ratio_p)
+
+    def _verdict(self, seen: _Difference | None, ratio: SampleRatioState) -> tuple[Verdict, str]:
+        if not ratio.ok:
+            return "blocked", (
+                f"the calls do not split as traffic_split says (p = {ratio.p_value:.1g}): "
+                "something calls one model more often"
+            )
+        if seen is None:
+            return "keep_going", f"fewer than {MIN_ANSWERS} answers of one of them"
+        share = -math.expm1(seen.value)
+        word = "less" if share > 0 else "more"
+        text = f"b takes {abs(share):.1%} {word} time than a (p = {self._least_p:.2g})"
+        if self._least_p >= ALPHA:
+            return "keep_going", text
+        return ("promote" if share > 0 else "roll_back"), text
 
     def _of(self, side: Side) -> ArmStatistics:
         counts = self._counts[side]
@@ -175,12 +237,20 @@ class ABTest:
         )
 
 
-def _p_value(a: Sequence[float], b: Sequence[float]) -> float:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Difference:
+    """Of log latency, b's minus a's, and the variance of that."""
+
+    value: float
+    variance: float
+
+
+def _difference(a: Sequence[float], b: Sequence[float]) -> _Difference | None:
     if min(len(a), len(b)) < MIN_ANSWERS:
-        return 1.0
+        return None
     logs = [[math.log(max(seconds, 1e-9)) for seconds in arm] for arm in (a, b)]
     variance = sum(statistics.variance(arm) / len(arm) for arm in logs)
     if variance <= 0:
-        return 1.0
-    difference = statistics.fmean(logs[1]) - statistics.fmean(logs[0])
-    return min(1.0, math.exp(-float(log_evidence(difference, variance, TAU))))
+        return None
+    value = statistics.fmean(logs[1]) - statistics.fmean(logs[0])
+    return _Difference(value=value, variance=variance)

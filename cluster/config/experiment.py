@@ -40,11 +40,17 @@ class GuardrailsConfig(Section):
 
 class CanaryConfig(Section):
     """The second arm's share in per cent, step by step: on to the next after `step_s` seconds with
-    at least `step_requests` requests of its own and no guardrail broken."""
+    at least `step_requests` requests of its own and no guardrail broken.
+
+    `control_share`: what the control keeps, in per cent, while a step of (nearly) 100 is watched:
+    against nothing an arm cannot be compared, and so not be taken back. After that step the arm
+    has everything. 0: the last step compares with nothing and moves on by its time.
+    """
 
     steps: tuple[float, ...] = (1, 5, 25, 50, 100)
     step_s: float = Field(default=60, gt=0)
     step_requests: int = Field(default=200, ge=1)
+    control_share: float = Field(default=5, ge=0, le=50)
 
     @field_validator("steps")
     @classmethod
@@ -53,6 +59,11 @@ class CanaryConfig(Section):
         if not steps or not grows or steps[0] <= 0 or steps[-1] > 100:
             raise ValueError("steps are growing shares in per cent, above 0 and at most 100")
         return steps
+
+    def watched_share(self, step: int) -> float:
+        """The arm's share while that step is watched, in per cent; never below the step before."""
+        before = self.steps[step - 1] if step else 0.0
+        return min(self.steps[step], max(100 - self.control_share, before))
 
 
 class BanditConfig(Section):
@@ -127,7 +138,14 @@ class ExperimentConfig(Section):
 
     def canary_weights(self, step: int) -> dict[str, float]:
         assert self.canary is not None
-        share = self.canary.steps[step]
+        share = self.canary.watched_share(step)
+        control, arm = self.split
+        return {control: 100 - share, arm: share}
+
+    def promoted_weights(self) -> dict[str, float]:
+        """After the canary's last step: all of it where that step is 100."""
+        assert self.canary is not None
+        share = self.canary.steps[-1]
         control, arm = self.split
         return {control: 100 - share, arm: share}
 

@@ -17,19 +17,54 @@ Transport = Literal["auto", "shared_memory", "unix", "tcp", "gloo", "nccl"]
 BundleStrategy = Literal["auto", "STRICT_PACK", "PACK", "SPREAD", "STRICT_SPREAD"]
 
 
+def _device(text: str) -> str:
+    try:
+        return str(parse_device(text))
+    except ConfigError as error:
+        raise ValueError(error.message) from None
+
+
 class ShardSite(Section):
-    """Where a run of layers goes: a device, and the labels its node must carry."""
+    """Where a run of layers goes: a device, or `devices` of one node, one for each tensor slice.
+
+    `node`: a name of our own. What has the same name shares a node, what has another one is on
+    another node; which node of the cluster that is, is Ray's choice among those with the `labels`.
+    """
 
     device: str = "cpu"
+    devices: tuple[str, ...] = ()
+    node: str = ""
     labels: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("device")
     @classmethod
     def _is_a_device(cls, device: str) -> str:
-        try:
-            return str(parse_device(device))
-        except ConfigError as error:
-            raise ValueError(error.message) from None
+        return _device(device)
+
+    @field_validator("devices")
+    @classmethod
+    def _are_devices(cls, devices: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_device, devices))
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if self.devices and self.device != "cpu":
+            raise ValueError("device and devices both say where these layers go: give one of them")
+        return self
+
+    @classmethod
+    def of(cls, text: str) -> ShardSite:
+        """`cuda:1`, or `rack-3/cuda:1` with the name of a node."""
+        node, _, device = text.rpartition("/")
+        return cls(device=device, node=node)
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.device}" if self.node else self.device
+
+
+def _site(text: str) -> dict[str, str]:
+    site = ShardSite.of(text)
+    return site.model_dump(include={"device", "node"} if site.node else {"device"})
 
 
 class PlacementConfig(Section):
@@ -41,7 +76,9 @@ class PlacementConfig(Section):
 
     `shards` counts the processes of a replica; `tensor` of them share each stage of a `pipeline`
     or `layer` placement. `shard_map` writes the cut by hand: `layers.0-5` or `layer_0_to_5` ->
-    a device, or a device and node labels; its order is the order of the stages.
+    a device, or what `ShardSite` has; its order is the order of the stages. Devices may be written
+    with a node, `a/cuda:0`; `nodes` says which labels the node of a name must carry. Slices of a
+    stage are on one node, always.
 
     `max_memory_mb`: weights of one shard that may be resident at once; layers beyond it stay out
     and are brought in one ahead. `kv_cache`: `static` takes `kv_cache_tokens` a sequence at once.
@@ -54,6 +91,7 @@ class PlacementConfig(Section):
     tensor: int = Field(default=1, ge=1, le=64)
     shard_map: dict[str, ShardSite] = Field(default_factory=dict)
     devices: tuple[str, ...] = ()
+    nodes: dict[str, dict[str, str]] = Field(default_factory=dict)
     micro_batches: int = Field(default=8, ge=1, le=1024)
     bundles: BundleStrategy = "auto"
     transport: Transport = "auto"
@@ -87,12 +125,12 @@ class PlacementConfig(Section):
     def _sites(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        return {k: {"device": v} if isinstance(v, str) else v for k, v in given.items()}
+        return {k: _site(v) if isinstance(v, str) else v for k, v in given.items()}
 
     @field_validator("devices")
     @classmethod
     def _are_devices(cls, devices: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(ShardSite(device=device).device for device in devices)
+        return tuple(str(ShardSite.of(device)) for device in devices)
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
@@ -126,7 +164,31 @@ class PlacementConfig(Section):
             raise ValueError("devices and shard_map both say where shards go: give one of them")
         if self.devices and self.shards and len(self.devices) != self.shards:
             raise ValueError(f"devices names {len(self.devices)}, shards is {self.shards}")
+        self._check_slices()
+        self._check_nodes()
         return self
+
+    def _check_slices(self) -> None:
+        for text, site in self.shard_map.items():
+            if site.devices and len(site.devices) != self.tensor:
+                raise ValueError(
+                    f"shard_map.{text} names {len(site.devices)} devices for {self.tensor} slices"
+                )
+            if not site.devices and self.tensor > 1 and ":" in site.device:
+                raise ValueError(
+                    f"shard_map.{text} puts {self.tensor} slices on {site.device} alone: name one "
+                    f"for each, `devices: [{site.device}, …]` (the same one again to share it)"
+                )
+
+    def _check_nodes(self) -> None:
+        named = {site.node for site in self.shard_map.values()}
+        named |= {ShardSite.of(device).node for device in self.devices}
+        unused = sorted(set(self.nodes) - named)
+        if unused:
+            allowed = ", ".join(sorted(named - {""})) or "none: no device names a node"
+            raise ValueError(f"nodes.{unused[0]}: nothing is placed on it; allowed: {allowed}")
+        if "" in named and len(named) > 1:
+            raise ValueError("give every shard a node, or none: some name one and some do not")
 
     @property
     def is_sharded(self) -> bool:

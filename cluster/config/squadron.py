@@ -36,7 +36,7 @@ class SquadronConfig(Section):
     @model_validator(mode="after")
     def _names_hold_together(self) -> Self:
         mistakes = [*self._bad_names(), *self._bad_versions(), *self._bad_arms()]
-        mistakes += self._bad_members()
+        mistakes += [*self._bad_members(), *self._bad_budget()]
         if mistakes:
             raise Mistakes(mistakes)
         return self
@@ -87,6 +87,27 @@ class SquadronConfig(Section):
                     text="no such variant, or itself a version of another",
                     value=repr(variant.version_of),
                     allowed=", ".join(names),
+                )
+
+    def _bad_budget(self) -> Iterator[Mistake]:
+        """Caps below what `min_replicas` promise; what is optional may not be there at all."""
+        scaled = [
+            (variant.autoscaling, variant.resources.memory_bytes or 0)
+            for variant in self.variants.values()
+            if variant.autoscaling is not None and not variant.optional
+        ]
+        least = {
+            "max_cost": sum(each.min_replicas * each.cost for each, _ in scaled),
+            "max_memory_bytes": sum(each.min_replicas * num for each, num in scaled),
+        }
+        for key, needed in least.items():
+            cap = getattr(self.autoscaling, key)
+            if cap is not None and cap < needed:
+                yield Mistake(
+                    key=f"autoscaling.{key}",
+                    text="less than the min_replicas of all variants take",
+                    value=repr(cap),
+                    allowed=f"at least {needed:g}",
                 )
 
     def _bad_members(self) -> Iterator[Mistake]:

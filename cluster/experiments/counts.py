@@ -70,13 +70,14 @@ class ArmCounts:
     drawn ones that came to an end. `log_latency` (of seconds) and `errors` (1 or 0) are of requests
     that were assigned by chance or key; `slow` those above the SLO; `quality` of feedback.
     `latency_buckets`: bucket of `quantiles` -> requests. `matched`: sent here by a header rule,
-    which says nothing about the arm.
+    which says nothing about the arm. `rows` of all that it answered.
     """
 
     drawn: int = 0
     units: int = 0
     answered: int = 0
     matched: int = 0
+    rows: int = 0
     slow: int = 0
     log_latency: Measure = Measure()
     errors: Measure = Measure()
@@ -97,6 +98,7 @@ class ArmCounts:
             units=self.units + other.units,
             answered=self.answered + other.answered,
             matched=self.matched + other.matched,
+            rows=self.rows + other.rows,
             slow=self.slow + other.slow,
             log_latency=self.log_latency + other.log_latency,
             errors=self.errors + other.errors,

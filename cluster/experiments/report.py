@@ -40,6 +40,19 @@ class Feedback:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandedOn:
+    """Values of feedback that the door which was asked did not know, and those that another one
+    did. What is missing belongs to requests that nobody remembers: they are too long ago, failed,
+    or their door is gone."""
+
+    values: int = 0
+    found: int = 0
+
+    def __add__(self, other: HandedOn) -> HandedOn:
+        return HandedOn(values=self.values + other.values, found=self.found + other.found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rated:
     """A value that was counted for a request, and what the door knows of that."""
 
@@ -53,9 +66,11 @@ class Rated:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """`number` grows by one a report of the same door, so that one sent twice counts once.
-    `rated`: each value of feedback, where they are kept one by one."""
+    `rated`: each value of feedback, where they are kept one by one. `found`: experiment -> how many
+    of the values that were handed to this door were of its requests."""
 
     door: str
     number: int
     tallies: tuple[Tallied, ...]
     rated: tuple[Rated, ...] = ()
+    found: Mapping[str, int] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cluster.config.experiment import ExperimentConfig
-from cluster.experiments.counts import ArmCounts, Stratum
+from cluster.experiments.counts import ArmCounts, Stratum, totals
 from cluster.experiments.judge import Verdict
 
 Status = Literal["running", "held", "rolled_back", "promoted"]
@@ -20,7 +20,8 @@ MAX_STRATA = 32
 class ExperimentState:
     """`section`: digest of the configuration's section that it runs under. `held`: somebody set the
     weights by hand, so that no canary step changes them. `step` is the canary's; `since_s`: when
-    the present weights began (Unix time). `rewards` are the bandit's, discounted."""
+    the present weights began (Unix time). `rewards` are the bandit's, discounted, and `paid` what
+    is in them, undiscounted. `forgotten`: the sums of strata that were given up."""
 
     section: str
     weights: Mapping[str, float]
@@ -33,18 +34,22 @@ class ExperimentState:
     strata: tuple[Stratum, ...]
     peaks: Mapping[str, float] = field(default_factory=dict)
     rewards: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    paid: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    forgotten: Mapping[str, ArmCounts] = field(default_factory=dict)
 
     def counted(
         self, arms: Mapping[str, ArmCounts], weights: Mapping[str, float]
     ) -> ExperimentState:
-        """With more counts, of requests that were split by `weights`; those of weights that are
-        forgotten are left out."""
+        """With more counts, of requests that were split by `weights`. Late ones of weights that are
+        forgotten by now only add to what is shown, and to a bandit's rewards."""
         for index in range(len(self.strata) - 1, -1, -1):
             if self.strata[index].weights == weights:
                 strata = list(self.strata)
                 strata[index] = strata[index].plus(arms)
                 return replace(self, strata=tuple(strata))
-        return self
+        if not self.forgotten:
+            return self
+        return replace(self, forgotten=_plus(self.forgotten, arms))
 
     def with_weights(
         self, weights: Mapping[str, float], at_s: float, *, is_new_stratum: bool = False
@@ -56,7 +61,21 @@ class ExperimentState:
             strata = [*self.strata, Stratum(weights=weights)]
         else:
             strata = [each for each in self.strata if dict(each.weights) != weights] + again
-        return replace(self, weights=weights, since_s=at_s, strata=tuple(strata[-MAX_STRATA:]))
+        forgotten = self.forgotten
+        for given_up in strata[:-MAX_STRATA]:
+            every = {arm: given_up.of(arm) for arm in (*given_up.weights, *given_up.arms)}
+            forgotten = _plus(forgotten, every)
+        return replace(
+            self,
+            weights=weights,
+            since_s=at_s,
+            strata=tuple(strata[-MAX_STRATA:]),
+            forgotten=forgotten,
+        )
+
+    def total(self, arm: str) -> ArmCounts:
+        """Since it began: for showing, not for comparing."""
+        return totals(self.strata, arm) + self.forgotten.get(arm, ArmCounts())
 
     @property
     def now(self) -> Stratum:
@@ -72,3 +91,7 @@ def begin(config: ExperimentConfig, section: str, at_s: float) -> ExperimentStat
         since_s=at_s,
         strata=(Stratum(weights=weights),),
     )
+
+
+def _plus(sums: Mapping[str, ArmCounts], more: Mapping[str, ArmCounts]) -> Mapping[str, ArmCounts]:
+    return {**sums, **{name: sums.get(name, ArmCounts()) + each for name, each in more.items()}}

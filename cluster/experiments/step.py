@@ -7,19 +7,22 @@ from dataclasses import dataclass, replace
 
 from cluster.config.experiment import BanditConfig, CanaryConfig, ExperimentConfig
 from cluster.experiments.bandit import rewards_of, thompson_weights
+from cluster.experiments.counts import totals
+from cluster.experiments.difference import MIN_PER_STRATUM
 from cluster.experiments.judge import Judgement
 from cluster.experiments.state import ExperimentState, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """New weights and a new status, with the reason."""
+    """New weights and a new status, with the reason. `rewards` and `paid`: see the state's."""
 
     weights: Mapping[str, float]
     status: Status
     reason: str
     step: int = 0
     rewards: Mapping[str, tuple[float, float]] | None = None
+    paid: Mapping[str, tuple[float, float]] | None = None
 
     def applied(self, state: ExperimentState, at_s: float) -> ExperimentState:
         moved = state.with_weights(self.weights, at_s, is_new_stratum=self.rewards is not None)
@@ -29,6 +32,7 @@ class Step:
             reason=self.reason,
             step=self.step,
             rewards=state.rewards if self.rewards is None else self.rewards,
+            paid=state.paid if self.paid is None else self.paid,
         )
 
 
@@ -81,28 +85,45 @@ def _canary(
     requests = state.now.of(arm).requests
     if requests < canary.step_requests:
         return None
-    done = f"{arm} had {canary.steps[state.step]:g} % of the traffic for {canary.step_s:g} s"
+    # A step in which the control had next to nothing was compared with nothing.
+    is_compared = state.now.of(config.control).requests >= MIN_PER_STRATUM
+    if state.weights.get(config.control, 0) > 0 and not is_compared:
+        return None
+    done = (
+        f"{arm} had {canary.watched_share(state.step):g} % of the traffic for {canary.step_s:g} s"
+    )
     done = f"{done} ({requests} requests) and broke no guardrail"
     if state.step + 1 == len(canary.steps):
-        return Step(weights=state.weights, status="promoted", reason=done, step=state.step)
+        weights = config.promoted_weights()
+        return Step(weights=weights, status="promoted", reason=done, step=state.step)
     weights = config.canary_weights(state.step + 1)
     return Step(weights=weights, status="running", reason=done, step=state.step + 1)
 
 
 def _bandit(bandit: BanditConfig, state: ExperimentState, seed: int) -> Step | None:
     """What was seen since the last update is added to what is remembered, a little less each time,
-    so that the bandit follows arms that change."""
-    seen = {arm: rewards_of(state.now.of(arm), bandit.reward) for arm in state.weights}
-    kept = {arm: state.rewards.get(arm, (0.0, 0.0)) for arm in state.weights}
-    rewards = {
-        arm: (
-            bandit.discount * kept[arm][0] + seen[arm][0],
-            bandit.discount * kept[arm][1] + seen[arm][1],
+    so that the bandit follows arms that change. Also what came late, of requests under earlier
+    weights: feedback is later than an update more often than not."""
+    total = {arm: rewards_of(state.total(arm), bandit.reward) for arm in state.weights}
+    paid = state.paid
+    if state.rewards and not paid:
+        # Kept by a version that looked at the latest weights only: these alone are not paid yet.
+        before = state.strata[:-1]
+        paid = {arm: rewards_of(totals(before, arm), bandit.reward) for arm in state.weights}
+    rewards = {}
+    for arm in state.weights:
+        (good, bad), kept = total[arm], state.rewards.get(arm, (0.0, 0.0))
+        old = paid.get(arm, (0.0, 0.0))
+        rewards[arm] = (
+            bandit.discount * kept[0] + max(0.0, good - old[0]),
+            bandit.discount * kept[1] + max(0.0, bad - old[1]),
         )
-        for arm in state.weights
-    }
     weights = thompson_weights(rewards, floor=bandit.floor, seed=seed)
     shares = ", ".join(f"{arm} {weight:.1%}" for arm, weight in weights.items())
     return Step(
-        weights=weights, status="running", reason=f"likely to be best: {shares}", rewards=rewards
+        weights=weights,
+        status="running",
+        reason=f"likely to be best: {shares}",
+        rewards=rewards,
+        paid=total,
     )

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from cluster.config.experiment import ExperimentConfig
-from cluster.experiments.counts import Agreement, ArmCounts, totals
+from cluster.experiments.counts import Agreement, ArmCounts
 from cluster.experiments.judge import ArmJudgement, judge
 from cluster.experiments.quantiles import quantile_ms
-from cluster.experiments.report import Cost
+from cluster.experiments.report import Cost, HandedOn
 from cluster.experiments.state import ExperimentState
 
 JsonObject = dict[str, object]
 _FREE: Mapping[str, Cost] = {}
+_NOTHING = HandedOn()
 
 
 def experiment_view(
@@ -22,8 +23,10 @@ def experiment_view(
     state: ExperimentState,
     now_s: float,
     costs: Mapping[str, Cost] = _FREE,
+    handed_on: HandedOn = _NOTHING,
 ) -> JsonObject:
-    """`costs`: of each variant, of all its callers."""
+    """`costs`: of each variant, of all its callers; an arm's part of it is that of its rows.
+    `handed_on`: of its feedback."""
     judgement = judge(config, state.strata, state.peaks)
     is_over = state.status in ("rolled_back", "promoted")
     goal = config.analysis.goal
@@ -45,11 +48,16 @@ def experiment_view(
             "ok": judgement.sample_ratio.ok,
             "p_value": judgement.sample_ratio.p_value,
         },
+        "feedback": {
+            "counted": sum(state.total(arm).quality.count for arm in arms),
+            "handed_on": handed_on.values,
+            "found": handed_on.found,
+        },
         "arms": [
             _arm(
                 arm,
                 state.weights.get(arm, 0.0),
-                totals(state.strata, arm),
+                state.total(arm),
                 judgement.arms.get(arm),
                 max(1e-9, now_s - state.started_s),
                 costs.get(arm, Cost()),
@@ -89,7 +97,8 @@ def _arm(
         "matched": counts.matched,
         "callers": counts.units,
         "requests_per_s": round(counts.requests / age_s, 3),
-        "engine_s": round(cost.engine_s, 3),
+        # Others may ask the variant too, by its own name or in another experiment.
+        "engine_s": round(cost.engine_s * counts.rows / cost.rows, 3) if cost.rows else 0.0,
         "engine_ms_per_row": 1e3 * cost.engine_s / cost.rows if cost.rows else None,
         "latency_ms": {
             "p50": quantile_ms(counts.latency_buckets, 0.5),

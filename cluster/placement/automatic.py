@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cluster.config.placement import PlacementConfig
 from cluster.errors import ConfigError
 from cluster.placement.estimates.described import demand_of
 from cluster.placement.partition import MIB
+from cluster.placement.search.buckets import DeviceClass, class_of
 from cluster.placement.search.candidate import Evaluate
 from cluster.placement.search.facts import Demand, ModelFacts
 from cluster.placement.search.find_plan import find_plan
 from cluster.placement.search.groups import Layout as Groups
-from cluster.placement.search.plan import Plan, PlannedReplica, Shortage
+from cluster.placement.search.plan import Plan, PlannedReplica, Shortage, told_site
 from cluster.topology import Node, Topology
+from cluster.units import human_bytes
 
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
 AS_GOOD = 0.005
@@ -24,10 +27,12 @@ PLANNED = {"strategy", "shards", "tensor", "shard_map", "devices", "demand"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """A section that says what the planner decided, and why."""
+    """A section that says what the planner decided, and why. `num_gpus`: what a replica that
+    stays whole takes."""
 
     config: PlacementConfig
     reason: str
+    num_gpus: int = 0
 
 
 def is_open(config: PlacementConfig) -> bool:
@@ -49,6 +54,8 @@ def choose(
 
     Raises: ConfigError saying what is short when no shape fits.
     """
+    if not topology.nodes:
+        raise _refuse("no device is left for it")
     demands = (demand_of(name, config.demand, facts),)
     ground = _capped(topology, config.max_memory_mb)
     evaluate = evaluate_for(demands)
@@ -57,17 +64,18 @@ def choose(
     for size in [size for size in SIZES if size * replicas <= count]:
 
         def is_allowed(layout: Groups, size: int = size) -> bool:
-            degrees = layout.groups[0].degrees
-            return degrees.num_devices == size and config.tensor in (1, degrees.tensor)
+            # One section describes them all.
+            is_even = all(group.degrees.num_devices == size for group in layout.groups)
+            return is_even and config.tensor in (1, layout.groups[0].degrees.tensor)
 
-        part = _first(ground, size * replicas)
-        found = find_plan(part, demands, evaluate, is_allowed=is_allowed)
-        if isinstance(found, Plan):
-            tried.append((size, found))
-            if found.attainment > 1.0 - AS_GOOD:
-                break
+        for part in _parts(ground, size, replicas):
+            found = find_plan(part, demands, evaluate, is_allowed=is_allowed)
+            if isinstance(found, Plan):
+                tried.append((size, found))
+        if tried and max(plan.attainment for _, plan in tried) > 1.0 - AS_GOOD:
+            break
     if not tried:
-        return _beyond(config, topology, find_plan(ground, demands, evaluate))
+        return _beyond(config, topology, replicas, find_plan(ground, demands, evaluate))
     best = max(plan.attainment for _, plan in tried)
     size, plan = next(each for each in tried if each[1].attainment >= best - AS_GOOD)
     others = [
@@ -75,21 +83,31 @@ def choose(
         for number, other in tried
         if number != size
     ]
+    device = plan.replicas[0].shards[0].site.device
+    num_gpus = 1 if size == 1 and device.kind == "cuda" else 0
     reasons = [f"auto: {plan.replicas[0].reason}", plan.reasons[0], *others]
-    return Chosen(config=_settled(config, plan.replicas[0]), reason="; ".join(reasons))
+    return Chosen(
+        config=_settled(config, plan.replicas[0]), reason="; ".join(reasons), num_gpus=num_gpus
+    )
 
 
-def _beyond(config: PlacementConfig, topology: Topology, found: Plan | Shortage) -> Chosen:
+def _beyond(
+    config: PlacementConfig, topology: Topology, replicas: int, found: Plan | Shortage
+) -> Chosen:
     """What is done where no shape of a replica fits."""
     message = (
         found.message
         if isinstance(found, Shortage)
-        else f"no shape fits with slices of {config.tensor} and so many replicas"
+        else f"no shape fits {replicas} times in {told(topology)} with slices of {config.tensor}"
     )
     if config.max_memory_mb is not None and _is_of_processors(topology):
         # Processes may outnumber the cores: the cap is theirs, not the machine's.
         return Chosen(config=config, reason=f"auto: {message}; so shards share cores")
-    raise ConfigError(
+    raise _refuse(message)
+
+
+def _refuse(message: str) -> ConfigError:
+    return ConfigError(
         f"placement.strategy auto: {message}",
         key="placement.strategy",
         value="auto",
@@ -97,32 +115,65 @@ def _beyond(config: PlacementConfig, topology: Topology, found: Plan | Shortage)
     )
 
 
+def told(topology: Topology) -> str:
+    """Its devices in words, the fastest first."""
+    counts = Counter(class_of(site.device) for site in topology.sites())
+    return ", ".join(
+        f"{count} x {kind} of {human_bytes(memory_bytes)}"
+        for (_, memory_bytes, _, kind), count in sorted(counts.items(), reverse=True)
+    )
+
+
 def _settled(config: PlacementConfig, replica: PlannedReplica) -> PlacementConfig:
+    """Shards that were planned on one node share one; which one is left to whatever there is when
+    a replica starts, also in place of a node that is gone."""
     degrees = replica.degrees
     kept = config.model_dump(exclude=PLANNED, exclude_unset=True)
-    told: dict[str, object] = {"strategy": degrees.strategy}
-    if degrees.num_devices > 1:
-        kinds = [shard.site.device for shard in replica.shards]
-        told["shards"] = degrees.num_devices
-        told["devices"] = [
-            "cpu" if device.kind == "cpu" else f"cuda:{rank}" for rank, device in enumerate(kinds)
-        ]
-        if degrees.stages > 1:
-            told["tensor"] = degrees.tensor
-    return PlacementConfig.model_validate({**kept, **told})
+    if degrees.num_devices == 1:
+        return PlacementConfig.model_validate({**kept, "strategy": "single"})
+    section: dict[str, object] = {"strategy": degrees.strategy, "shards": degrees.num_devices}
+    section["devices"] = [told_site(shard.site) for shard in replica.shards]
+    labels = {shard.site.node: dict(shard.site.labels) for shard in replica.shards}
+    section["nodes"] = {node: found for node, found in labels.items() if found}
+    if degrees.stages > 1:
+        section["tensor"] = degrees.tensor
+    if config.bundles == "auto":
+        section["bundles"] = "PACK"
+    return PlacementConfig.model_validate({**kept, **section})
 
 
-def _first(topology: Topology, count: int) -> Topology:
-    """The first devices, node by node."""
-    nodes: list[Node] = []
+def _parts(topology: Topology, size: int, replicas: int) -> list[Topology]:
+    """So many groups' devices of one class, the fastest class first; of several where none has as
+    many."""
+    by_class: dict[DeviceClass, list[Node]] = {}
     for node in topology.nodes:
-        taken = node.devices[: max(0, count)]
-        count -= len(taken)
-        if taken:
-            nodes.append(replace(node, devices=taken))
-    names = {node.name for node in nodes}
+        by_class.setdefault(class_of(node.devices[0]), []).append(node)
+    classes = [by_class[kind] for kind in sorted(by_class, reverse=True)]
+    count = size * replicas
+    parts = [nodes for nodes in classes if sum(len(node.devices) for node in nodes) >= count]
+    every = [[node for nodes in classes for node in nodes]]
+    return [_first(topology, nodes, size, count) for nodes in parts or every]
+
+
+def _first(topology: Topology, nodes: Sequence[Node], size: int, count: int) -> Topology:
+    """On as few nodes as can be, and in runs that slices of a stage can be: they share a node."""
+    largest = max(len(node.devices) for node in nodes)
+    run = max(n for n in range(1, largest + 1) if size % n == 0)
+    taken = dict.fromkeys((node.name for node in nodes), 0)
+    for step in (run, 1):
+        for node in sorted(nodes, key=lambda node: -len(node.devices)):
+            free = len(node.devices) - taken[node.name]
+            more = min(free, count) // step * step
+            taken[node.name] += more
+            count -= more
+    kept = tuple(
+        replace(node, devices=node.devices[: taken[node.name]])
+        for node in topology.nodes
+        if taken.get(node.name)
+    )
+    names = {node.name for node in kept}
     links = {pair: link for pair, link in topology.links.items() if names.issuperset(pair)}
-    return replace(topology, nodes=tuple(nodes), links=links)
+    return replace(topology, nodes=kept, links=links)
 
 
 def _capped(topology: Topology, max_memory_mb: float | None) -> Topology:

@@ -42,7 +42,7 @@ class LayeredModel:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
     """One process's part: a run of layers (the embedding comes with the first, the head with the
-    last), and which of `tensor_degree` slices of it."""
+    last), and which of `tensor_degree` slices of it. `node`: see `ShardSite`."""
 
     rank: int
     stage: int
@@ -51,6 +51,7 @@ class Shard:
     tensor_degree: int
     layers: range
     device: str
+    node: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     weight_bytes: int = 0
 
@@ -89,7 +90,7 @@ def lay_out(config: PlacementConfig, model: LayeredModel) -> Layout:
     if config.shard_map:
         places = [(text, site.device) for text, site in config.shard_map.items()]
         runs = read_shard_map(places, model.num_layers)
-        sites = [site for site in config.shard_map.values() for _ in range(tensor)]
+        sites = [each for site in config.shard_map.values() for each in _members(site, tensor)]
     else:
         num_shards = config.num_shards
         if num_shards is None:
@@ -98,8 +99,9 @@ def lay_out(config: PlacementConfig, model: LayeredModel) -> Layout:
         runs = cut_layers(model, num_stages, by_cost=config.strategy == "pipeline")
         devices = config.devices or ("cpu",) * num_shards
         check_devices(devices, num_shards, reason)
-        sites = [ShardSite(device=device) for device in devices]
+        sites = [ShardSite.of(device) for device in devices]
     check_tensor_degree(model, tensor, sites)
+    check_slices_meet(runs, tensor, sites)
     shards = tuple(
         Shard(
             rank=stage * tensor + slice_,
@@ -109,7 +111,8 @@ def lay_out(config: PlacementConfig, model: LayeredModel) -> Layout:
             tensor_degree=tensor,
             layers=run,
             device=sites[stage * tensor + slice_].device,
-            labels=dict(sites[stage * tensor + slice_].labels),
+            node=sites[stage * tensor + slice_].node,
+            labels=_labels(config, sites[stage * tensor + slice_]),
             weight_bytes=run_bytes(model, run) // tensor,
         )
         for stage, run in enumerate(runs)
@@ -124,6 +127,15 @@ def lay_out(config: PlacementConfig, model: LayeredModel) -> Layout:
         micro_batches=in_flight if len(runs) > 1 else 1,
         reason=reason,
     )
+
+
+def _members(site: ShardSite, tensor: int) -> list[ShardSite]:
+    devices = site.devices or (site.device,) * tensor
+    return [ShardSite(device=d, node=site.node, labels=site.labels) for d in devices]
+
+
+def _labels(config: PlacementConfig, site: ShardSite) -> dict[str, str]:
+    return {**config.nodes.get(site.node, {}), **site.labels}
 
 
 def run_bytes(model: LayeredModel, run: range) -> int:
@@ -188,6 +200,21 @@ def check_devices(devices: Sequence[str], num_shards: int, reason: str) -> None:
             value=", ".join(devices),
             allowed=f"at least {num_shards} devices, or none for the planner to choose",
         )
+
+
+def check_slices_meet(runs: Sequence[range], tensor: int, sites: Sequence[ShardSite]) -> None:
+    """Raises: ConfigError for slices of one stage on several nodes: they talk twice a layer."""
+    for stage, run in enumerate(runs):
+        nodes = dict.fromkeys(site.node for site in sites[stage * tensor : (stage + 1) * tensor])
+        if len(nodes) > 1:
+            said = ", ".join(map(str, sites[stage * tensor : (stage + 1) * tensor]))
+            raise ConfigError(
+                f"layers {run.start} to {run.stop - 1}: their {tensor} slices are on {said}; the "
+                "slices of a stage share one node, stages may be on several",
+                key="placement.devices",
+                value=said,
+                allowed="one node for each stage",
+            )
 
 
 def check_tensor_degree(model: LayeredModel, degree: int, sites: Sequence[ShardSite]) -> None:

@@ -40,6 +40,7 @@ class VariantFacts:
     responses. `fingerprint`: equal ones compute the same.
     `is_language`: it generates text, with `adapters` and (0: unknown) a bound of its length.
     `tokenizer`: the file of a text model's tokenizer. `placement`: why its replicas are cut so.
+    `artefact_bytes`: of its files on this machine, 0 where they are not.
     """
 
     version: str
@@ -58,6 +59,7 @@ class VariantFacts:
     max_model_len: int = 0
     tokenizer: str = ""
     placement: str = ""
+    artefact_bytes: int = 0
 
     @property
     def class_names(self) -> tuple[bytes, ...]:
@@ -265,6 +267,12 @@ GATEWAY = "gateway"
 def deployment_name(variant: str) -> str:
     """The Serve deployment of a variant; '#' and friends of Serve's own naming are not in it."""
     return f"variant-{variant}"
+
+
+def next_version(now_ns: int, *known: int) -> int:
+    """Versions are moments, so that they grow across restarts; and they grow when the clock is set
+    back as well: a door takes a smaller one for news that it has had."""
+    return max(now_ns, *(each + 1 for each in known))
 
 
 def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> RoutingTable:

@@ -198,7 +198,8 @@ def test_feedback_is_counted_whichever_door_it_meets(served: Running, http: http
         with httpx.Client(base_url=served.http) as client:
             rating = {"request_id": request_id, "value": 1}
             answer = client.post("/admin/v1/experiments/plain/feedback", json=rating)
-            assert answer.json() == {"accepted": 1}, answer.text
+            said = answer.json()
+            assert said["accepted"] == 1 == said["counted"] + said["handed_on"], answer.text
 
     eventually(
         lambda: sum(a["rated"] for a in shown(http, "plain")["arms"]) == before + 20,
@@ -246,11 +247,20 @@ def test_the_command_line_sets_and_shows(served: Running, tmp_path: Path) -> Non
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def weights() -> list[float]:
+        found = json.loads(run("experiment", "show", "plain", "--json"))
+        return [arm["weight"] for arm in found["arms"]]
+
     run("traffic", "set", "plain", "control=70", "equal=30")
-    found = json.loads(run("experiment", "show", "plain", "--json"))
-    assert [arm["weight"] for arm in found["arms"]] == [70, 30]
+    assert weights() == [70, 30]
     assert "70" in run("traffic", "show")
     assert "weights were set by hand" in run("explain", "plain")
+    run("experiment", "promote", "plain")
+    assert weights() == [0, 1]
+    run("experiment", "rollback", "plain")
+    assert weights() == [1, 0]
+    stopped = json.loads(run("experiments", "stop", "plain", "--json"))
+    assert [arm["weight"] for arm in stopped["arms"]] == [1, 0]
     run("traffic", "reset", "plain")
     status = json.loads(run("status", "--json"))
     assert {model["name"] for model in status["models"]} >= {"plain", "control"}

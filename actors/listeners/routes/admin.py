@@ -87,8 +87,14 @@ class AdminRoutes:
     async def _feedback(self, request: HttpRequest, place: Place) -> HttpReply:
         self._check(place.name)
         feedback = decode_feedback(request.body)
-        await self._controller.rate(place.name, feedback)
-        return json_reply({"accepted": len(feedback)})
+        counted = await self._controller.rate(place.name, feedback)
+        return json_reply(
+            {
+                "accepted": len(feedback),
+                "counted": counted,
+                "handed_on": len(feedback) - counted,
+            }
+        )
 
     async def _autoscaling(self, request: HttpRequest, place: Place) -> HttpReply:
         return json_reply(await self._controller.ask("autoscaling"))

@@ -14,6 +14,7 @@ from itertools import combinations
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.sharding.topology.link_speed import LinkEnd
@@ -21,20 +22,28 @@ from actors.sharding.topology.probe import NodeProbe, probe
 from cluster.config.planning.topology import TopologyFile
 from cluster.placement.estimates.devices import GIB, core_speed, gpu_speed
 
+ACCELERATOR = "ray.io/accelerator-type"
 MAX_PAIRS = 28
 """Of nodes whose link is measured; beyond it each node's link to the first one."""
 
 
-def observed(*, measure: bool) -> TopologyFile:
+def observed(*, measure: bool, is_free_only: bool = False) -> TopologyFile:
     """The nodes of the Ray that this process is in; without one, this machine.
 
     Speeds and links are measured when asked for, else a processor's and a card's usual ones.
+    `is_free_only`: without the GPUs that are reserved at the moment.
     """
     if not ray.is_initialized():
         return TopologyFile.model_validate({"nodes": [_node("here", probe(measure=measure))]})
     nodes = {_name(node): node for node in ray.nodes() if node["Alive"]}
+    if is_free_only:
+        free = available_resources_per_node()
+        nodes = {name: _without_taken(node, free) for name, node in nodes.items()}
     told: dict[str, Any] = {
-        "nodes": [_node(name, _probed(node, measure=measure)) for name, node in nodes.items()]
+        "nodes": [
+            {**_node(name, _probed(node, measure=measure)), "labels": _labels(node)}
+            for name, node in nodes.items()
+        ]
     }
     if measure:
         for each in told["nodes"]:
@@ -68,6 +77,17 @@ def _node(name: str, found: NodeProbe) -> dict[str, Any]:
         "memory_gb_per_s": moved / 1e9,
     }
     return {"name": name, "devices": devices}
+
+
+def _labels(node: dict[str, Any]) -> dict[str, str]:
+    """The kind of GPU, by which a replica finds the same one on another node."""
+    found = node.get("Labels", {}).get(ACCELERATOR)
+    return {ACCELERATOR: found} if found and node["Resources"].get("GPU") else {}
+
+
+def _without_taken(node: dict[str, Any], free: dict[str, dict[str, float]]) -> dict[str, Any]:
+    gpus = int(free.get(node["NodeID"], {}).get("GPU", 0))
+    return {**node, "Resources": {**node["Resources"], "GPU": gpus}}
 
 
 def _probed(node: dict[str, Any], *, measure: bool) -> NodeProbe:

@@ -67,11 +67,12 @@ class AutoscalingConfig(Section):
 class AutoscalingBudget(Section):
     """What all autoscaled variants together may take. `max_cost`: the sum of their replicas'
     `cost`; `max_memory_bytes`: of their replicas' memory (`resources.memory_bytes`, else what a
-    replica was seen to hold). Above it, what was asked least recently goes first where it may
-    scale to zero. `max_starting`: how many replicas start at a time, the others after them;
-    without it as many as the cluster's nodes have cores, since a start keeps one busy.
-    `loaded`: how models are scaled that are loaded at run time; without it they keep the
-    replicas that they start with.
+    replica was seen to hold, else the size of its files and of an empty process). Above it, what
+    was asked least recently goes first where it may scale to zero; where everything is in use,
+    what would have to start does not. Only `min_replicas` are kept beyond.
+    `max_starting`: how many replicas start at a time, the others after them; without it as many
+    as the cluster's nodes have cores, since a start keeps one busy. `loaded`: how models are
+    scaled that are loaded at run time; without it they keep the replicas that they start with.
     """
 
     max_cost: float | None = Field(default=None, gt=0)

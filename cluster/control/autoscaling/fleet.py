@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from pydantic import TypeAdapter
+
 from cluster.config.scaling.autoscaling import AutoscalingBudget, AutoscalingConfig
-from cluster.control.autoscaling.forecast import RateForecast
+from cluster.control.autoscaling.budget import Standing, hold
+from cluster.control.autoscaling.forecast import RateForecast, SeasonSeen
 from cluster.control.autoscaling.load import Scaling, VariantLoad
 from cluster.control.autoscaling.variant import VariantScaler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaled:
-    """One variant under autoscaling. `memory_bytes`: of one replica."""
+    """One variant under autoscaling. `memory_bytes`: of one replica, as configured (0: it is not);
+    `assumed_bytes`: what it is taken to hold until one was seen."""
 
     config: AutoscalingConfig
     memory_bytes: int = 0
+    assumed_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +39,32 @@ class FleetLoad:
     num_cores: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What was seen, and what was decided of it, as it is logged."""
+
+    load: FleetLoad
+    decisions: tuple[Scaling, ...]
+
+
+_LOOK = TypeAdapter(Look)
+
+
+def record(load: FleetLoad, decisions: tuple[Scaling, ...]) -> str:
+    """One line of JSON."""
+    return _LOOK.dump_json(Look(load=load, decisions=decisions)).decode()
+
+
+def recorded(line: str) -> Look:
+    """What `record` wrote. To decide it again takes the looks before it too: a fleet learns from
+    each of them, and only those with a change are logged."""
+    return _LOOK.validate_json(line)
+
+
 class Fleet:
     """Decides for every variant at once. `calls`: ensemble -> variant -> calls a request makes.
+    `phase_s`: what to add to the times of its loads for Unix time, where seasons are to be found
+    again by another process.
 
     The same object decides in the cluster and in the simulator.
     """
@@ -46,7 +75,10 @@ class Fleet:
         *,
         calls: Mapping[str, Mapping[str, float]],
         budget: AutoscalingBudget,
+        phase_s: float = 0.0,
     ) -> None:
+        self._phase_s = phase_s
+        self._remembered: Mapping[str, SeasonSeen] = {}
         self._variants: dict[str, Scaled] = {}
         self._calls: Mapping[str, Mapping[str, float]] = {}
         self._scalers: dict[str, VariantScaler] = {}
@@ -62,21 +94,44 @@ class Fleet:
         budget: AutoscalingBudget,
     ) -> None:
         """Other models: those that go on as they were keep what was learned of them."""
+        self._remembered = {**self._remembered, **self.seasons()}
         before, self._variants = self._variants, dict(variants)
         known = {
             n for n, each in variants.items() if n in before and before[n].config == each.config
         }
         self._scalers = {
-            name: self._scalers[name] if name in known else VariantScaler(name, each.config)
+            name: self._scalers[name]
+            if name in known
+            else VariantScaler(name, each.config, phase_s=self._phase_s)
             for name, each in variants.items()
         }
         self._ensembles = {
             name: self._ensembles[name]
             if name in self._ensembles and calls[name] == self._calls[name]
-            else _forecast_of(calls[name], variants)
+            else _forecast_of(calls[name], variants, self._phase_s)
             for name in calls
         }
         self._budget, self._calls = budget, calls
+        self.remember(self._remembered)
+
+    def seasons(self) -> dict[str, SeasonSeen]:
+        """What was learned of what repeats; the rest is learned again in minutes."""
+        return {
+            name: season
+            for name, forecast in self._forecasts().items()
+            if (season := forecast.season()) is not None
+        }
+
+    def remember(self, seasons: Mapping[str, SeasonSeen]) -> None:
+        """Of an earlier process; whoever has seen something itself knows better."""
+        self._remembered = dict(seasons)
+        for name, forecast in self._forecasts().items():
+            if name in seasons:
+                forecast.remember(seasons[name])
+
+    def _forecasts(self) -> dict[str, RateForecast]:
+        of_variants = {f"variant {n}": each.forecast for n, each in self._scalers.items()}
+        return of_variants | {f"ensemble {n}": each for n, each in self._ensembles.items()}
 
     def decide(self, load: FleetLoad) -> tuple[Scaling, ...]:
         """A decision for each variant that told its load, each with its reason."""
@@ -90,12 +145,14 @@ class Fleet:
         }
         found = self._within(
             found,
+            load,
             limit=self._budget.max_cost,
             size=lambda name: self._variants[name].config.cost,
             key="autoscaling.max_cost",
         )
         found = self._within(
             found,
+            load,
             limit=self._budget.max_memory_bytes,
             size=self._size_bytes,
             key="autoscaling.max_memory_bytes",
@@ -129,8 +186,10 @@ class Fleet:
         return found
 
     def _size_bytes(self, name: str) -> int:
-        """What the configuration says, else what a replica was last seen to hold."""
-        return self._variants[name].memory_bytes or self._memory_bytes.get(name, 0)
+        """What the configuration says, else what a replica was last seen to hold, else what its
+        files let expect: nothing at all would let any number of them start."""
+        each = self._variants[name]
+        return each.memory_bytes or self._memory_bytes.get(name, 0) or each.assumed_bytes
 
     def _ensemble_rates(self, load: FleetLoad) -> dict[str, float]:
         """What ensembles will ask of each variant: so the later steps grow with the first."""
@@ -147,57 +206,34 @@ class Fleet:
     def _within(
         self,
         found: dict[str, Scaling],
+        load: FleetLoad,
         *,
         limit: float | None,
         size: Callable[[str], float],
         key: str,
     ) -> dict[str, Scaling]:
-        """Take replicas away until the limit holds: whole idle variants first, least recently asked
-        first, then one at a time where most room is left."""
-        while limit is not None and _total(found, size) > limit:
-            idle = [name for name, each in found.items() if self._can_be_evicted(name, each)]
-            if idle:
-                name = min(idle, key=self._last_used_s)
-                text = f"evicted: {key} is {limit:g} and it was asked least recently"
-                found[name] = replace(found[name], num_replicas=0, reason=text)
-                continue
-            spare = [
-                name
-                for name, each in found.items()
-                if each.num_replicas > max(1, self._variants[name].config.min_replicas)
-            ]
-            if not spare:
-                break
-            name = min(spare, key=lambda name: self._load_of_the_rest(found[name]))
-            each = found[name]
-            reason = each.reason.partition("; held to")[0]
-            found[name] = replace(
-                each,
-                num_replicas=each.num_replicas - 1,
-                reason=f"{reason}; held to {each.num_replicas - 1} by {key} ({limit:g})",
+        if limit is None:
+            return found
+        standings = {}
+        for name in found:
+            scaler = self._scalers[name]
+            standings[name] = Standing(
+                size=size(name),
+                min_replicas=self._variants[name].config.min_replicas,
+                rested_s=load.at_s - (scaler.last_arrival_s or 0.0),
+                startup_s=scaler.startup_s,
             )
-        return found
-
-    def _can_be_evicted(self, name: str, each: Scaling) -> bool:
-        is_idle = each.rate < 0.01 and not each.is_guard
-        return is_idle and each.num_replicas > 0 and self._variants[name].config.min_replicas == 0
-
-    def _last_used_s(self, name: str) -> float:
-        return self._scalers[name].last_arrival_s or 0.0
-
-    def _load_of_the_rest(self, each: Scaling) -> float:
-        return each.rate * each.service_s / (each.num_replicas - 1)
+        return hold(found, standings, limit=limit, key=key)
 
 
-def _total(found: Mapping[str, Scaling], size: Callable[[str], float]) -> float:
-    return sum(each.num_replicas * size(name) for name, each in found.items())
-
-
-def _forecast_of(calls: Mapping[str, float], variants: Mapping[str, Scaled]) -> RateForecast:
+def _forecast_of(
+    calls: Mapping[str, float], variants: Mapping[str, Scaled], phase_s: float
+) -> RateForecast:
     """With the settings of its first autoscaled member."""
     config = next((variants[v].config for v in calls if v in variants), AutoscalingConfig())
     return RateForecast(
         look_back_s=config.look_back_period_s,
         season_s=config.season_s,
         quantile=config.forecast_quantile,
+        phase_s=phase_s,
     )

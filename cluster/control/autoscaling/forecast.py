@@ -24,6 +24,17 @@ class Forecast:
     source: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeasonSeen:
+    """A season's mean rates, by the time of Unix time that it is in the season; None: not seen
+    yet. `error2`: the sum of `num_errors` squared errors of that profile."""
+
+    season_s: float
+    profile: tuple[float | None, ...]
+    error2: float
+    num_errors: int
+
+
 class RateForecast:
     """Learns from `observe`d arrivals and tells the rate `ahead_s` from now.
 
@@ -36,9 +47,21 @@ class RateForecast:
     naive) and 8.3 (Holt-Winters' additive method).
     """
 
-    def __init__(self, *, look_back_s: float, season_s: float, quantile: float) -> None:
+    def __init__(
+        self, *, look_back_s: float, season_s: float, quantile: float, phase_s: float = 0.0
+    ) -> None:
+        """`phase_s`: from the times it is told to Unix time; only seasons are found by that."""
         self._short = _ShortTerm(look_back_s)
-        self._season = _Season(season_s, quantile) if season_s else None
+        self._season = _Season(season_s, quantile, phase_s) if season_s else None
+
+    def season(self) -> SeasonSeen | None:
+        """None before there is anything to know of it."""
+        return None if self._season is None else self._season.seen()
+
+    def remember(self, season: SeasonSeen) -> None:
+        """What another process saw; nothing where the season is another, or was seen here too."""
+        if self._season is not None:
+            self._season.remember(season)
 
     def observe(self, at_s: float, window_s: float, num_arrived: int) -> None:
         self._short.observe(at_s, window_s, num_arrived)
@@ -111,8 +134,9 @@ class _ShortTerm:
 
 
 class _Season:
-    def __init__(self, season_s: float, quantile: float) -> None:
+    def __init__(self, season_s: float, quantile: float, phase_s: float) -> None:
         self._season_s = season_s
+        self._phase_s = phase_s
         self._bin_s = season_s / NUM_BINS_A_SEASON
         self._profile: list[float | None] = [None] * NUM_BINS_A_SEASON
         self._z = NormalDist().inv_cdf(quantile)
@@ -123,7 +147,7 @@ class _Season:
         self._seconds = 0.0
 
     def observe(self, at_s: float, window_s: float, num_arrived: int) -> None:
-        number = int(at_s / self._bin_s)
+        number = self._number(at_s)
         if number != self._bin:
             self._close()
             self._bin, self._count, self._seconds = number, 0, 0.0
@@ -132,11 +156,10 @@ class _Season:
 
     def ahead(self, at_s: float, ahead_s: float, now: float) -> float:
         """The largest expected rate until `ahead_s` from now; 0 before one season has passed."""
-        here = self._profile[int(at_s / self._bin_s) % NUM_BINS_A_SEASON]
+        here = self._profile[self._number(at_s) % NUM_BINS_A_SEASON]
         if here is None:
             return 0.0
-        last = int((at_s + ahead_s) / self._bin_s)
-        places = range(int(at_s / self._bin_s) + 1, last + 1)
+        places = range(self._number(at_s) + 1, self._number(at_s + ahead_s) + 1)
         known = [self._profile[place % NUM_BINS_A_SEASON] for place in places]
         values = [value for value in known if value is not None]
         if not values:
@@ -144,6 +167,28 @@ class _Season:
         spread = math.sqrt(self._error2 / self._num_errors) if self._num_errors else 0.0
         # What today is above (or below) its past is expected to stay so for this short while.
         return max(values) + LEVEL_SHARE * (now - here) + self._z * spread
+
+    def seen(self) -> SeasonSeen | None:
+        if not any(each is not None for each in self._profile):
+            return None
+        return SeasonSeen(
+            season_s=self._season_s,
+            profile=tuple(self._profile),
+            error2=self._error2,
+            num_errors=self._num_errors,
+        )
+
+    def remember(self, season: SeasonSeen) -> None:
+        is_same = season.season_s == self._season_s and len(season.profile) == len(self._profile)
+        if not is_same:
+            return
+        pairs = zip(self._profile, season.profile, strict=True)
+        self._profile = [theirs if own is None else own for own, theirs in pairs]
+        if not self._num_errors:
+            self._error2, self._num_errors = season.error2, season.num_errors
+
+    def _number(self, at_s: float) -> int:
+        return math.floor((at_s + self._phase_s) / self._bin_s)
 
     def _close(self) -> None:
         if self._seconds <= 0:

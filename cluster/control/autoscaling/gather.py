@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +10,16 @@ from dataclasses import dataclass, field
 from cluster.control.autoscaling.fleet import FleetLoad
 from cluster.control.autoscaling.load import VariantLoad
 
+ROWS_SHARE = 0.2
+"""How much of a new window the mean rows of a request take over."""
 DOOR_GONE_S = 5.0
 """What a door said of its queues longer ago than this is not true any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoorLoad:
-    """One variant at one door: what came since its last report, and what is there now."""
+    """One variant at one door: what came since its last report, and what is there now. Those that
+    found no replica in time are among `num_answered`, and not `num_in_time`."""
 
     num_arrived: int = 0
     rows_waiting: int = 0
@@ -26,7 +30,7 @@ class DoorLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoorReport:
-    """`ensembles`: answers of each since the last report."""
+    """`ensembles`: requests that came to each since the last report."""
 
     variants: Mapping[str, DoorLoad]
     ensembles: Mapping[str, int]
@@ -66,6 +70,7 @@ class Gatherer:
     _queues: dict[str, tuple[float, Mapping[str, DoorLoad]]] = field(default_factory=dict)
     _serve: dict[str, DeploymentReport] = field(default_factory=dict)
     _done: dict[tuple[str, str], tuple[float, float, float]] = field(default_factory=dict)
+    _rows: dict[str, float] = field(default_factory=dict)
     _looked_s: float | None = None
 
     def door(self, door: str, report: DoorReport, at_s: float) -> None:
@@ -127,11 +132,16 @@ class Gatherer:
         under_way = sum(queue.rows_under_way for queue in queues)
         waiting = sum(queue.rows_waiting for queue in queues) + max(0, under_way - computing)
         is_measured = sums.num_served > 0
+        if is_measured:
+            seen_rows = max(1.0, sums.num_rows / sums.num_served)
+            known = self._rows.get(name, seen_rows)
+            self._rows[name] = known + ROWS_SHARE * (seen_rows - known)
         return VariantLoad(
             at_s=at_s,
             window_s=window_s,
             num_arrived=sums.num_arrived,
-            num_waiting=waiting,
+            # Rows wait; what is known of is the time of a request.
+            num_waiting=math.ceil(waiting / self._rows.get(name, 1.0)),
             num_running=seen.num_running,
             num_target=seen.num_target,
             num_answered=sums.num_answered,

@@ -40,13 +40,14 @@ class VariantScaler:
     a variant that nobody asks any more.
     """
 
-    def __init__(self, variant: str, config: AutoscalingConfig) -> None:
+    def __init__(self, variant: str, config: AutoscalingConfig, *, phase_s: float = 0.0) -> None:
         self._variant = variant
         self._config = config
         self.forecast = RateForecast(
             look_back_s=config.look_back_period_s,
             season_s=config.season_s,
             quantile=config.forecast_quantile,
+            phase_s=phase_s,
         )
         self.service_s: float | None = None
         self._rows = 1.0

@@ -7,7 +7,7 @@ from math import ceil
 
 from cluster.placement.search.facts import Demand
 from cluster.placement.search.stages import Cut, Degrees, Ground, cut
-from cluster.topology import Device, Site, Topology
+from cluster.topology import Device, Node, Site, Topology
 
 RATIO = 0.38
 """The quickest of a bucket takes at least this share of the slowest one's time. Source: AlpaServe's
@@ -30,8 +30,8 @@ def buckets(demands: Sequence[Demand], seconds: Sequence[float]) -> tuple[tuple[
 
 
 def seconds_alone(demand: Demand, topology: Topology) -> float:
-    """One request on one device of the first node, whether or not the memory would do."""
-    node = topology.nodes[0]
+    """One request on one of the fastest devices, whether or not the memory would do."""
+    node = fastest(topology)
     ground = Ground(device=node.devices[0], inside=node.link, between=node.link)
     found = cut(demand.facts, Degrees(), ground)
     return found.total_s if isinstance(found, Cut) else 0.0
@@ -67,11 +67,19 @@ def share_out(
     return tuple(found)
 
 
-def class_of(device: Device) -> tuple[str, int, float, float]:
-    """What makes two devices interchangeable."""
+DeviceClass = tuple[float, int, float, str]
+
+
+def class_of(device: Device) -> DeviceClass:
+    """What makes two devices interchangeable; a greater one is faster, or else larger."""
     return (
-        device.kind,
-        device.memory_bytes,
         device.flops_per_s,
+        device.memory_bytes,
         device.memory_bytes_per_s,
+        device.kind,
     )
+
+
+def fastest(topology: Topology) -> Node:
+    """The first node with devices of the greatest class."""
+    return max(topology.nodes, key=lambda node: class_of(node.devices[-1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from cluster.placement.search.buckets import buckets, seconds_alone, share_out
+from cluster.placement.search.buckets import buckets, class_of, seconds_alone, share_out
 from cluster.placement.search.candidate import Candidate, Evaluate
 from cluster.placement.search.describe import describe
 from cluster.placement.search.facts import Demand
@@ -117,7 +117,7 @@ class _Search:
         """Models of like speed on devices of their own, where speeds differ."""
         seconds = [seconds_alone(demand, self._topology) for demand in self._demands]
         parts = buckets(self._demands, seconds)
-        sites = self._topology.sites()
+        sites = sorted(self._topology.sites(), key=lambda site: class_of(site.device), reverse=True)
         if len(parts) == 1:
             return None
         shares = share_out(sites, parts, self._demands, seconds)

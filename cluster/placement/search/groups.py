@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from cluster.placement.search.buckets import class_of
+from cluster.placement.search.buckets import DeviceClass, class_of
 from cluster.placement.search.candidate import Cuts, Group
 from cluster.placement.search.facts import Demand
 from cluster.placement.search.stages import Degrees, Ground, cut
@@ -72,14 +72,23 @@ def _shapes(size: int) -> Iterator[Degrees]:
 
 
 def _layout(topology: Topology, sites: tuple[Site, ...], degrees: Degrees) -> Layout | None:
-    """None when no group of that shape can be made."""
+    """None when no class of devices makes a group of that shape; where only one of them does, the
+    others make smaller ones."""
     groups: list[Group] = []
     grounds: dict[str, Ground] = {}
-    for _, same in groupby(sites, key=lambda site: class_of(site.device)):
-        _fill(topology, list(same), degrees, groups, grounds)
-    if not groups or groups[0].degrees != degrees:
+    for same in _classes(sites):
+        _fill(topology, same, degrees, groups, grounds)
+    if all(group.degrees != degrees for group in groups):
         return None
     return Layout(name=_name(groups), groups=tuple(groups), grounds=grounds)
+
+
+def _classes(sites: tuple[Site, ...]) -> list[list[Site]]:
+    """Equal devices, the fastest first, however the nodes that have them are ordered."""
+    found: dict[DeviceClass, list[Site]] = {}
+    for site in sites:
+        found.setdefault(class_of(site.device), []).append(site)
+    return [found[kind] for kind in sorted(found, reverse=True)]
 
 
 def _fill(

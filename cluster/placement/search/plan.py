@@ -36,26 +36,31 @@ class PlannedReplica:
     reason: str
 
     def section(self) -> dict[str, object]:
-        """Its `placement:` section in a Serve config file."""
+        """Its `placement:` section in a Serve config file, with every shard's node and device: what
+        is reserved for it is what was planned."""
         if self.degrees.num_devices == 1:
             return {"strategy": "single"}
+        section: dict[str, object] = {"strategy": self.degrees.strategy}
         if self.degrees.stages == 1:
-            return {
-                "strategy": "tensor",
-                "shards": self.degrees.tensor,
-                "devices": [_device(shard.site) for shard in self.shards],
+            section["shards"] = self.degrees.tensor
+            section["devices"] = [told_site(shard.site) for shard in self.shards]
+        else:
+            section["shard_map"] = {
+                f"layers.{stage[0].layers.start}-{stage[0].layers.stop - 1}": _stage(stage)
+                for stage in self._stages()
             }
-        firsts = [shard for shard in self.shards if not shard.tensor_rank]
-        section: dict[str, object] = {
-            "strategy": "pipeline",
-            "shard_map": {
-                f"layers.{shard.layers.start}-{shard.layers.stop - 1}": _device(shard.site)
-                for shard in firsts
-            },
-        }
-        if self.degrees.tensor > 1:
-            section["tensor"] = self.degrees.tensor
+            if self.degrees.tensor > 1:
+                section["tensor"] = self.degrees.tensor
+        labels = {shard.site.node: dict(shard.site.labels) for shard in self.shards}
+        if any(labels.values()):
+            section["nodes"] = {node: found for node, found in labels.items() if found}
         return section
+
+    def _stages(self) -> list[tuple[PlannedShard, ...]]:
+        return [
+            tuple(shard for shard in self.shards if shard.stage == stage)
+            for stage in range(self.degrees.stages)
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +122,20 @@ class Shortage:
     device_bytes: int
     fits_in_int8: bool
     rejected: tuple[Rejected, ...]
+
+
+def _stage(shards: tuple[PlannedShard, ...]) -> object:
+    if len(shards) == 1:
+        return told_site(shards[0].site)
+    return {
+        "node": shards[0].site.node,
+        "devices": [_device(shard.site) for shard in shards],
+    }
+
+
+def told_site(site: Site) -> str:
+    """Node and device, as `placement.devices` takes them."""
+    return f"{site.node}/{_device(site)}"
 
 
 def _device(site: Site) -> str:

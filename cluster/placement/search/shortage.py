@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cluster.placement.search.buckets import fastest
 from cluster.placement.search.facts import Demand, LayerFacts, ModelFacts
 from cluster.placement.search.fill import pack
 from cluster.placement.search.groups import cuts_of, layouts
@@ -17,9 +18,9 @@ MAX_MORE = 1024
 def shortage(
     topology: Topology, demands: tuple[Demand, ...], rejected: tuple[Rejected, ...]
 ) -> Shortage:
-    """The fewest more devices of the cluster's own kind, and whether int8 weights would do."""
+    """The fewest more devices like the fastest ones, and whether int8 weights would do."""
     more = _fewest_more(topology, demands)
-    device = topology.nodes[-1].devices[-1]
+    device = fastest(topology).devices[-1]
     in_int8 = tuple(replace(d, facts=_in_int8(d.facts)) for d in demands)
     is_smaller = any(d.facts.weight_bits > 8 for d in demands)
     fits_in_int8 = is_smaller and is_packable(topology, in_int8)
@@ -69,8 +70,8 @@ def _fewest_more(topology: Topology, demands: tuple[Demand, ...]) -> int | None:
 
 
 def _grown(topology: Topology, count: int) -> Topology:
-    """More nodes like the last one, the very last of them as large as needed."""
-    last = topology.nodes[-1]
+    """More nodes like the fastest one, the very last of them as large as needed."""
+    last = fastest(topology)
     device = last.devices[-1]
     size = len(last.devices)
     nodes = list(topology.nodes)

@@ -7,6 +7,7 @@ JsonObject = dict[str, object]
 _TEXT: JsonObject = {"type": "string"}
 _NUMBER: JsonObject = {"type": "number"}
 _MAYBE_NUMBER: JsonObject = {"type": ["number", "null"]}
+_COUNT: JsonObject = {"type": "integer"}
 _FLAG: JsonObject = {"type": "boolean"}
 _WEIGHTS: JsonObject = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
 
@@ -26,8 +27,8 @@ _ARM = _object(
     ("name", "weight", "requests", "errors", "latency_ms", "quality", "interval"),
     name=_TEXT,
     weight=_NUMBER,
-    requests={"type": "integer"},
-    errors={"type": "integer"},
+    requests=_COUNT,
+    errors=_COUNT,
     latency_ms=_object(("p50", "p99"), p50=_MAYBE_NUMBER, p99=_MAYBE_NUMBER),
     quality=_MAYBE_NUMBER,
     interval={"type": ["array", "null"], "items": _NUMBER},
@@ -41,6 +42,7 @@ _EXPERIMENT = _object(
     verdict=_TEXT,
     reason=_TEXT,
     sample_ratio=_object(("ok", "p_value"), ok=_FLAG, p_value=_NUMBER),
+    feedback=_object(("counted",), counted=_COUNT, handed_on=_COUNT, found=_COUNT),
     arms=_list(_ARM),
 )
 _RATING = _object(("request_id", "value"), request_id=_TEXT, value=_NUMBER)
@@ -56,7 +58,9 @@ ADMIN_SCHEMAS: JsonObject = {
     "Experiments": _list(_EXPERIMENT),
     "Weights": _WEIGHTS,
     "Feedback": {"oneOf": [_RATING, _list(_RATING)]},
-    "Accepted": _object(("accepted",), accepted={"type": "integer"}),
+    "Accepted": _object(
+        ("accepted", "counted", "handed_on"), accepted=_COUNT, counted=_COUNT, handed_on=_COUNT
+    ),
     "Decisions": _list(_object(("reason",), reason=_TEXT)),
     "Events": _list(
         _object(

@@ -138,6 +138,16 @@ def _needs(step: Step, signatures: Mapping[str, Signature]) -> set[str]:
             return needs
 
 
+def _gives(step: Step) -> set[str]:
+    match step:
+        case CombineStep():
+            return {step.output}
+        case TopKStep():
+            return {step.labels, step.scores}
+        case _:
+            return set(step.outputs.values())
+
+
 def _client_inputs(
     where: str, config: EnsembleConfig, signatures: Mapping[str, Signature]
 ) -> dict[str, TensorSpec]:
@@ -223,12 +233,38 @@ def _stuck(
     values: Mapping[str, TensorSpec],
     signatures: Mapping[str, Signature],
 ) -> ConfigError:
-    index, step = waiting[0]
-    missing = ", ".join(sorted(_needs(step, signatures) - values.keys()))
+    """The step whose value no step gives; where all are given, the steps that wait for one
+    another, not those that merely wait for them."""
+    lacks = {index: _needs(step, signatures) - values.keys() for index, step in waiting}
+    gives = {index: _gives(step) for index, step in waiting}
+    given = {name for names in gives.values() for name in names}
+    nobodys = {index: names - given for index, names in lacks.items() if names - given}
+    if not nobodys:
+        return _cycle(where, lacks, gives)
+    index = min(nobodys)
+    missing = ", ".join(sorted(nobodys[index]))
     allowed = ", ".join(spec_text(spec) for spec in values.values())
     return ConfigError(
-        f"{where}.steps.{index}: nothing gives {missing} (or it depends on this step itself); "
-        f"allowed: {allowed}",
+        f"{where}.steps.{index}: nothing gives {missing}; allowed: {allowed}",
         key=f"{where}.steps.{index}",
         allowed=allowed,
+    )
+
+
+def _cycle(where: str, lacks: Mapping[int, Set[str]], gives: Mapping[int, Set[str]]) -> ConfigError:
+    path = [min(lacks)]
+    while True:
+        after = next(i for i in sorted(gives) if gives[i] & lacks[path[-1]])
+        if after in path:
+            path = path[path.index(after) :]
+            break
+        path.append(after)
+    first = path.index(min(path))
+    path = [*path[first:], *path[:first]]
+    waits = [
+        f"step {i} needs {min(gives[j] & lacks[i])} of step {j}"
+        for i, j in zip(path, [*path[1:], path[0]], strict=True)
+    ]
+    return ConfigError(
+        f"{where}.steps.{path[0]}: a cycle: {', '.join(waits)}", key=f"{where}.steps.{path[0]}"
     )

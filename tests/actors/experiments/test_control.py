@@ -128,6 +128,48 @@ def test_feedback_is_handed_to_every_door_once() -> None:
     assert made.take("other", None, 0)[1] == [("e", first), ("e", second)]
 
 
+def test_feedback_that_was_handed_on_outlives_the_controller() -> None:
+    memory = Memory()
+    first = control(memory)
+    early, late = (Feedback(request_id=name, value=1.0) for name in ("r1", "r2"))
+    first.pass_on("e", [early])
+    upto, _ = first.take("d", None, 0)
+    first.pass_on("e", [late])
+    first.keep()
+
+    memory.kept = parsed(dumped(memory.kept))
+    second = control(memory)
+
+    assert second.take("d", None, upto) == (2, [("e", late)])
+    assert second.take("other", None, 0) == (2, [("e", early), ("e", late)])
+
+
+def test_feedback_that_every_door_has_been_given_is_not_kept_any_more() -> None:
+    memory, now_s = Memory(), [1000.0]
+    made = ExperimentControl(memory, clock=lambda: now_s[0])
+    made.adopt(table())
+    made.pass_on("e", [Feedback(request_id="r1", value=1.0)])
+    made.keep()
+    now_s[0] += 31
+    made.pass_on("e", [Feedback(request_id="r2", value=1.0)])
+    made.keep()
+
+    assert [each.request_id for _, each in memory.kept.feedback] == ["r2"]
+    assert memory.kept.num_feedback == 2
+
+
+def test_the_view_says_how_much_feedback_nobody_remembered() -> None:
+    memory = Memory()
+    made = control(memory)
+    made.pass_on("e", [Feedback(request_id=f"r{number}", value=1.0) for number in range(5)])
+    rated = arm(1, requests=3, accuracy=1.0)
+    made.take("d", replace(report(1, a=rated), found={"e": 3}), 0)
+
+    for each in (made, control(memory)):
+        found: Any = each.view("e")
+        assert found["feedback"] == {"counted": 3, "handed_on": 5, "found": 3}
+
+
 def test_a_decided_roll_back_is_carried_out_noted_and_kept() -> None:
     memory = Memory()
     made = control(memory, guardrails={})
@@ -208,3 +250,18 @@ def test_masked_scores_in_a_copy_leave_what_is_kept_readable() -> None:
     made.keep()
 
     assert parsed(dumped(memory.kept)) == memory.kept
+
+
+def test_what_is_kept_after_the_clock_was_set_back_is_the_newest_all_the_same() -> None:
+    memory, now_s = Memory(), [1000.0]
+    made = ExperimentControl(memory, clock=lambda: now_s[0])
+    made.adopt(table())
+    before = memory.kept.saved_s
+    now_s[0] = 500.0
+    made.set_weights("e", {"a": 1, "b": 3})
+    first = memory.kept.saved_s
+    after = ExperimentControl(memory, clock=lambda: now_s[0])
+    after.adopt(table())
+    after.set_weights("e", {"a": 3, "b": 1})
+
+    assert before < first < memory.kept.saved_s

@@ -14,8 +14,9 @@ from cluster.config.experiment import ExperimentConfig
 from cluster.experiments.counts import ArmCounts
 from cluster.experiments.report import Feedback
 from cluster.requests import InferenceRequest
-from cluster.routing.table import ExperimentRoute, RoutingTable, arms_of
+from cluster.routing.table import ExperimentRoute, RoutingTable, VariantRoute, arms_of
 from cluster.tensors import Signature, tensor
+from tests.cluster.routing.test_table import table as variants
 
 INPUTS = (tensor("x", np.zeros((1, 1), dtype=np.float32)),)
 
@@ -263,3 +264,21 @@ def test_values_are_handed_over_one_by_one_only_where_they_are_kept() -> None:
     (rated,) = both.ratings()
     assert (rated.experiment, rated.arm, rated.request_id, rated.value) == ("e", arm, "mine", 0.5)
     assert both.ratings() == ()
+
+
+def test_the_rows_of_an_arm_are_counted_where_it_is_batched() -> None:
+    found = route(split={"a": 1})
+    wide = (tensor("x", np.zeros((7, 1), dtype=np.float32)),)
+    variant = variants().routes["a"]
+    assert isinstance(variant, VariantRoute)
+    counted = []
+    for is_batched in (True, False):
+        facts = replace(variant.facts, is_batched=is_batched)
+        made = ExperimentDesk()
+        routes = {"e": found, "a": replace(variant, facts=facts)}
+        made.adopt(RoutingTable(version=1, routes=routes))
+        for _ in range(2):
+            served(made, found, InferenceRequest(model="e", inputs=wide))
+        counted.append(collected(made)["a"].rows)
+
+    assert counted == [14, 2]

@@ -5,8 +5,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from actors.delivery.dispatchers import Arrivals
+from actors.experiments.beside import LIVE_S, Beside
 from actors.experiments.desk import ExperimentDesk
-from actors.experiments.mirror import MAX_UNDER_WAY, Mirror
+from actors.experiments.mirror import MAX_BYTES_UNDER_WAY, MAX_UNDER_WAY, Mirror
 from cluster.errors import EngineFailed
 from cluster.experiments.counts import Agreement
 from cluster.requests import InferenceRequest
@@ -32,6 +34,7 @@ class Door:
         self.table = RoutingTable(version=1, routes={"e": found, "b": shadow})
         self.experiments = ExperimentDesk()
         self.experiments.adopt(self.table)
+        self.arrived: dict[str, Arrivals] = {}
         self.asked: list[InferenceRequest] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -39,6 +42,9 @@ class Door:
 
     def route(self, model: str) -> Any:
         return self.table.routes[model]
+
+    def arrivals(self) -> dict[str, Arrivals]:
+        return self.arrived
 
     def timeout_s(self, request: InferenceRequest) -> float:
         return 1.0
@@ -119,3 +125,66 @@ async def test_only_the_share_that_was_asked_for_is_copied() -> None:
     await settle(door, 1)
 
     assert len(door.asked) == 1
+
+
+async def test_a_variant_that_callers_ask_too_gets_one_batch_of_copies_at_most() -> None:
+    door = Door()
+    batch = door.shadow.batching.max_batch_size * max(1, door.shadow.num_replicas)
+    door.arrived["b"] = Arrivals(num_submitted=7, rows_waiting=0, rows_under_way=3)
+
+    made = mirror(door)
+    for _ in range(batch + 2):
+        made.offer(door.answered(), GIVEN)
+    await settle(door, batch - 3)
+
+    assert len(door.asked) == batch - 3
+    assert door.agreement().num_skipped == 5
+
+
+async def test_while_callers_wait_no_copy_is_sent() -> None:
+    door = Door()
+    door.arrived["b"] = Arrivals(num_submitted=90, rows_waiting=40, rows_under_way=40)
+
+    mirror(door).offer(door.answered(), GIVEN)
+    await asyncio.sleep(0.15)
+
+    assert door.asked == []
+    assert door.agreement() == Agreement(num_skipped=1)
+
+
+def test_a_variant_that_nobody_else_asks_takes_every_copy() -> None:
+    beside, door = Beside(), Door()
+    shadow = door.shadow
+    for number in range(1, 200):
+        beside.sent(shadow)
+        busy = Arrivals(num_submitted=number, rows_waiting=50, rows_under_way=100)
+        assert beside.room(shadow, busy, 0.1 * number) == float("inf")
+
+    live = Arrivals(num_submitted=200, rows_waiting=50, rows_under_way=100)
+    assert beside.room(shadow, live, 30.0) < 0
+    assert beside.room(shadow, live, 30.0 + LIVE_S + 1) == float("inf")
+
+
+def test_copies_that_were_never_submitted_hide_no_callers() -> None:
+    beside, shadow = Beside(), Door().shadow
+    for _ in range(100):
+        beside.sent(shadow)
+    assert beside.room(shadow, Arrivals(1, 0, 0), 0.0) == float("inf")
+
+    assert beside.room(shadow, Arrivals(2, 0, 0), 1.0) < float("inf")
+
+
+async def test_the_answers_to_be_compared_with_count_as_bytes_too() -> None:
+    door = Door()
+    door.gate.clear()
+    half = np.zeros(MAX_BYTES_UNDER_WAY // 2 + 1, dtype=np.uint8)
+    made = mirror(door)
+
+    made.offer(door.answered(), (tensor("y", half),))
+    made.offer(door.answered(), (tensor("y", half),))
+    await settle(door, 1)
+    door.gate.set()
+    await asyncio.sleep(0.05)
+
+    assert len(door.asked) == 1
+    assert door.agreement().num_skipped == 1

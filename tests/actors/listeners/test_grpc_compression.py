@@ -36,11 +36,20 @@ class Counted:
 
     def __init__(self) -> None:
         self.num_bytes = 0
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def close(self) -> None:
+        """Sockets that outlive their loop would fail whatever test runs when they are collected."""
+        for writer in self._writers:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def relay(
         self, port: int, caller: asyncio.StreamReader, back: asyncio.StreamWriter
     ) -> None:
         answers, onward = await asyncio.open_connection("127.0.0.1", port)
+        self._writers += (back, onward)
 
         async def pass_on() -> None:
             with suppress(ConnectionError):
@@ -66,6 +75,7 @@ async def counted_port(folder: Path, **server: Any) -> AsyncIterator[tuple[Count
         )
         yield counted, relay.sockets[0].getsockname()[1]
         relay.close()
+        await counted.close()
 
 
 @asynccontextmanager

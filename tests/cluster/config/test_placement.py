@@ -20,6 +20,23 @@ def test_a_shard_map_alone_is_layer_placement() -> None:
     assert told.num_shards == 1
 
 
+def test_a_site_may_name_its_node_and_a_device_for_each_slice() -> None:
+    told = PlacementConfig.model_validate(
+        {
+            "tensor": 2,
+            "shard_map": {
+                "layers.0": {"node": "a", "devices": ["cuda:0", "cuda:1"]},
+                "layers.1": {"node": "b", "devices": ["cuda:0", "cuda:1"]},
+            },
+        }
+    )
+
+    assert told.num_shards == 4
+    assert PlacementConfig.model_validate(told.model_dump()) == told
+    text = PlacementConfig.model_validate({"shard_map": {"layers.0": "rack/3/cuda:1"}})
+    assert text.shard_map == {"layers.0": ShardSite(device="cuda:1", node="rack/3")}
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -30,6 +47,22 @@ def test_a_shard_map_alone_is_layer_placement() -> None:
         ({"strategy": "tensor", "shards": 4, "tensor": 2}, "cuts every layer into all 4 shards"),
         ({"strategy": "layer", "shards": 2, "devices": ["cpu"]}, "devices names 1, shards is 2"),
         ({"strategy": "layer", "shard_map": {"layers.0": "gpu:0"}}, "'gpu:0' is not known"),
+        (
+            {"strategy": "layer", "tensor": 2, "shard_map": {"layers.0": "cuda:0"}},
+            r"shard_map.layers.0 puts 2 slices on cuda:0 alone",
+        ),
+        (
+            {"tensor": 2, "shard_map": {"layers.0": {"devices": ["cuda:0"]}}},
+            "names 1 devices for 2 slices",
+        ),
+        (
+            {"strategy": "layer", "shards": 1, "devices": ["a/cpu"], "nodes": {"b": {"z": "1"}}},
+            "nodes.b: nothing is placed on it; allowed: a",
+        ),
+        (
+            {"strategy": "layer", "shards": 2, "devices": ["a/cpu", "cpu"]},
+            "give every shard a node, or none",
+        ),
         ({"parallelism": "model", "strategy": "layer", "shards": 2}, "give one of them"),
     ],
 )

@@ -188,3 +188,14 @@ def test_engines_that_build_for_shapes_are_told_the_sizes_that_will_come() -> No
 
     assert batching.usual_sizes == (2, 4, 16)
     assert batching.model_copy(update={"mode": "off"}).usual_sizes[-1] == 1
+
+
+def test_caps_below_what_min_replicas_promise_are_refused_at_the_start() -> None:
+    scaled = {"source": "m", "autoscaling": {"min_replicas": 2, "max_replicas": 3, "cost": 2.5}}
+
+    said = mistakes(variants={"a": scaled, "b": scaled}, autoscaling={"max_cost": 9})
+
+    assert said == (
+        "prod.yaml: autoscaling.max_cost: less than the min_replicas of all variants take, got "
+        "9.0; allowed: at least 10"
+    )

@@ -3,10 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from cluster.config.experiment import ExperimentConfig
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.config.experiment import CanaryConfig, ExperimentConfig
 from cluster.experiments.counts import ArmCounts
 from cluster.experiments.judge import judge
-from cluster.experiments.state import ExperimentState, begin
+from cluster.experiments.state import MAX_STRATA, ExperimentState, begin
 from cluster.experiments.step import Step, next_step
 from tests.cluster.experiments.making import arm, measure
 
@@ -61,13 +64,86 @@ def test_after_the_last_step_a_canary_is_promoted() -> None:
         step = _next(config, state, 100.0 * (number + 1))
         assert step is not None
         state = step.applied(state, 100.0 * (number + 1))
-    assert state.weights == {"a": 0, "b": 100}
+    assert state.weights == {"a": 5, "b": 95}
 
-    state = _counted(state, b=arm(7))
+    state = _counted(state, a=arm(6, requests=100), b=arm(7, requests=1900))
     step = _next(config, state, 1000.0)
 
     assert step is not None
     assert (step.status, step.weights) == ("promoted", {"a": 0, "b": 100})
+
+
+def _at_the_last_step(**canary: Any) -> tuple[ExperimentConfig, ExperimentState]:
+    """Everything was well until then."""
+    config = ExperimentConfig.model_validate(
+        {**CANARY, "canary": {**CANARY["canary"], **canary}},
+    )
+    state = begin(config, "x", 0.0)
+    for number in range(2):
+        share = round(40 * state.weights["b"])
+        state = _counted(
+            state, a=arm(number, requests=4000 - share), b=arm(9 + number, requests=share)
+        )
+        step = _next(config, state, 100.0 * (number + 1))
+        assert step is not None
+        state = step.applied(state, 100.0 * (number + 1))
+    return config, state
+
+
+def test_a_canary_that_fails_only_at_its_last_step_is_rolled_back() -> None:
+    config, state = _at_the_last_step()
+
+    state = _counted(state, a=arm(6, requests=200), b=arm(7, requests=3800, log_latency=-4.5))
+    step = _next(config, state, 1000.0)
+
+    assert step is not None
+    assert (step.status, step.weights) == ("rolled_back", {"a": 5, "b": 0})
+    assert "latency" in step.reason
+
+
+def test_errors_of_the_last_step_alone_roll_it_back() -> None:
+    config, state = _at_the_last_step()
+
+    state = _counted(state, a=arm(6, requests=200), b=arm(7, requests=3800, error_rate=0.2))
+    step = _next(config, state, 1000.0)
+
+    assert step is not None
+    assert (step.status, step.weights) == ("rolled_back", {"a": 5, "b": 0})
+    assert "errors" in step.reason
+
+
+def test_the_last_step_waits_until_the_control_can_be_compared_with() -> None:
+    config, state = _at_the_last_step()
+
+    few = _counted(state, a=arm(6, requests=9), b=arm(7, requests=300))
+
+    assert _next(config, few, 1000.0) is None
+    assert _next(config, _counted(few, a=arm(5, requests=1)), 1000.0) is not None
+
+
+def test_without_a_control_share_the_last_step_moves_on_by_its_time() -> None:
+    config, state = _at_the_last_step(control_share=0)
+    assert state.weights == {"a": 0, "b": 100}
+
+    step = _next(config, _counted(state, b=arm(7)), 1000.0)
+
+    assert step is not None
+    assert step.status == "promoted"
+
+
+@given(
+    shares=st.sets(st.floats(0.1, 100), min_size=1, max_size=6),
+    control_share=st.floats(0, 50),
+)
+def test_a_canarys_share_never_falls_and_never_exceeds_its_step(
+    shares: set[float], control_share: float
+) -> None:
+    canary = CanaryConfig(steps=tuple(sorted(shares)), control_share=control_share)
+
+    watched = [canary.watched_share(step) for step in range(len(canary.steps))]
+
+    assert watched == sorted(watched)
+    assert all(now <= step for now, step in zip(watched, canary.steps, strict=True))
 
 
 def test_a_slower_canary_is_rolled_back_at_once() -> None:
@@ -135,6 +211,90 @@ def test_a_bandit_counts_every_request_once_also_when_its_weights_stay() -> None
         state = step.applied(state, second)
 
     assert state.rewards == {"a": (300, 0), "b": (0, 300)}
+
+
+BANDIT = {
+    "split": {"a": 1, "b": 1},
+    "bandit": {"update_s": 10, "discount": 1.0, "reward": "quality", "floor": 0.1},
+}
+
+
+def _rated(good: int, bad: int) -> ArmCounts:
+    return ArmCounts(quality=measure([1.0] * good + [0.0] * bad))
+
+
+def test_a_bandit_learns_from_feedback_that_comes_after_an_update() -> None:
+    config = ExperimentConfig.model_validate(BANDIT)
+    state = begin(config, "x", 0.0)
+    first = state.weights
+    step = _next(config, state, 10.0)
+    assert step is not None
+    state = step.applied(state, 10.0)
+
+    late = state.counted({"a": _rated(80, 20), "b": _rated(10, 90)}, first)
+    step = _next(config, late, 20.0)
+
+    assert step is not None
+    assert step.rewards == {"a": (80, 20), "b": (10, 90)}
+    assert step.weights["a"] == 0.9
+
+
+def test_a_bandit_learns_from_feedback_for_weights_that_are_forgotten() -> None:
+    config = ExperimentConfig.model_validate(BANDIT)
+    state = begin(config, "x", 0.0)
+    first = state.weights
+    for turn in range(1, MAX_STRATA + 3):
+        step = _next(config, state, 10.0 * turn)
+        assert step is not None
+        state = step.applied(state, 10.0 * turn)
+    assert first not in [dict(each.weights) for each in state.strata]
+
+    late = state.counted({"a": _rated(80, 20), "b": _rated(10, 90)}, first)
+    step = _next(config, late, 10_000.0)
+
+    assert step is not None
+    assert step.rewards == {"a": (80, 20), "b": (10, 90)}
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 60), st.booleans()),
+        max_size=50,
+    )
+)
+def test_a_bandit_counts_every_value_once_however_late(
+    told: list[tuple[int, int, int, bool]],
+) -> None:
+    """`told`: good and bad values for the weights of so many updates ago, and whether an update
+    comes next."""
+    config = ExperimentConfig.model_validate(BANDIT)
+    state = begin(config, "x", 0.0)
+    used, good, bad, at_s = [state.weights], 0, 0, 0.0
+    for num_good, num_bad, age, is_updated in [*told, (0, 0, 0, True)]:
+        if age < len(used) and (age < MAX_STRATA or state.forgotten):
+            state = state.counted({"a": _rated(num_good, num_bad)}, used[-1 - age])
+            good, bad = good + num_good, bad + num_bad
+        if is_updated:
+            at_s += 10
+            step = _next(config, state, at_s)
+            assert step is not None
+            state = step.applied(state, at_s)
+            used.append(state.weights)
+
+    assert state.rewards["a"] == (good, bad)
+
+
+def test_what_was_paid_by_an_earlier_version_is_not_paid_again() -> None:
+    config = ExperimentConfig.model_validate(BANDIT)
+    state = begin(config, "x", 0.0).counted({"a": _rated(5, 5)}, {"a": 1, "b": 1})
+    step = _next(config, state, 10.0)
+    assert step is not None
+    old = replace(step.applied(state, 10.0), paid={})
+
+    again = _next(config, old.counted({"a": _rated(2, 1)}, old.weights), 20.0)
+
+    assert again is not None
+    assert again.rewards == {"a": (7, 6), "b": (0, 0)}
 
 
 def test_counts_go_to_the_weights_they_were_split_by() -> None:

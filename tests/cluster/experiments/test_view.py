@@ -6,7 +6,8 @@ import orjson
 
 from cluster.config.experiment import ExperimentConfig
 from cluster.experiments.counts import Agreement, ArmCounts
-from cluster.experiments.state import begin
+from cluster.experiments.report import Cost
+from cluster.experiments.state import MAX_STRATA, begin
 from cluster.experiments.step import Step
 from cluster.experiments.view import experiment_view
 from tests.cluster.experiments.making import arm
@@ -56,3 +57,29 @@ def test_a_mirrored_variant_is_shown_with_its_agreement() -> None:
     assert [each["name"] for each in found["arms"]] == ["a", "shadow"]
     assert found["arms"][1]["agreement"]["top1"] == 0.75
     assert found["arms"][0]["agreement"] is None
+
+
+def test_what_is_shown_counts_from_the_beginning_also_when_old_weights_are_forgotten() -> None:
+    config = ExperimentConfig.model_validate({"split": {"a": 1, "b": 1}, "bandit": {}})
+    state = begin(config, "digest", 100.0)
+    for turn in range(MAX_STRATA + 8):
+        state = state.counted({"a": arm(1, requests=50)}, state.weights)
+        state = state.with_weights({"a": 1.0, "b": turn + 2.0}, 100.0 + turn)
+
+    found: Any = experiment_view("e", config, state, 300.0)
+
+    assert found["arms"][0]["requests"] == 50 * (MAX_STRATA + 8)
+    assert found["arms"][0]["requests_per_s"] == 50 * (MAX_STRATA + 8) / 200
+
+
+def test_an_arms_cost_is_that_of_its_own_rows() -> None:
+    config = ExperimentConfig.model_validate({"split": {"a": 3, "b": 1}})
+    state = begin(config, "digest", 100.0)
+    state = state.counted({"a": ArmCounts(rows=25), "b": ArmCounts(rows=5)}, state.weights)
+
+    costs = {"a": Cost(rows=100, engine_s=8.0)}
+    found: Any = experiment_view("e", config, state, 200.0, costs)
+
+    a, b = found["arms"]
+    assert (a["engine_s"], a["engine_ms_per_row"]) == (2.0, 80.0)
+    assert (b["engine_s"], b["engine_ms_per_row"]) == (0.0, None)

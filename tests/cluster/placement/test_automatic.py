@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,9 @@ import pytest
 from cluster.config.placement import PlacementConfig
 from cluster.errors import ConfigError
 from cluster.placement.automatic import Chosen, choose, is_open
+from cluster.placement.partition import LayeredModel, lay_out
+from cluster.placement.reservation import reserve
+from cluster.placement.room import left_over, needs_of
 from cluster.placement.search.facts import Demand, LayerFacts, ModelFacts
 from cluster.simulation.cluster.fast import FastSimulator
 from cluster.simulation.cluster.trace import draw_trace
@@ -36,6 +40,9 @@ def facts(*, layer_mb: int = 100, splits: tuple[tuple[str, int], ...] = ()) -> M
     return ModelFacts(kind="m", layers=(layer,) * 8, splits=splits, can_be_split=bool(splits))
 
 
+LAYERED = LayeredModel(num_layers=8, layer_bytes=(100 * MIB,) * 8, layer_cost=(1.0,) * 8)
+
+
 def simulate(demands: tuple[Demand, ...]) -> FastSimulator:
     return FastSimulator(draw_trace(demands, seconds=500.0, random=np.random.default_rng(0)))
 
@@ -56,7 +63,7 @@ def test_what_exceeds_a_device_is_cut_and_the_reason_says_so() -> None:
     found = chosen(ground(memory_mb=450), facts(), heartbeat_timeout_s=3)
 
     assert (found.config.strategy, found.config.shards) == ("pipeline", 2)
-    assert found.config.devices == ("cuda:0", "cuda:1")
+    assert found.config.devices == ("a/cuda:0", "a/cuda:1")
     assert found.config.heartbeat_timeout_s == 3
     assert "800.0 MiB exceed a device of 450.0 MiB" in found.reason
 
@@ -78,6 +85,67 @@ def test_slices_that_were_asked_for_are_in_the_plan() -> None:
     found = chosen(ground(), facts(splits=(("heads", 8),)), tensor=2)
 
     assert found.config.strategy == "tensor" or found.config.tensor == 2
+
+
+def mixed(*, gpus: int = 2, labels: tuple[tuple[str, str], ...] = ()) -> Topology:
+    """A head with two small slow cores comes first; a node with GPUs comes after it."""
+    head = ground(devices=2, memory_mb=500, kind="cpu").nodes[0]
+    cores = tuple(replace(core, flops_per_s=1e9) for core in head.devices)
+    fast = replace(ground(devices=gpus).nodes[0], name="b", labels=labels)
+    nodes = (replace(head, name="head", devices=cores), *((fast,) if gpus else ()))
+    return replace(ground(), nodes=nodes)
+
+
+def test_gpus_are_taken_before_the_cores_of_the_node_that_comes_first() -> None:
+    whole = chosen(mixed(), facts(layer_mb=10))
+    cut = chosen(mixed(), facts(), max_memory_mb=450)
+
+    assert (whole.config.strategy, whole.num_gpus) == ("single", 1)
+    assert cut.config.devices == ("b/cuda:0", "b/cuda:1")
+    assert cut.config.bundles == "PACK"
+
+
+def test_cores_are_taken_where_no_gpu_is_left() -> None:
+    found = chosen(mixed(gpus=0), facts(layer_mb=10))
+
+    assert (found.config.strategy, found.num_gpus) == ("single", 0)
+
+
+def test_the_kind_of_gpu_that_was_planned_for_is_asked_for() -> None:
+    found = chosen(mixed(labels=(("card", "H200"),)), facts(), max_memory_mb=450)
+
+    assert found.config.nodes == {"b": {"card": "H200"}}
+
+
+def test_a_second_model_is_planned_on_what_the_first_one_leaves() -> None:
+    topology = ground(devices=4)
+    first = chosen(topology, facts(), max_memory_mb=450)
+    reserved = reserve(lay_out(first.config, LAYERED), first.config)
+
+    left = left_over(topology, needs_of(reserved))
+    second = chosen(left, facts(), max_memory_mb=450)
+
+    assert first.config.devices == ("a/cuda:0", "a/cuda:1")
+    assert second.config.devices == ("a/cuda:2", "a/cuda:3")
+    with pytest.raises(ConfigError, match="no device is left for it"):
+        chosen(left_over(left, needs_of(reserved)), facts(), max_memory_mb=450)
+
+
+def test_replicas_of_slices_take_whole_pairs_of_a_node_each() -> None:
+    """Three on each of two nodes: the odd ones are left."""
+    node = ground(devices=3).nodes[0]
+    topology = replace(ground(), nodes=(node, replace(node, name="b")))
+
+    found = choose(
+        "m",
+        PlacementConfig(strategy="auto", tensor=2, max_memory_mb=450),
+        facts(splits=(("heads", 8),)),
+        topology,
+        simulate,
+        replicas=2,
+    )
+
+    assert (found.config.strategy, found.config.shards) == ("tensor", 2)
 
 
 def test_what_no_shape_holds_is_refused_saying_what_is_short() -> None:

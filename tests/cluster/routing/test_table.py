@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster.config.squadron import SquadronConfig
 from cluster.errors import ConfigError
@@ -14,6 +16,7 @@ from cluster.routing.table import (
     VariantFacts,
     VariantRoute,
     build_table,
+    next_version,
 )
 from cluster.tensors import Signature, TensorSpec
 
@@ -187,3 +190,20 @@ def test_versions_are_found_under_the_one_name_also_when_they_are_unloaded() -> 
 def test_a_version_above_the_name_itself_is_an_error() -> None:
     with pytest.raises(ConfigError, match="it is version 3; a itself, the highest, is 2"):
         with_versions("3")
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**62), st.booleans(), st.lists(st.integers(0, 2**62), max_size=3))
+    )
+)
+def test_versions_grow_whatever_the_clock_does(
+    passes: list[tuple[int, bool, list[int]]],
+) -> None:
+    """Also beyond those that doors have of an earlier controller; `restarts` forgets the rest."""
+    told, known = [0], 0
+    for now_ns, restarts, at_doors in passes:
+        known = max([told[-1] if restarts else known, known, *at_doors])
+        known = next_version(now_ns, known)
+        assert known > max([told[-1], *at_doors])
+        told.append(known)

@@ -212,3 +212,30 @@ def test_how_long_a_start_takes_is_learned_of_those_that_were_let_start() -> Non
         running["a"] = asked.num_replicas  # two seconds after it was asked for
 
     assert made._scalers["a"].startup_s < 3.5
+
+
+def test_a_memory_cap_holds_when_every_model_is_in_use() -> None:
+    made = fleet("a", "b", "c", budget={"max_memory_bytes": 200}, min_replicas=0, max_replicas=1)
+
+    found = looks(made, {"a": 5, "b": 5, "c": 5})
+
+    assert sum(each.num_replicas for each in found.values()) == 2
+
+
+def test_a_replica_that_nothing_is_known_of_counts_with_the_size_of_its_files() -> None:
+    lazy = AutoscalingConfig(min_replicas=0, max_replicas=1)
+    made = Fleet(
+        {name: Scaled(config=lazy, assumed_bytes=80) for name in "ab"},
+        calls={},
+        budget=AutoscalingBudget(max_memory_bytes=100),
+    )
+    loads = {
+        name: VariantLoad(
+            at_s=1.0, window_s=1.0, num_arrived=1, num_waiting=1, num_running=0, num_target=0
+        )
+        for name in "ab"
+    }
+
+    found = made.decide(FleetLoad(at_s=1.0, window_s=1.0, variants=loads, ensembles={}))
+
+    assert sum(each.num_replicas for each in found) == 1

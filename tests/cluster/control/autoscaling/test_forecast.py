@@ -6,8 +6,8 @@ import random
 from cluster.control.autoscaling.forecast import RateForecast
 
 
-def forecast(season_s: float = 0.0) -> RateForecast:
-    return RateForecast(look_back_s=10, season_s=season_s, quantile=0.95)
+def forecast(season_s: float = 0.0, phase_s: float = 0.0) -> RateForecast:
+    return RateForecast(look_back_s=10, season_s=season_s, quantile=0.95, phase_s=phase_s)
 
 
 def feed(made: RateForecast, counts: list[int], start_s: int = 0) -> None:
@@ -71,6 +71,48 @@ def test_a_season_that_was_missed_is_provided_for_by_its_quantile() -> None:
     feed(made, [rate(second) for second in range(20 * season_s)])
 
     assert made.ahead(20 * season_s, 20).rate > 35
+
+
+def test_a_season_is_found_again_by_another_process_whose_clock_began_elsewhere() -> None:
+    season_s = 960
+
+    def rate(second: int) -> int:
+        return 50 if second % season_s >= 480 else 5
+
+    before, after = forecast(season_s), forecast(season_s, phase_s=season_s + 400.0)
+    feed(before, [rate(second) for second in range(season_s + 400)])
+    season = before.season()
+    assert season is not None
+    after.remember(season)
+    after.remember(season)
+    feed(after, [rate(season_s + 400 + second) for second in range(60)])
+
+    soon, later = after.ahead(60, 5), after.ahead(60, 30)
+
+    assert soon.rate < 10
+    assert later.source == "the season"
+    assert 49 <= later.rate < 60
+
+
+def test_what_was_seen_here_counts_more_than_what_is_remembered_and_other_seasons_nothing() -> None:
+    one, other = forecast(960), forecast(480)
+    feed(one, [20] * 100)
+    feed(other, [90] * 480)
+    season = other.season()
+    assert season is not None
+    own = one.season()
+
+    one.remember(season)
+    assert one.season() == own
+    feed(other := forecast(960), [90] * 960)
+    season = other.season()
+    assert season is not None
+    one.remember(season)
+
+    merged = one.season()
+    assert merged is not None
+    assert merged.profile[:9] == (20.0,) * 9
+    assert set(merged.profile[10:]) == {90.0}
 
 
 def test_dispersion_tells_bursts_from_poisson() -> None:

@@ -122,3 +122,30 @@ def test_rows_are_added_up_and_the_cost_of_batches_goes_through() -> None:
     assert found is not None
     load = found.variants["m"]
     assert (load.num_served, load.num_rows, load.batch_s) == (4, 12, {1: 0.01, 8: 0.02})
+
+
+def test_rows_that_wait_are_told_as_the_requests_that_they_are() -> None:
+    """The guard multiplies what waits with the seconds of a request."""
+    gatherer = Gatherer(rows_at_once={"m": 16})
+
+    def report(served: float) -> DeploymentReport:
+        return DeploymentReport(
+            num_running=1,
+            num_target=1,
+            busy_s={"a": 0.1 * served},
+            num_served={"a": served},
+            num_rows={"a": 32 * served},
+        )
+
+    gatherer.serve("m", report(10))
+    gatherer.look(0.0)
+    gatherer.serve("m", report(20))
+    gatherer.door("one", door(num_arrived=10, rows_waiting=64, rows_under_way=16 + 33), 0.5)
+    busy = gatherer.look(1.0)
+    gatherer.door("one", door(rows_waiting=64), 1.5)
+    silent = gatherer.look(2.0)
+
+    assert busy is not None
+    assert busy.variants["m"].num_waiting == 4  # 97 rows of requests with 32 each
+    assert silent is not None
+    assert silent.variants["m"].num_waiting == 2

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from cluster.placement.search.candidate import Candidate, Evaluation
@@ -134,3 +136,30 @@ def test_a_layer_no_device_can_hold_asks_for_larger_ones() -> None:
 
     assert found.more_devices is None
     assert "one layer of huge alone takes 99.0 GiB, a device has 24.0 GiB" in found.message
+
+
+def test_what_fits_only_on_the_fast_devices_fits_whichever_node_comes_first() -> None:
+    fast = cluster(1, 4).nodes[0]
+    small = replace(fast.devices[0], kind="cpu", name="cpu:0", memory_bytes=GIB, flops_per_s=0.1)
+    head = replace(fast, name="head", devices=(small, small))
+    asked = demand("big", model(gib=50.0))
+
+    plans = [
+        planned(replace(cluster(), nodes=nodes), asked) for nodes in ((head, fast), (fast, head))
+    ]
+
+    for plan in plans:
+        assert [shard.site.device.kind for shard in plan.replicas[0].shards] == ["cuda"] * 4
+    assert plans[0].attainment == plans[1].attainment
+
+
+def test_a_shortage_asks_for_more_of_the_fast_devices_whichever_node_comes_last() -> None:
+    fast = cluster(1, 4).nodes[0]
+    small = replace(fast.devices[0], kind="cpu", name="cpu:0", memory_bytes=GIB, flops_per_s=0.1)
+    head = replace(fast, name="head", devices=(small,))
+    asked = demand("big", model(gib=70.0, num_layers=8))
+
+    for nodes in ((head, fast), (fast, head)):
+        found = refused(replace(cluster(), nodes=nodes), asked)
+        assert found.more_devices is not None
+        assert found.device_bytes == 16 * GIB

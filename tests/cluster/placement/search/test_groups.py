@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 from cluster.placement.search.groups import layouts
-from cluster.topology import Device, Link
+from cluster.topology import Device, Link, Topology
 from tests.cluster.placement.search.making import cluster
 
 
@@ -59,6 +59,34 @@ def test_devices_of_two_classes_share_no_group() -> None:
     for layout in layouts(mixed, mixed.sites()):
         for group in layout.groups:
             assert len({site.device.memory_bytes for site in group.sites}) == 1
+
+
+def mixed(order: tuple[int, ...]) -> Topology:
+    """A small slow node and one with four large fast devices."""
+    topology = cluster(2, 4)
+    slow = Device(
+        name="cpu:0", kind="cpu", memory_bytes=99, flops_per_s=0.1, memory_bytes_per_s=1.0
+    )
+    nodes = (replace(topology.nodes[0], devices=(slow,)), topology.nodes[1])
+    return replace(topology, nodes=tuple(nodes[n] for n in order))
+
+
+def test_the_order_of_nodes_changes_no_layout() -> None:
+    one, other = mixed((0, 1)), mixed((1, 0))
+
+    found = [layouts(each, each.sites()) for each in (one, other)]
+
+    assert found[0] == found[1]
+    assert "1 x pipeline 4, 1 x single" in [layout.name for layout in found[0]]
+
+
+def test_a_class_that_lies_apart_is_one_class() -> None:
+    topology = cluster(3, 1)
+    slow = replace(topology.nodes[1].devices[0], flops_per_s=0.1)
+    nodes = (topology.nodes[0], replace(topology.nodes[1], devices=(slow,)), topology.nodes[2])
+    apart = replace(topology, nodes=nodes)
+
+    assert "1 x pipeline 2, 1 x single" in [lay.name for lay in layouts(apart, apart.sites())]
 
 
 def test_the_slowest_hop_of_a_pipeline_is_its_pace() -> None:

@@ -109,7 +109,28 @@ def test_names_can_be_mapped_into_a_model() -> None:
                     {"combine": "mean", "inputs": ["p", "z"], "output": "z"},
                 ]
             },
-            r"steps.1: nothing gives z",
+            r"steps.1: a cycle: step 1 needs z of step 1$",
+        ),
+        (  # the first step only waits for the one with the mistake
+            {
+                "steps": [
+                    {"combine": "mean", "inputs": ["p", "q"], "output": "m"},
+                    {"model": "one", "outputs": {"probabilities": "p"}},
+                    {"combine": "mean", "inputs": ["p", "typo"], "output": "q"},
+                ]
+            },
+            r"steps.2: nothing gives typo; allowed: image .*, p ",
+        ),
+        (  # and here for a cycle that it is no part of
+            {
+                "steps": [
+                    {"combine": "mean", "inputs": ["p", "c"], "output": "m"},
+                    {"model": "one", "outputs": {"probabilities": "p"}},
+                    {"combine": "mean", "inputs": ["p", "d"], "output": "c"},
+                    {"combine": "mean", "inputs": ["p", "c"], "output": "d"},
+                ]
+            },
+            r"steps.2: a cycle: step 2 needs d of step 3, step 3 needs c of step 2$",
         ),
         (
             {
