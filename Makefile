@@ -13,9 +13,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= serve_configs/prod.yaml
 PYTHON ?= python3
-# Tests wait for servers to start two thirds of their time. Those that share a server share a process.
-TEST_PROCESSES ?= 2
-TESTS ?= tests
 
 # A plain `torch` from PyPI brings gigabytes of CUDA on Linux. Without a GPU only the CPU build will
 # do; it is found in this index or in whatever indices and folders pip already knows.
@@ -33,7 +30,7 @@ RUNTIME := cpu
 endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup setup-llm setup-edge setup-tensorflow setup-dev models serve test check bench conformance audit clean
+.PHONY: help setup setup-llm setup-edge setup-tensorflow setup-dev models serve test test-servers test-units check bench conformance audit clean
 
 help:
 	@sed -n '2,9p' Makefile | sed 's/^# \?//'
@@ -100,8 +97,15 @@ serve: setup
 	@$(BIN)/squadron models fetch --config $(CONFIG)
 	@$(BIN)/squadron serve $(CONFIG)
 
+# Those that start servers wait for them most of their time; the others run meanwhile.
 test: setup-dev models
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(TESTS)
+	@$(MAKE) --no-print-directory -j2 test-servers test-units
+
+test-servers: setup-dev models
+	@set -o pipefail; $(BIN)/python -m pytest tests/e2e | sed -u 's/^/servers | /'
+
+test-units: setup-dev models
+	@set -o pipefail; $(BIN)/python -m pytest tests --ignore=tests/e2e | sed -u 's/^/units   | /'
 
 check: setup-dev
 	$(BIN)/ruff check .

@@ -23,16 +23,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in set(left)]
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_process_of(item)))
-
-
-def _process_of(item: pytest.Item) -> str:
-    """Tests of one name run in one process (`--dist loadgroup`): those that share a server, else
-    those of a file."""
-    fixtures = getattr(item, "fixturenames", ())
-    shared = [name for name in ("prod", "triton_models", "checked", "llm") if name in fixtures]
-    return shared[0] if shared else item.path.relative_to(ROOT).as_posix()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -12,6 +12,15 @@ from cluster.config.store import ModelStore
 from tests.e2e.running import Running, running
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`prod` runs until the session ends, so those that ask it come last of this folder."""
+    here = Path(__file__).parent
+    at = [index for index, item in enumerate(items) if here in item.path.parents]
+    mine = sorted((items[index] for index in at), key=lambda i: "prod" in i.fixturenames)  # type: ignore[attr-defined]
+    for index, item in zip(at, mine, strict=True):
+        items[index] = item
+
+
 @pytest.fixture(scope="session")
 def store(root: Path) -> ModelStore:
     """The fetched models; `make test` fetches them."""
