@@ -69,12 +69,11 @@ class BatchRunner:
             return [Reply(call_id=calls[0].call_id, error=_as_error(error))]
         ended_s = time.monotonic()
         queued_s = [started_s - work.arrived_s for work in batch]
-        self._tally.spent(
-            merge=merged_s - started_s,
-            engine=self._engine_ended_s - merged_s,
-            finish=ended_s - self._engine_ended_s,
+        input_s, output_s = merged_s - started_s, ended_s - self._engine_ended_s
+        self._tally.spent(merge=input_s, engine=self._engine_ended_s - merged_s, finish=output_s)
+        replies = self._replies(
+            calls, outputs, queued_s, ended_s - started_s, input_s=input_s, output_s=output_s
         )
-        replies = self._replies(calls, outputs, queued_s, ended_s - started_s)
         if self._pipeline.padding is not None:
             _cut(self._pipeline.padding, replies, [part.length for part in prepared])
         return replies
@@ -124,11 +123,21 @@ class BatchRunner:
         outputs: dict[str, Array],
         queued_s: list[float] | None,
         compute_s: float,
+        *,
+        input_s: float = 0.0,
+        output_s: float = 0.0,
     ) -> list[Reply]:
         """Each request's rows of the outputs, as views."""
         rows = sum([call.rows for call in calls])
         total_s = sum(queued_s) if queued_s is not None else 0.0
-        self._tally.add(rows=rows, num_requests=len(calls), queue_s=total_s, compute_s=compute_s)
+        self._tally.add(
+            rows=rows,
+            num_requests=len(calls),
+            queue_s=total_s,
+            compute_s=compute_s,
+            input_s=input_s,
+            output_s=output_s,
+        )
         named = {name: (array, self._datatype(name, array)) for name, array in outputs.items()}
         replies: list[Reply] = []
         start = 0

@@ -25,6 +25,8 @@ class _Sum:
     requests: int = 0
     compute_s: float = 0.0
     request_compute_s: float = 0.0
+    request_input_s: float = 0.0
+    request_output_s: float = 0.0
     queue_s: float = 0.0
 
 
@@ -56,8 +58,18 @@ class BatchTally:
         if flush_later is not None:
             flush_later(self.flush)
 
-    def add(self, *, rows: int, num_requests: int, queue_s: float, compute_s: float) -> None:
-        """A batch was computed. `queue_s`: the waiting of all its requests together."""
+    def add(
+        self,
+        *,
+        rows: int,
+        num_requests: int,
+        queue_s: float,
+        compute_s: float,
+        input_s: float = 0.0,
+        output_s: float = 0.0,
+    ) -> None:
+        """A batch was computed. `queue_s`: the waiting of all its requests together. `input_s` and
+        `output_s`: the parts of `compute_s` before and after the engine, where they were timed."""
         with self._lock:
             self.busy_s += compute_s
             self.num_served += num_requests
@@ -68,7 +80,9 @@ class BatchTally:
             total.batches += 1
             total.requests += num_requests
             total.compute_s += compute_s
-            total.request_compute_s += compute_s * num_requests
+            total.request_compute_s += (compute_s - input_s - output_s) * num_requests
+            total.request_input_s += input_s * num_requests
+            total.request_output_s += output_s * num_requests
             total.queue_s += queue_s
         if self._flushes_itself:
             self.flush()
@@ -106,6 +120,8 @@ class BatchTally:
         metrics.executions.labels(*labels).inc(total.batches)
         metrics.queue_duration_us.labels(*labels).inc(total.queue_s * 1e6)
         metrics.compute_duration_us.labels(*labels).inc(total.request_compute_s * 1e6)
+        metrics.input_duration_us.labels(*labels).inc(total.request_input_s * 1e6)
+        metrics.output_duration_us.labels(*labels).inc(total.request_output_s * 1e6)
         statistics.executed_requests.labels(*labels).inc(total.requests)
         statistics.batch_size_executions.labels(*of_size).inc(total.batches)
         statistics.batch_size_compute_seconds.labels(*of_size).inc(total.compute_s)

@@ -1,4 +1,5 @@
-"""Reads a node's GPUs (NVML) and the energy of its processors (RAPL), where they can be read."""
+"""Reads a node's GPUs (NVML), its processors and memory (/proc) and their energy (RAPL), where they
+can be read."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
+from actors.measures.machine import PROC, Machine
 from cluster.observability.device_metrics import GpuReading, NodeReading, device_metrics
 from cluster.optimization.profile.energy import RAPL, read_joules
 
@@ -19,8 +21,9 @@ class NodeDevices:
     """A collector for prometheus_client, of a door. Finds out once what there is, and says why
     something is not."""
 
-    def __init__(self, rapl: Path = RAPL) -> None:
+    def __init__(self, rapl: Path = RAPL, proc: Path = PROC) -> None:
         self._rapl = rapl
+        self._machine = Machine(proc)
         self._nvml, reason = _open_nvml()
         if self._nvml is None:
             logger.info("no GPU metrics: %s", reason)
@@ -37,7 +40,7 @@ class NodeDevices:
         if counted:
             joules["gpu"] = sum(counted)
         known = {source: value for source, value in joules.items() if value is not None}
-        return NodeReading(gpus=gpus, energy_j=known)
+        return NodeReading(gpus=gpus, cpu=self._machine.read(), energy_j=known)
 
 
 def read_gpus(nvml: Any) -> Iterator[GpuReading]:

@@ -157,7 +157,7 @@ def _tell(built: list[Path], found: list[Finding], unknown: set[str], *, as_json
 def serve_schema() -> tuple[Document | None, str]:
     """JSON Schema of Serve's config files, asked of Ray in a process of its own (this room imports
     no Ray); without Ray None and the reason."""
-    command = [sys.executable, "-m", "actors.serve_schema"]
+    command = [sys.executable, "-m", "actors.schemas.serve"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return None, (done.stderr.strip().splitlines() or ["Ray Serve is not installed"])[-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from cluster.kubernetes.crd import Crd
@@ -42,13 +42,14 @@ def check_documents(
         found += guarded("policies", check_policies, service)
         found += guarded("serve", lambda one: check_serve_config(one, serve_schema), service)
         found += guarded("resource-fit", check_fit, service)
-    for name, check in (
-        ("pods", check_pods),
-        ("routes", check_routes),
-        ("ports", check_ports),
-        ("selectors", _selectors),
-        ("budgets", _budgets),
-    ):
+    of_all: dict[str, Callable[[Sequence[Document]], Iterable[Finding]]] = {
+        "pods": check_pods,
+        "routes": check_routes,
+        "ports": check_ports,
+        "selectors": _selectors,
+        "budgets": _budgets,
+    }
+    for name, check in of_all.items():
         found += guarded(name, check, documents)
     return found
 

@@ -29,10 +29,21 @@ class GpuReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CpuReading:
+    """Of the whole machine, as Triton has it. `busy`: a share of 1 since the reading before, None
+    at the first one."""
+
+    busy: float | None
+    used_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReading:
     """`energy_j`: joules by source (`cpu`, `gpu`), without those that cannot be read."""
 
     gpus: tuple[GpuReading, ...] = ()
+    cpu: CpuReading | None = None
     energy_j: Mapping[str, float]
 
 
@@ -46,10 +57,21 @@ _GAUGES = {
 }
 
 
+_OF_CPU = {
+    "busy": ("nv_cpu_utilization", "Share of the processors' time in use, 0 to 1."),
+    "used_bytes": ("nv_cpu_memory_used_bytes", "Memory of the machine in use."),
+    "total_bytes": ("nv_cpu_memory_total_bytes", "Memory of the machine."),
+}
+
+
 def device_metrics(reading: NodeReading) -> Iterator[Metric]:
     """What is not readable has no line, rather than a zero."""
     for field, (name, text) in _GAUGES.items():
         yield from _family(GaugeMetricFamily(name, text, labels=_GPU), reading.gpus, field)
+    for field, (name, text) in _OF_CPU.items():
+        value = getattr(reading.cpu, field, None)
+        if value is not None:
+            yield GaugeMetricFamily(name, text, value=float(value))
     energy = CounterMetricFamily("nv_energy_consumption", "GPU energy, joules.", labels=_GPU)
     yield from _family(energy, reading.gpus, "energy_j")
     joules = CounterMetricFamily(
@@ -63,7 +85,7 @@ def device_metrics(reading: NodeReading) -> Iterator[Metric]:
 
 def device_names() -> frozenset[str]:
     """Every name that `device_metrics` may give, as Prometheus sees it."""
-    names = {name for name, _ in _GAUGES.values()}
+    names = {name for name, _ in (*_GAUGES.values(), *_OF_CPU.values())}
     return frozenset({*names, "nv_energy_consumption", "squadron_energy_joules_total"})
 
 

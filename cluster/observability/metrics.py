@@ -51,6 +51,8 @@ class Metrics:
     request_duration_us: Counter
     queue_duration_us: Counter
     compute_duration_us: Counter
+    input_duration_us: Counter
+    output_duration_us: Counter
     stage_seconds: Counter
     pending: Gauge
     batch_rows: Histogram
@@ -151,6 +153,14 @@ def _declared(registry: CollectorRegistry) -> Metrics:
         ),
         compute_duration_us=counter(
             "nv_inference_compute_infer_duration_us", "Cumulative engine time, microseconds."
+        ),
+        input_duration_us=counter(
+            "nv_inference_compute_input_duration_us",
+            "Cumulative time of putting batches together, microseconds; timed in replicas.",
+        ),
+        output_duration_us=counter(
+            "nv_inference_compute_output_duration_us",
+            "Cumulative time of making answers of batches, microseconds; timed in replicas.",
         ),
         stage_seconds=counter(
             "squadron_stage_seconds_total",

@@ -75,8 +75,14 @@ def model_statistics(node: NodeSamples, model: str, version: str) -> ModelStatis
         success=Total(count=success, ns=_ns(node, "nv_inference_request_duration_us", key)),
         fail=Total(count=fail, ns=_ns(node, "squadron_request_failure_duration_us", key)),
         queue=Total(count=executed, ns=_ns(node, "nv_inference_queue_duration_us", key)),
+        compute_input=Total(
+            count=executed, ns=_ns(node, "nv_inference_compute_input_duration_us", key)
+        ),
         compute_infer=Total(
             count=executed, ns=_ns(node, "nv_inference_compute_infer_duration_us", key)
+        ),
+        compute_output=Total(
+            count=executed, ns=_ns(node, "nv_inference_compute_output_duration_us", key)
         ),
         cache_hit=Total(count=hits, ns=_ns(node, "nv_cache_hit_duration_per_model", key)),
         cache_miss=Total(count=misses, ns=_ns(node, "nv_cache_miss_duration_per_model", key)),

@@ -139,10 +139,11 @@ def _is_of_a_key(error: ValidationError) -> bool:
 def _told(error: ValidationError) -> str:
     value = str(error.instance)
     shown = value if len(value) <= _SHORTEST else f"{value[:_SHORTEST]}..."
+    choices: Any = error.validator_value
     if error.validator == "anyOf":
-        allowed = " or ".join(_allowed(each) for each in error.validator_value)
+        allowed = " or ".join(_allowed(each) for each in choices)
     else:
-        allowed = f"{error.validator} {error.validator_value}"
+        allowed = f"{error.validator} {choices}"
     return f"value {shown}; allowed: {allowed}"
 
 

@@ -30,9 +30,9 @@ class BatchTotal:
 class ModelStatistics:
     """`inference_count` counts rows, `execution_count` batches; `last_inference_ms` since 1970.
 
-    `cache_hit` and `cache_miss` are requests of a model that has a response cache. What an engine
-    does with its inputs and outputs is part of `compute_infer`: the totals of both are zero, but
-    every client finds them.
+    `cache_hit` and `cache_miss` are requests of a model that has a response cache. Putting
+    a batch together and making its answers are timed in replicas; a door that holds the model
+    itself, and the batches of each size, have all of it in `compute_infer`.
     """
 
     name: str
@@ -43,7 +43,9 @@ class ModelStatistics:
     success: Total = Total()
     fail: Total = Total()
     queue: Total = Total()
+    compute_input: Total = Total()
     compute_infer: Total = Total()
+    compute_output: Total = Total()
     cache_hit: Total = Total()
     cache_miss: Total = Total()
     batches: tuple[BatchTotal, ...] = ()
@@ -55,7 +57,6 @@ def statistics_json(models: Iterable[ModelStatistics]) -> dict[str, object]:
 
 
 def _model(model: ModelStatistics) -> dict[str, object]:
-    unmeasured = _total(Total(count=model.compute_infer.count))
     return {
         "name": model.name,
         "version": model.version,
@@ -66,9 +67,9 @@ def _model(model: ModelStatistics) -> dict[str, object]:
             "success": _total(model.success),
             "fail": _total(model.fail),
             "queue": _total(model.queue),
-            "compute_input": unmeasured,
+            "compute_input": _total(model.compute_input),
             "compute_infer": _total(model.compute_infer),
-            "compute_output": unmeasured,
+            "compute_output": _total(model.compute_output),
             "cache_hit": _total(model.cache_hit),
             "cache_miss": _total(model.cache_miss),
         },

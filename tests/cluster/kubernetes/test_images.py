@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,18 @@ def test_an_image_is_pinned_and_does_not_run_as_root(file: Path) -> None:
     assert text.rstrip().splitlines()[-3] == "USER 1000"
     for program in ("bash", "wget", "grep"):
         assert re.search(rf"apt-get install .*\b{program}\b", text)
+
+
+@pytest.mark.parametrize("file", IMAGES, ids=lambda each: each.suffix)
+def test_an_image_has_what_a_config_may_ask_for(file: Path) -> None:
+    """Stores at a URI, spans and PostgreSQL are switched on in the config, not in the image."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    (chosen,) = re.findall(r"pip install '\.\[([a-z0-9,]+)\]'", file.read_text())
+
+    assert set(chosen.split(",")) <= set(extras)
+    assert {"s3", "gs", "hf", "trace", "postgres", "llm"} <= set(chosen.split(","))
 
 
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda each: each.name)

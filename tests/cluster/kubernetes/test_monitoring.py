@@ -23,9 +23,12 @@ DASHBOARDS = sorted((MONITORING / "dashboards").glob("*.json"))
 NOT_OURS = {
     "ray_node_mem_used",  # Ray's own, port 8080 of every node
     "ray_node_mem_total",
+    "ray_gcs_actors_count",  # Ray's own, of the GCS
     "kuberay_service_condition_ready",  # KubeRay 1.7's operator
+    "kube_pod_status_phase",  # kube-state-metrics, which every Prometheus stack brings
+    "kube_pod_container_status_restarts_total",
 }
-_METRIC = re.compile(r"\b(?:squadron|nv|ray|kuberay)_[a-z_]+\b")
+_METRIC = re.compile(r"\b(?:squadron|nv|ray|kuberay|kube)_[a-z_]+\b")
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None,
     reason="promtool is not here: Debian's package `prometheus` has it",

@@ -1,4 +1,4 @@
-"""Prints the JSON Schema of Ray Serve's config files: `python -m actors.serve_schema`."""
+"""Prints the JSON Schema of Ray Serve's config files: `python -m actors.schemas.serve`."""
 
 from __future__ import annotations
 
