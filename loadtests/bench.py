@@ -1,6 +1,7 @@
 """Squadron beside its peers, in one run on one machine.
 
     python -m loadtests.bench --quick
+    python -m loadtests.bench --plan half-hour
     python -m loadtests.bench --work identity,minilm-int8 --peers mosec,triton --json
 
 Starts `serve_configs/bench.yaml` on free ports, measures it at each level and load, starts one peer
@@ -19,7 +20,7 @@ from typing import Any
 
 from loadtests.machine import fingerprint
 from loadtests.peers.table import PEERS
-from loadtests.plan import FULL, QUICK, Plan
+from loadtests.plan import FULL, PLANS, QUICK, Plan
 from loadtests.servers import Running, ServerFailed, squadron, squadron_target
 from loadtests.suite import Suite, point
 from loadtests.works import WORKS, Work
@@ -117,7 +118,7 @@ def _identity_figures(suite: Suite, running: Running, found: dict[str, Any]) -> 
 
 def main() -> None:
     asked = _arguments()
-    plan = QUICK if asked.quick else FULL
+    plan = QUICK if asked.quick else PLANS[asked.plan]
     if asked.again:
         found = json.loads((REPORT / "run.json").read_text())
     else:
@@ -141,6 +142,7 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="minutes instead of hours; rough")
+    parser.add_argument("--plan", choices=list(PLANS), default=FULL.name, help="how long")
     parser.add_argument("--work", type=_names(WORKS), default=list(WORKS), help=", ".join(WORKS))
     parser.add_argument("--peers", type=_names(PEERS), default=list(PEERS), help=", ".join(PEERS))
     parser.add_argument("--seed", type=int, default=1, help="of arrivals and block order")

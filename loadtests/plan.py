@@ -1,4 +1,5 @@
-"""How long everything is measured: `--quick` to see that all works, the full plan to believe it."""
+"""How long everything is measured: `--quick` to see that all works, half an hour to have figures,
+the full plan (hours) to believe differences of percents."""
 
 from __future__ import annotations
 
@@ -36,6 +37,18 @@ QUICK = Plan(
     soak_requests=60_000,
     soak_settled=20_000,
 )
+HALF_HOUR = Plan(
+    name="half-hour",
+    warm_s=1.0,
+    block_s=1.5,
+    num_units=3,
+    open_s=12.0,
+    sweep=(1, 8, 64),
+    loads=(0.3, 0.5, 0.7),
+    overloads=(0.7, 1.0, 1.5, 3.0),
+    soak_requests=1_000_000,
+    soak_settled=50_000,
+)
 FULL = Plan(
     name="full",
     warm_s=10.0,
@@ -48,3 +61,4 @@ FULL = Plan(
     soak_requests=1_000_000,
     soak_settled=50_000,
 )
+PLANS = {plan.name: plan for plan in (QUICK, HALF_HOUR, FULL)}
