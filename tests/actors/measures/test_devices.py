@@ -7,7 +7,7 @@ from typing import Any
 import pynvml
 
 from actors.measures.devices import NodeDevices, read_gpus
-from cluster.observability.device_metrics import NodeReading, device_metrics, device_names
+from cluster.observability.device_metrics import CpuReading, NodeReading, device_metrics, device_names
 from cluster.observability.metrics import aggregate
 
 
@@ -83,9 +83,10 @@ def test_the_energy_of_all_packages_is_a_counter_of_the_nodes_metrics(tmp_path: 
 
 def test_the_names_that_dashboards_may_use_are_those_that_are_given() -> None:
     gpus = tuple(read_gpus(TwoGpus()))
+    cpu = CpuReading(busy=0.5, used_bytes=1, total_bytes=2)
     given = {
         sample.name.removesuffix("_total") if sample.name.startswith("nv_") else sample.name
-        for family in device_metrics(NodeReading(gpus=gpus, energy_j={"cpu": 1.0}))
+        for family in device_metrics(NodeReading(gpus=gpus, cpu=cpu, energy_j={"cpu": 1.0}))
         for sample in family.samples
     }
 

@@ -53,7 +53,10 @@ def shards(served: Running, model: str) -> dict[str, list[int]]:
     """The processes of each replica's shards by rank, by the replica's id."""
     found: dict[str, dict[int, int]] = {}
     for pid in served.pids(f"squadron:{model}:"):
-        _, _, replica, shard = psutil.Process(pid).cmdline()[0].split(":")
+        try:
+            _, _, replica, shard = psutil.Process(pid).cmdline()[0].split(":")
+        except psutil.NoSuchProcess:  # ended since it was listed
+            continue
         found.setdefault(replica, {})[int(shard.removeprefix("shard"))] = pid
     return {replica: [pids[rank] for rank in sorted(pids)] for replica, pids in found.items()}
 
