@@ -7,7 +7,12 @@ from typing import Any
 import pynvml
 
 from actors.measures.devices import NodeDevices, read_gpus
-from cluster.observability.device_metrics import CpuReading, NodeReading, device_metrics, device_names
+from cluster.observability.device_metrics import (
+    CpuReading,
+    NodeReading,
+    device_metrics,
+    device_names,
+)
 from cluster.observability.metrics import aggregate
 
 
