@@ -27,12 +27,16 @@ SUITES = {
     "arrivals": "a million arrivals in virtual time: priorities, deadlines, fairness, overload",
     "sharding": "shards in processes: every family, placement, transport and way to be lost",
     "fleet": "nodes as pods on this machine: drained, killed, a head away, scraped",
+    "changes": "doors and replicas replaced under load, over every kind of connection",
+    "control": "models loaded, unloaded and replaced while requests run, over both transports",
     "hostile": "codecs under atheris; slow, endless and lying callers over real sockets",
 }
 ELSEWHERE = {
     "arrivals": FOLDER.parent / "cluster" / "simulation" / "test_one_replica.py",
     "sharding": FOLDER.parent / "e2e" / "sharding",
     "fleet": FOLDER.parent / "e2e" / "fleet",
+    "changes": FOLDER.parent / "e2e" / "test_rolling.py",
+    "control": FOLDER.parent / "e2e" / "test_repository_control.py",
 }
 """Suites that `make test` runs too, in small."""
 

@@ -123,6 +123,15 @@ def both(request: pytest.FixtureRequest, served: Running) -> Iterator[Both]:
     found.client.close()
 
 
+over_either = pytest.mark.parametrize(
+    "both",
+    [http_client, pytest.param(grpc_client, marks=pytest.mark.whole)],
+    ids=["http", "grpc"],
+    indirect=True,
+)
+"""Half a minute each: `make test` asks over HTTP only."""
+
+
 def refusal(call: Callable[[], object]) -> str:
     with pytest.raises(InferenceServerException) as caught:
         call()
@@ -280,6 +289,7 @@ def test_a_file_name_of_256_characters_fails_to_poll(both: Both) -> None:
     assert e.value.status() == ("StatusCode.INTERNAL" if both.is_grpc else "500")
 
 
+@over_either
 def test_no_request_is_lost_while_a_model_is_replaced(both: Both, tmp_path: Path) -> None:
     stop = threading.Event()
     answers: list[list[float]] = []
@@ -317,6 +327,7 @@ def eventually(is_so: Callable[[], bool]) -> bool:
     return False
 
 
+@over_either
 def test_a_killed_controller_comes_back_with_what_was_loaded(both: Both, served: Running) -> None:
     both.client.load_model("double", config='{"max_batch_size": 16}')
     both.client.unload_model("triple")
@@ -333,6 +344,7 @@ def test_a_killed_controller_comes_back_with_what_was_loaded(both: Both, served:
     assert both.index()["spare"] == ("UNAVAILABLE", "unloaded")
 
 
+@over_either
 def test_a_changed_configuration_leaves_what_was_loaded_and_changes_only_its_own(
     both: Both, served: Running, folder: Path
 ) -> None:

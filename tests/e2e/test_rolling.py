@@ -141,7 +141,9 @@ def started(root: Path, folder: Path) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize(
-    ("keep_alive", "size"), [(True, 32), (False, 16)], ids=["keep-alive", "new connections"]
+    ("keep_alive", "size"),
+    [(True, 32), pytest.param(False, 16, marks=pytest.mark.whole)],
+    ids=["keep-alive", "new connections"],
 )
 def test_a_new_configuration_rolls_out_without_losing_a_request(
     started: Running, folder: Path, keep_alive: bool, size: int
@@ -158,7 +160,9 @@ def test_a_new_configuration_rolls_out_without_losing_a_request(
 
 
 @pytest.mark.parametrize(
-    ("is_kept", "size"), [(True, 8), (False, 4)], ids=["kept channels", "a channel for each call"]
+    ("is_kept", "size"),
+    [(True, 8), pytest.param(False, 4, marks=pytest.mark.whole)],
+    ids=["kept channels", "a channel for each call"],
 )
 def test_a_new_configuration_rolls_out_without_losing_a_grpc_call(
     started: Running, folder: Path, is_kept: bool, size: int
