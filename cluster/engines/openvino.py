@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class OpenVinoEngine:
             raise refuse_device(self._device, "openvino", "cpu")
         file = artefact_file(self._setup)
         self._refuse_text()
-        core = ov.Core()
+        core = openvino_core()
         properties = {
             "INFERENCE_NUM_THREADS": self._setup.threads,
             "NUM_STREAMS": "1",
@@ -160,10 +161,22 @@ class OpenVinoEngine:
                 )
 
 
+@cache
+def openvino_core() -> ov.Core:
+    """One for the whole process, never destroyed.
+
+    OpenVINO 2026.4's CPU plugin gives the thread that makes it a signal stack of its own and, when
+    it goes, puts back the one from before. Of two plugins that go in the order they came, the
+    second puts back what the first has unmapped, and the next signal ends the process (measured:
+    SIGSEGV where Python's handler should have run).
+    """
+    return ov.Core()
+
+
 def read_graph(file: Path) -> tuple[list[GraphTensor], list[GraphTensor]]:
     """What a file takes and gives, without compiling it. Raises: ConfigError."""
     try:
-        model = ov.Core().read_model(str(file))
+        model = openvino_core().read_model(str(file))
     except Exception as error:
         raise _unreadable(file, error) from None
     return _graph(model.inputs, ()), _graph(model.outputs, ())

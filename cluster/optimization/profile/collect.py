@@ -117,10 +117,9 @@ def _onnxruntime(
 def _openvino(
     given: GivenModel, row: Mapping[str, Array], num_calls: int, threads: int
 ) -> Collected:
-    import openvino as ov
+    from cluster.engines.openvino import openvino_core
 
-    core = ov.Core()
-    compiled = core.compile_model(
+    compiled = openvino_core().compile_model(
         str(given.folder / given.card.artefact),
         "CPU",
         {"INFERENCE_NUM_THREADS": threads, "PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"},
