@@ -34,7 +34,8 @@ def sharded(
     content = yaml.safe_load((root / "serve_configs/sharded.yaml").read_text())
     args = content["applications"][0]["args"]
     one = args["variants"]["lite0-pipeline2"]
-    one["placement"]["heartbeat_timeout_s"] = 2
+    # Long enough for a busy machine: a healthy shard that is late ends its group as well.
+    one["placement"]["heartbeat_timeout_s"] = 6
     args["variants"] = {"lite0-pipeline2": one, "pair": {**one, "replicas": 2}}
     folder = tmp_path_factory.mktemp("sharded")
     file = folder / "two.yaml"
@@ -68,6 +69,7 @@ class Load:
         self.statuses: Counter[int] = Counter()
         self.longest_s = 0.0
         self.without_retry_after = 0
+        self.refusals: Counter[str] = Counter()
         self._url = f"{served.http}/v2/models/{model}/infer"
         image = np.zeros((1, 3, 224, 224), np.float32)
         self._body: dict[str, Any] = {
@@ -105,6 +107,8 @@ class Load:
                 answer = client.post(self._url, content=head + self._image, headers=headers)
                 self.longest_s = max(self.longest_s, time.monotonic() - began_s)
                 self.statuses[answer.status_code] += 1
+                if answer.status_code != 200:
+                    self.refusals[answer.text[:200]] += 1
                 if answer.status_code == 503 and "retry-after" not in answer.headers:
                     self.without_retry_after += 1
 
@@ -147,7 +151,7 @@ def test_a_killed_shard_costs_no_answer_where_another_replica_is(sharded: Runnin
     load, recovered_s, group = hit(sharded, "pair", signal.SIGKILL)
 
     print(f"kill -9 of a shard, two replicas: replaced after {recovered_s:.1f} s")
-    assert set(load.statuses) == {200}
+    assert set(load.statuses) == {200}, load.refusals
     wait_until(lambda: not any(map(psutil.pid_exists, group)), "a shard of the group lives on")
 
 
@@ -169,5 +173,5 @@ def test_a_stopped_shard_is_found_by_its_silence(sharded: Running) -> None:
     load, recovered_s, group = hit(sharded, "pair", signal.SIGSTOP)
 
     print(f"SIGSTOP of a shard, two replicas: replaced after {recovered_s:.1f} s")
-    assert set(load.statuses) == {200}
+    assert set(load.statuses) == {200}, load.refusals
     wait_until(lambda: not any(map(psutil.pid_exists, group)), "a shard of the group lives on")
