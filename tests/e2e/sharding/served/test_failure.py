@@ -7,18 +7,15 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import numpy as np
 import psutil
 import pytest
-import yaml
 
-from cluster.config.store import ModelStore
-from tests.e2e.running import Running, running
+from tests.e2e.running import Running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.models, pytest.mark.timeout(400)]
 
@@ -26,28 +23,13 @@ RECOVERY_S = 150.0
 """Patience, not a promise: a process that imports PyTorch starts slowly on a busy machine."""
 
 
-@pytest.fixture(scope="module")
-def sharded(
-    root: Path, store: ModelStore, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
-    """`lite0-pipeline2` as the example has it, and `pair` with two replicas of two shards."""
-    content = yaml.safe_load((root / "serve_configs/sharded.yaml").read_text())
-    args = content["applications"][0]["args"]
-    one = args["variants"]["lite0-pipeline2"]
-    # Long enough for a busy machine: a healthy shard that is late ends its group as well.
-    one["placement"]["heartbeat_timeout_s"] = 6
-    args["variants"] = {"lite0-pipeline2": one, "pair": {**one, "replicas": 2}}
-    folder = tmp_path_factory.mktemp("sharded")
-    file = folder / "two.yaml"
-    file.write_text(yaml.safe_dump(content))
-    (folder / "run").mkdir()
-    with running(file, folder / "run", store=store.root) as started:
-        # Ready means that every model can answer: one replica of each is enough for that.
-        wait_until(
-            lambda: [len(pids) for pids in shards(started, "pair").values()] == [2, 2],
-            "no second replica",
-        )
-        yield started
+@pytest.fixture(scope="module", autouse=True)
+def _both_replicas(sharded: Running) -> None:
+    """Ready means that every model can answer: one replica of each is enough for that."""
+    wait_until(
+        lambda: [len(pids) for pids in shards(sharded, "pair").values()] == [2, 2],
+        "no second replica",
+    )
 
 
 def shards(served: Running, model: str) -> dict[str, list[int]]:
@@ -144,7 +126,7 @@ def hit(served: Running, model: str, signal_number: int) -> tuple[Load, float, l
 
 def test_shards_are_named_by_model_replica_and_rank(sharded: Running) -> None:
     assert [len(pids) for pids in shards(sharded, "pair").values()] == [2, 2]
-    assert [len(pids) for pids in shards(sharded, "lite0-pipeline2").values()] == [2]
+    assert [len(pids) for pids in shards(sharded, "only").values()] == [2]
 
 
 def test_a_killed_shard_costs_no_answer_where_another_replica_is(sharded: Running) -> None:
@@ -158,7 +140,7 @@ def test_a_killed_shard_costs_no_answer_where_another_replica_is(sharded: Runnin
 def test_a_killed_shard_of_the_only_replica_makes_callers_wait_or_come_again(
     sharded: Running,
 ) -> None:
-    load, recovered_s, group = hit(sharded, "lite0-pipeline2", signal.SIGKILL)
+    load, recovered_s, group = hit(sharded, "only", signal.SIGKILL)
 
     print(
         f"kill -9 of a shard, one replica: replaced after {recovered_s:.1f} s, "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +14,15 @@ import psutil
 import pytest
 import tritonclient.grpc as over_grpc
 import tritonclient.http as over_http
-import yaml
 from tokenizers import Tokenizer
 
 from cluster.client import Client
 from cluster.config.store import ModelStore
-from tests.e2e.running import Running, running
+from tests.e2e.running import Running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.models, pytest.mark.timeout(500)]
 
 SHARDS = {"smollm2-layer2": 2, "smollm2-pipeline2": 2, "smollm2-tensor3": 3, "lite0-pipeline2": 2}
-
-
-@pytest.fixture(scope="module")
-def sharded(
-    root: Path, store: ModelStore, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
-    """The example as it is, beside it a pipeline that generates and a placement left open."""
-    content = yaml.safe_load((root / "serve_configs/sharded.yaml").read_text())
-    variants = content["applications"][0]["args"]["variants"]
-    told = variants["smollm2-pipeline2"]
-    variants["smollm2-writer2"] = {**told, "options": {"task": "generate"}}
-    whole = variants["lite0-single"]
-    # Ray reserves little for it: the others take nearly all of two cores.
-    left_open = {"strategy": "auto", "max_memory_mb": 16, "num_cpus": 0.01}
-    resources = {"num_cpus": 0.01}
-    variants["lite0-auto"] = {**whole, "placement": left_open, "resources": resources}
-    folder = tmp_path_factory.mktemp("doors")
-    (folder / "run").mkdir()
-    file = folder / "sharded.yaml"
-    file.write_text(yaml.safe_dump(content))
-    with running(file, folder / "run", store=store.root) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
