@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -230,6 +231,7 @@ def _wait_until_ready(
         TextColumn("{task.completed:.0f}/{task.total:.0f} models ready"),
         TimeElapsedColumn(),
     )
+    has_told = False
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting Ray", total=len(config.model_names()))
         while time.monotonic() < until_s:
@@ -244,8 +246,22 @@ def _wait_until_ready(
                     return
             except (httpx.HTTPError, ValueError):
                 pass  # not listening yet
+            if not has_told and (waiting := without_room(log.read_text(errors="replace"))):
+                has_told = True
+                console.print(
+                    f"Ray has no room yet for {', '.join(waiting)}: what all replicas reserve "
+                    "(`resources` of the variants, 0.1 of a core where they have none) may be more "
+                    "than this machine has",
+                    soft_wrap=True,
+                )
             time.sleep(0.2)
     raise ConfigError(f"not ready in time; the end of the log:\n{_tail(log)}")
+
+
+def without_room(log: str) -> list[str]:
+    """Deployments of which Serve says, after half a minute, that a replica finds no place."""
+    told = re.findall(r"Deployment '([^']+)' in .* have taken more than \d+s to be scheduled", log)
+    return sorted(set(told))
 
 
 def _check_none_failed(index: list[dict[str, str]], config: SquadronConfig) -> None:

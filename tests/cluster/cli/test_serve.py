@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.cli.serve import serve
+from cluster.cli.serve import serve, without_room
 from cluster.engines.device import may_have_gpu
 from cluster.errors import ConfigError
 
@@ -27,3 +27,16 @@ def test_a_gpu_that_is_not_there_is_told_before_ray_starts(
     assert isinstance(result.exception, ConfigError)
     assert result.exception.message.startswith(f"{file}: variants.echo: engine fake cannot use")
     assert "device 'cuda' on this machine" in result.exception.message
+
+
+def test_who_waits_for_room_is_found_in_serves_log() -> None:
+    line = (
+        "\x1b[36m(ServeController pid=7)\x1b[0m WARNING 2026-11-22 01:44:12,927 controller 7 -- "
+        "Deployment '{}' in application 'squadron' has 1 replicas that have taken more than 30s to "
+        "be {}. This may be due to waiting for the cluster to auto-scale\n"
+    )
+    starts_slowly = line.format("variant-slow", "initialized")
+    log = starts_slowly + line.format("gateway", "scheduled") + line.format("gateway", "scheduled")
+
+    assert without_room(log) == ["gateway"]
+    assert without_room(starts_slowly) == []
