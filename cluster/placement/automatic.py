@@ -50,16 +50,17 @@ def choose(
     replicas: int = 1,
 ) -> Chosen:
     """The shape of a replica: of the fewest devices with which so many replicas meet the demand as
-    well as with any more. `max_memory_mb` bounds what a device may hold.
+    well as with any more. `max_memory_mb` bounds the weights that a device may hold.
 
     Raises: ConfigError saying what is short when no shape fits.
     """
     if not topology.nodes:
         raise _refuse("no device is left for it", topology)
+    if config.max_memory_mb is not None:
+        facts = replace(facts, max_weight_bytes=int(config.max_memory_mb * MIB))
     demands = (demand_of(name, config.demand, facts),)
-    ground = _capped(topology, config.max_memory_mb)
     evaluate = evaluate_for(demands)
-    count = len(ground.sites())
+    count = len(topology.sites())
     tried: list[tuple[int, Plan]] = []
     for size in [size for size in SIZES if size * replicas <= count]:
 
@@ -68,14 +69,14 @@ def choose(
             is_even = all(group.degrees.num_devices == size for group in layout.groups)
             return is_even and config.tensor in (1, layout.groups[0].degrees.tensor)
 
-        for part in _parts(ground, size, replicas):
+        for part in _parts(topology, size, replicas):
             found = find_plan(part, demands, evaluate, is_allowed=is_allowed)
             if isinstance(found, Plan):
                 tried.append((size, found))
         if tried and max(plan.attainment for _, plan in tried) > 1.0 - AS_GOOD:
             break
     if not tried:
-        return _beyond(config, topology, replicas, find_plan(ground, demands, evaluate))
+        return _beyond(config, topology, replicas, find_plan(topology, demands, evaluate))
     best = max(plan.attainment for _, plan in tried)
     size, plan = next(each for each in tried if each[1].attainment >= best - AS_GOOD)
     others = [
@@ -175,25 +176,6 @@ def _first(topology: Topology, nodes: Sequence[Node], size: int, count: int) -> 
     names = {node.name for node in kept}
     links = {pair: link for pair, link in topology.links.items() if names.issuperset(pair)}
     return replace(topology, nodes=kept, links=links)
-
-
-def _capped(topology: Topology, max_memory_mb: float | None) -> Topology:
-    if max_memory_mb is None:
-        return topology
-    cap = int(max_memory_mb * MIB)
-    return replace(
-        topology,
-        nodes=tuple(
-            replace(
-                node,
-                devices=tuple(
-                    replace(device, memory_bytes=min(device.memory_bytes, cap))
-                    for device in node.devices
-                ),
-            )
-            for node in topology.nodes
-        ),
-    )
 
 
 def _is_of_processors(topology: Topology) -> bool:

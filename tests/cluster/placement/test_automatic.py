@@ -56,7 +56,7 @@ def test_what_fits_on_one_device_stays_whole() -> None:
     found = chosen(ground(), facts(layer_mb=10))
 
     assert found.config.strategy == "single"
-    assert "whole: 80.0 MiB on one device" in found.reason
+    assert "whole: 80.0 MiB of weights on one device" in found.reason
 
 
 def test_what_exceeds_a_device_is_cut_and_the_reason_says_so() -> None:
@@ -65,11 +65,23 @@ def test_what_exceeds_a_device_is_cut_and_the_reason_says_so() -> None:
     assert (found.config.strategy, found.config.shards) == ("pipeline", 2)
     assert found.config.devices == ("a/cuda:0", "a/cuda:1")
     assert found.config.heartbeat_timeout_s == 3
-    assert "800.0 MiB exceed a device of 450.0 MiB" in found.reason
+    assert "800.0 MiB of weights exceed a device of 450.0 MiB" in found.reason
 
 
-def test_a_cap_counts_as_the_memory_of_a_device() -> None:
-    assert chosen(ground(), facts(), max_memory_mb=210).config.shards == 4
+def test_a_cap_counts_of_the_weights_of_a_device() -> None:
+    found = chosen(ground(), facts(), max_memory_mb=210)
+
+    assert found.config.shards == 4
+    assert "800.0 MiB of weights exceed the 210.0 MiB of max_memory_mb" in found.reason
+
+
+def test_a_cap_of_weights_does_not_bound_what_is_computed_beside_them() -> None:
+    layer = LayerFacts(flops=1e9, weight_bytes=100 * MIB, working_bytes=500 * MIB)
+    wide = ModelFacts(kind="wide", layers=(layer,) * 8, can_be_split=False)
+
+    assert chosen(ground(), wide, max_memory_mb=210).config.shards == 4
+    with pytest.raises(ConfigError, match=r"500\.0 MiB of activations of 1 request at once"):
+        chosen(ground(memory_mb=550), wide)
 
 
 def test_more_devices_are_taken_where_one_is_too_slow_for_the_demand() -> None:
