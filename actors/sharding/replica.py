@@ -54,7 +54,7 @@ class Placed:
 
     sharding: Sharding | None = None
     reason: str = ""
-    num_gpus: int = 0
+    num_gpus: float = 0.0
 
 
 def placed(name: str, variant: VariantConfig, origin: Origin, room: Room) -> Placed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from actors.language.placement import STRATEGIES
@@ -15,7 +16,7 @@ from cluster.errors import ConfigError
 from cluster.placement.automatic import is_open
 from cluster.placement.capacity import Ask, NodeRoom, asks_of, check_there_is
 from cluster.placement.reservation import reserve
-from cluster.placement.room import Need, left_over, needs_of, of_kind
+from cluster.placement.room import Need, left_over, needs_of, of_kind, shares_left
 from cluster.topology import Topology
 
 if TYPE_CHECKING:
@@ -45,11 +46,17 @@ class Room:
         self._needs: list[Need] = []
 
     def left(self, device: str) -> Topology:
-        """For a variant that computes on a `device`."""
+        """For a variant that computes on a `device`: whole devices, and what others leave of a GPU
+        where there is no whole one."""
         if self._topology is None:
-            found = observed(measure=False, is_free_only=self.is_free_only)
-            self._topology = found.to_topology()
-        return of_kind(left_over(self._topology, self._needs), device.partition(":")[0])
+            seen = observed(measure=False, is_free_only=self.is_free_only)
+            self._topology = seen.to_topology()
+        kind = device.partition(":")[0]
+        found = of_kind(left_over(self._topology, self._needs), kind)
+        if any(site.device.kind == "cuda" for site in found.sites()):
+            return found
+        shared = of_kind(shares_left(self._topology, self._needs), kind)
+        return replace(found, nodes=(*shared.nodes, *found.nodes))
 
     def whole(self, device: str) -> Topology:
         """All that there is, whoever holds it."""
@@ -98,7 +105,7 @@ def asks_for(variant: VariantConfig, found: Placed) -> tuple[tuple[Ask, ...], Bu
 
 
 def replica_needs(
-    variant: VariantConfig, sharding: Sharding | None, *, planned_gpus: int
+    variant: VariantConfig, sharding: Sharding | None, *, planned_gpus: float
 ) -> tuple[Need, ...]:
     """The devices that Ray reserves for one replica, and the cores that were planned for it."""
     if sharding is not None:

@@ -96,6 +96,17 @@ def test_degrees_of_a_language_model_ask_for_a_gpu_each() -> None:
         room.check("big", told, Placed())
 
 
+def test_small_models_share_the_last_gpu(origin: Origin) -> None:
+    """Each is planned for what the ones before it leave of the only card."""
+    small = {"layers": {"count": 4, "weights_gib": 2.0, "gflops": 0.001}, "rate_per_s": 0.1}
+    section = {"strategy": "auto", "demand": small}
+    variants = {name: variant(placement=section) for name in "abc"}
+
+    setups = setups_of(variants, origin, Room(cluster(1, 1)))
+
+    assert [setups[name].planned_gpus for name in "abc"] == pytest.approx([0.16] * 3)
+
+
 def test_a_replica_of_one_process_needs_the_gpus_that_it_reserves() -> None:
     reserving = variant(resources={"num_gpus": 0.5})
 
