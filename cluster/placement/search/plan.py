@@ -96,11 +96,14 @@ class PlannedDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A placement that was looked at. `attainment` is None where it could not be."""
+    """A placement that was looked at. `attainment` is None where it could not be; `attained`: of
+    each model that was placed so, by its index; `no_room`: the model that had no place."""
 
     what: str
     why: str
     attainment: float | None = None
+    attained: tuple[tuple[int, float], ...] = ()
+    no_room: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cluster.placement.search.buckets import fastest
 from cluster.placement.search.facts import Demand, LayerFacts, ModelFacts
-from cluster.placement.search.fill import pack
+from cluster.placement.search.fill import NoRoom, pack
 from cluster.placement.search.groups import cuts_of, layouts
 from cluster.placement.search.memory import layer_bytes, told_kinds
 from cluster.placement.search.plan import Rejected, Shortage
@@ -51,7 +51,7 @@ def is_packable(topology: Topology, demands: tuple[Demand, ...]) -> bool:
     """Whether some layout has a place for every model."""
     models = range(len(demands))
     return any(
-        not isinstance(pack(layout, cuts_of(layout, demands), models), str)
+        not isinstance(pack(layout, cuts_of(layout, demands), models), NoRoom)
         for layout in layouts(topology, topology.sites())
     )
 
