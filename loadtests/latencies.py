@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from hdrh.histogram import HdrHistogram
 
 LOWEST_US, HIGHEST_US, NUM_DIGITS = 1, 120_000_000, 3
@@ -24,6 +26,16 @@ class Quantile:
 def new_histogram() -> HdrHistogram:
     """1 us to 2 minutes, three digits. **Source:** Gil Tene's HdrHistogram."""
     return HdrHistogram(LOWEST_US, HIGHEST_US, NUM_DIGITS)
+
+
+def histogram_of(latencies_s: Sequence[float]) -> HdrHistogram:
+    """Of latencies in seconds; below `LOWEST_US` or above `HIGHEST_US` they count as that."""
+    histogram = new_histogram()
+    micros = (np.asarray(latencies_s, dtype=np.float64) * 1e6).astype(np.int64)
+    values, counts = np.unique(micros.clip(LOWEST_US, HIGHEST_US), return_counts=True)
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        histogram.record_value(value, count)
+    return histogram
 
 
 def rank_interval(num_samples: int, q: float, *, z: float = 1.96) -> tuple[int, int] | None:

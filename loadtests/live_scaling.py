@@ -40,7 +40,8 @@ from cluster.simulation.autoscaling.replicas import (
     Workload,
 )
 from cluster.simulation.autoscaling.stock import StockConfig
-from loadtests.generator import Target, http_request
+from loadtests.connections import Target
+from loadtests.generator import http_request
 from loadtests.measured_models import write_store
 from loadtests.servers import Running, free_ports, process_server, squadron
 

@@ -20,7 +20,8 @@ import httpx
 import psutil
 import yaml
 
-from loadtests.generator import Target, http_request
+from loadtests.connections import Target
+from loadtests.generator import http_request
 from loadtests.usage import Watched, process_tree
 from loadtests.works import Body, Encoding, Work
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
 from loadtests.blocks import Comparison, compare, median
-from loadtests.generator import Load, Target, closed_loop, open_loop
+from loadtests.connections import Target
+from loadtests.generator import Load, callers, closed_loop, open_loop
 from loadtests.grpc_load import grpc_closed_loop, grpc_request
 from loadtests.intervals import Ratio
 from loadtests.latencies import encoded, quantiles
@@ -36,10 +35,6 @@ Point = dict[str, Any]
 BUSY = 64
 OVERLOAD_CONNECTIONS = 512
 RECOVERY_S = 60.0
-
-
-def run(load: Coroutine[Any, Any, Load]) -> Load:
-    return uvloop.run(load)
 
 
 def point(load: Load, **tags: Any) -> Point:
@@ -86,7 +81,7 @@ class Suite:
 
     def closed(self, running: Running, target: Target, connections: int, seconds: float) -> Load:
         watched = running.watched()
-        return run(closed_loop(target, connections=connections, seconds=seconds, watched=watched))
+        return closed_loop(target, connections=connections, seconds=seconds, watched=watched)
 
     def warm(self, running: Running, target: Target) -> None:
         if (status := answers_once(target)) != 200:
@@ -104,15 +99,13 @@ class Suite:
         """Open loop, Poisson arrivals, at shares of capacity."""
         found = []
         for share in self.plan.loads:
-            load = run(
-                open_loop(
-                    target,
-                    rate_per_s=max(1.0, capacity * share),
-                    seconds=self.plan.open_s,
-                    watched=running.watched(),
-                    connections=256,
-                    seed=self.seed,
-                )
+            load = open_loop(
+                target,
+                rate_per_s=max(1.0, capacity * share),
+                seconds=self.plan.open_s,
+                watched=running.watched(),
+                connections=256,
+                seed=self.seed,
             )
             found.append(point(load, share=share))
         return found
@@ -124,16 +117,15 @@ class Suite:
         target = squadron_target(running, work, timeout_us=int(slo_ms * 1000))
         found = []
         for share in self.plan.overloads:
-            load = run(
-                open_loop(
-                    target,
-                    rate_per_s=max(1.0, capacity * share),
-                    seconds=self.plan.open_s,
-                    watched=running.watched(),
-                    connections=OVERLOAD_CONNECTIONS,
-                    slo_ms=slo_ms,
-                    seed=self.seed,
-                )
+            rate_per_s = max(1.0, capacity * share)
+            load = open_loop(
+                target,
+                rate_per_s=rate_per_s,
+                seconds=self.plan.open_s,
+                watched=running.watched(),
+                connections=callers(rate_per_s, slo_ms, at_least=OVERLOAD_CONNECTIONS),
+                slo_ms=slo_ms,
+                seed=self.seed,
             )
             found.append(point(load, share=share, slo_ms=slo_ms))
         return found

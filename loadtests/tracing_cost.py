@@ -11,7 +11,6 @@ rounds and that of the ratios to `off` in the same round.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import random
@@ -103,9 +102,7 @@ def measure(running: Running, seconds: float) -> float:
     target = running.target(infer_path("identity"), WORKS["identity"].v2())
     watched = running.watched()
     before_s = cpu_s(running.pid)
-    load = asyncio.run(
-        closed_loop(target, connections=CONNECTIONS, seconds=seconds, watched=watched)
-    )
+    load = closed_loop(target, connections=CONNECTIONS, seconds=seconds, watched=watched)
     assert load.num_ok == sum(load.statuses.values()), load.statuses
     return (cpu_s(running.pid) - before_s) * 1e6 / load.num_ok
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from loadtests.generator import Target
+from loadtests.connections import Target
 
 SCRIPT = """wrk.method = "POST"
 local file = io.open("{body}", "rb")

@@ -79,6 +79,7 @@ class Dispatcher:
         )
         self._hand_overs = HandOvers()
         self._fresh: list[Ticket] = []
+        self._fresh_rows = 0
         self._again: deque[Ticket] = deque()
         self.rows_under_way = 0
         self._num_under_way = 0
@@ -115,6 +116,10 @@ class Dispatcher:
         DeadlineExceeded; Overloaded when too many wait; ShardLost when every attempt met a dying
         replica.
         """
+        if self._fresh_rows >= self._batch_rows:
+            # A turn may read hundreds of requests: a full batch of them is computed and answered
+            # while it is warm in the cache, instead of waiting for the rest to be read.
+            self._flush_fresh()
         self._next_id += 1
         call.call_id = self._next_id
         ticket = Ticket(
@@ -128,6 +133,7 @@ class Dispatcher:
             dispatcher=self,
         )
         self._fresh.append(ticket)
+        self._fresh_rows += ticket.rows
         if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self._flush)
@@ -159,7 +165,10 @@ class Dispatcher:
 
     def _flush(self) -> None:
         self._is_flush_due = False
-        fresh, self._fresh = self._fresh, []
+        self._flush_fresh()
+
+    def _flush_fresh(self) -> None:
+        fresh, self._fresh, self._fresh_rows = self._fresh, [], 0
         room = self.window_rows - self.rows_under_way
         if not len(self._queue) and not self._again and sum([t.rows for t in fresh]) <= room:
             # The usual case: nobody has to wait, so there is nothing to decide.

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.generator import Target, http_request
+from loadtests.connections import Target
+from loadtests.generator import http_request
 from loadtests.servers import Running, ServerFailed, free_ports, peer_work, process_server
 from loadtests.works import Body, Work
 

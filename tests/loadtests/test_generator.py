@@ -1,85 +1,188 @@
 from __future__ import annotations
 
-import asyncio
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
-from loadtests.generator import Connection, Pool, Tally, Target
+from loadtests.connections import Pool, Tally, Target
+from loadtests.generator import callers, closed_loop, open_loop
+from loadtests.latencies import histogram_of
+from loadtests.usage import Watched
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+LAST = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
 
-class Wire(asyncio.Transport):
-    """Keeps what is written; answers when told to."""
+class Answering(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        self.wfile.write(OK)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def http_server() -> Iterator[int]:
+    """The port of a server of the standard library's."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        server.daemon_threads = True
+        thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+class Wires:
+    """Both ends of each connection; the server's ends in the order of their opening."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.written: list[bytes] = []
+        self.ends: list[socket.socket] = []
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written.append(bytes(data))
+    def connect(self, target: Target) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(0.2)
+        self.ends.append(theirs)
+        return ours
 
-
-def pool_of(num: int, *, is_closed_loop: bool = False) -> tuple[Pool, list[Connection], list[Wire]]:
-    """Connections without sockets, idle."""
-    target = Target(host="h", port=1, request=b"ask")
-    pool = Pool(target, Tally(slo_ms=50.0), is_closed_loop=is_closed_loop)
-    connections, wires = [Connection(pool) for _ in range(num)], [Wire() for _ in range(num)]
-    for connection, wire in zip(connections, wires, strict=True):
-        connection.connection_made(wire)
-        pool.idle.append(connection)
-    return pool, connections, wires
+    def asked(self, number: int = 0) -> bytes:
+        try:
+            return self.ends[number].recv(1 << 16)
+        except TimeoutError:
+            return b""
 
 
-def test_latency_counts_from_the_intended_time_when_no_connection_was_free() -> None:
-    pool, [connection], [wire] = pool_of(1)
-    now_s = time.perf_counter()
-    pool.offer(now_s)
-    pool.offer(now_s - 3.0)
+@pytest.fixture
+def wires() -> Iterator[Wires]:
+    found = Wires()
+    yield found
+    for end in found.ends:
+        end.close()
 
-    assert wire.written == [b"ask"]
 
-    connection.data_received(OK)
-    assert wire.written == [b"ask", b"ask"]
+def pool_of(
+    num: int, wires: Wires, *, request: bytes = b"ask", is_closed_loop: bool = False
+) -> Pool:
+    target = Target(host="h", port=1, request=request)
+    pool = Pool(target, Tally(), is_closed_loop=is_closed_loop, connect=wires.connect)
+    pool.open(num)
+    return pool
 
-    connection.data_received(OK)
+
+def test_latency_counts_from_the_intended_time_when_no_connection_was_free(wires: Wires) -> None:
+    with pool_of(1, wires) as pool:
+        now_s = time.perf_counter()
+        pool.offer(now_s)
+        pool.offer(now_s - 3.0)
+        assert wires.asked() == b"ask"
+
+        wires.ends[0].sendall(OK)
+        pool.turn(1.0)
+        assert wires.asked() == b"ask"
+
+        wires.ends[0].sendall(OK)
+        pool.turn(1.0)
     assert pool.tally.statuses == {200: 2}
-    assert pool.tally.histogram.get_max_value() == pytest.approx(3_000_000, rel=0.2)
-    assert pool.tally.num_good == 1
+    assert max(pool.tally.latencies_s) == pytest.approx(3.0, rel=0.2)
+    assert pool.tally.num_good(2_000.0) == 1
+    assert pool.tally.num_good(None) == 2
 
 
-def test_other_statuses_are_counted_and_kept_out_of_the_latencies() -> None:
-    pool, [connection], _ = pool_of(1)
-    pool.offer(time.perf_counter())
-    connection.data_received(BUSY)
-
+def test_other_statuses_are_counted_and_kept_out_of_the_latencies(wires: Wires) -> None:
+    with pool_of(1, wires) as pool:
+        pool.offer(time.perf_counter())
+        wires.ends[0].sendall(BUSY)
+        pool.turn(1.0)
+        assert pool.num_open() == 0
     assert pool.tally.statuses == {503: 1}
-    assert pool.tally.histogram.get_total_count() == 0
-    assert pool.idle == [connection]
+    assert pool.tally.latencies_s == []
 
 
-def test_a_closed_loop_sends_again_when_its_answer_is_there_and_stops_when_told() -> None:
-    pool, [connection], [wire] = pool_of(1, is_closed_loop=True)
-    pool.start_closed_loop()
-    connection.data_received(OK[:20])
-    assert pool.num_sent == 1
+def test_a_closed_loop_sends_again_when_its_whole_answer_is_there(wires: Wires) -> None:
+    with pool_of(1, wires, is_closed_loop=True) as pool:
+        pool.start_closed_loop()
+        assert wires.asked() == b"ask"
+        wires.ends[0].sendall(OK[:20])
+        pool.turn(1.0)
+        assert pool.num_sent == 1
 
-    connection.data_received(OK[20:])
-    assert wire.written == [b"ask", b"ask"]
-
-    pool.is_stopping = True
-    connection.data_received(OK)
-    assert pool.num_sent == 2
-    assert not connection.is_busy
+        wires.ends[0].sendall(OK[20:])
+        pool.turn(1.0)
+        assert pool.num_sent == 2
+        assert wires.asked() == b"ask"
 
 
-def test_a_lost_connection_loses_the_request_that_was_on_it() -> None:
-    pool, [connection, other], _ = pool_of(2)
-    pool.offer(time.perf_counter())
-    pool.is_stopping = True
-    other.connection_lost(None)
+def test_a_lost_connection_loses_the_request_on_it_and_is_replaced(wires: Wires) -> None:
+    with pool_of(2, wires) as pool:
+        pool.offer(time.perf_counter())
+        wires.ends[1].close()
+        pool.turn(1.0)
+        assert pool.tally.statuses == {0: 1}
 
-    assert pool.tally.statuses == {0: 1}
-    assert pool.idle == [connection]
+        wires.ends[0].close()
+        pool.turn(1.0)
+        assert pool.tally.statuses == {0: 1}
+        for _ in range(2):
+            pool.offer(time.perf_counter())
+        assert [wires.asked(2), wires.asked(3)] == [b"ask", b"ask"]
+
+
+def test_an_answer_that_closes_its_connection_loses_no_request(wires: Wires) -> None:
+    with pool_of(1, wires) as pool:
+        for _ in range(2):
+            pool.offer(time.perf_counter())
+        wires.asked()
+        wires.ends[0].sendall(LAST)
+        wires.ends[0].close()
+        pool.turn(1.0)
+        assert wires.asked(1) == b"ask"
+        wires.ends[1].sendall(OK)
+        pool.turn(1.0)
+    assert pool.tally.statuses == {200: 2}
+
+
+def test_what_a_socket_does_not_take_at_once_follows(wires: Wires) -> None:
+    request = b"x" * 3_000_000
+    with pool_of(1, wires, request=request) as pool:
+        pool.offer(time.perf_counter())
+        came = bytearray(wires.asked())
+        while len(came) < len(request):
+            pool.turn(0.1)
+            came += wires.asked()
+        wires.ends[0].sendall(OK)
+        pool.turn(1.0)
+    assert came == request
+    assert pool.tally.statuses == {200: 1}
+
+
+def test_both_loops_against_a_server() -> None:
+    with http_server() as port:
+        target = Target(host="127.0.0.1", port=port, request=b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+        watched = Watched(pids={})
+        capacity = closed_loop(target, connections=4, seconds=0.1, watched=watched)
+        load = open_loop(target, rate_per_s=200, seconds=0.5, watched=watched, connections=8)
+    assert capacity.num_ok == sum(capacity.statuses.values()) > 0
+    assert load.statuses == {200: load.num_sent}
+    assert load.num_good == load.histogram.get_total_count() == load.num_sent
+
+
+def test_callers_are_as_many_as_wait_for_an_answer() -> None:
+    assert callers(1_000, 100, at_least=64) == 150
+    assert callers(1_000, 1, at_least=64) == 64
+    assert callers(1e6, 1_000, at_least=64) == 4096
+
+
+def test_a_histogram_keeps_every_latency_within_its_range() -> None:
+    histogram = histogram_of([0.0, 0.001, 0.001, 1e6])
+    assert histogram.get_total_count() == 4
+    assert histogram.get_value_at_percentile(50) == 1000
+    assert histogram_of([]).get_total_count() == 0

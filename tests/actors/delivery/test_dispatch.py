@@ -224,14 +224,36 @@ async def test_what_cannot_be_answered_in_time_is_refused_before_it_is_sent() ->
     assert values(transport) == [[1], [2]]
 
 
-async def test_replies_that_are_there_at_once_need_no_task() -> None:
-    class AtOnce:
-        def send(self, calls: Sequence[Call], *_: object) -> list[Reply]:
-            return [Reply(call_id=c.call_id, outputs=c.inputs) for c in calls]
+class AtOnce:
+    """Answers y = x before `send` returns."""
 
+    def send(self, calls: Sequence[Call], *_: object) -> list[Reply]:
+        return [Reply(call_id=c.call_id, outputs=c.inputs) for c in calls]
+
+
+async def test_replies_that_are_there_at_once_need_no_task() -> None:
     to, _ = dispatcher(AtOnce())
 
     assert await asyncio.gather(*(ask(to, v) for v in range(9))) == list(range(9))
+
+
+async def test_a_full_batch_is_answered_before_the_rest_of_its_turn_is_read() -> None:
+    to, _ = dispatcher(AtOnce(), batch=4)
+    found: list[float] = []
+    submitted = []
+    for value in range(11):
+        num_found = len(found)
+        to.submit(
+            call(float(value)),
+            deadline_s=asyncio.get_running_loop().time() + 5.0,
+            done=lambda reply: found.append(float(reply.outputs[0].array[0, 0])),
+        )
+        submitted.append(len(found) - num_found)
+    # With the fifth and the ninth, which are themselves not answered before `submit` returns.
+    assert submitted == [0, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0]
+
+    await asyncio.sleep(0)
+    assert found == list(range(11))
 
 
 async def test_an_envelope_is_called_back_with_the_last_of_its_callers() -> None:
