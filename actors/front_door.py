@@ -246,7 +246,7 @@ class FrontDoor:
 
         None when it takes more than one step or the cache may know it: then `infer` is to be asked.
         `done` is called once, later, with the answer or the error; not at all after `cancel`.
-        Raises: Overloaded.
+        Raises: Overloaded; InvalidRequest for a timeout that is none.
         """
         if request.version:
             route: Route | None = self.route(request.model, request.version)
@@ -260,13 +260,14 @@ class FrontDoor:
         if not isinstance(route, VariantRoute) or route.state == "UNAVAILABLE":
             return None
         # Before the request is counted in: what raises here leaves nothing behind.
+        timeout_s = self.timeout_s(request)
         dispatcher = self._dispatchers.of(route)
         self.enter(request)
         if request.assignment is not None:
             self.experiments.began(request)
         began_s = time.perf_counter()
         call = call_of(request, rows)
-        deadline_s = self._loop.time() + self.server.limits.default_timeout_s
+        deadline_s = self._loop.time() + timeout_s
         return dispatcher.submit(
             call,
             deadline_s=deadline_s,

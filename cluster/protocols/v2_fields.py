@@ -33,7 +33,7 @@ _KINDS = {
     type(None): "null",
 }
 _MAX_SHOWN = 60
-_LARGEST_UINT64 = 2**64 - 1
+LARGEST_UINT64 = 2**64 - 1
 
 
 def shown(value: object) -> str:
@@ -117,7 +117,7 @@ def uint_parameter(parameters: Mapping[str, Parameter], key: str, what: str) -> 
     value = parameters.get(key)
     if value is None:
         return None
-    if type(value) is not int or not 0 <= value <= _LARGEST_UINT64:
+    if type(value) is not int or not 0 <= value <= LARGEST_UINT64:
         raise InvalidRequest(
             f"parameter '{key}' of {what} must be a whole number >= 0, got {shown(value)}"
         )

@@ -16,10 +16,10 @@ import msgspec
 import numpy as np
 import orjson
 
+from cluster.protocols.v2_fields import LARGEST_UINT64
 from cluster.requests import (
     InferenceRequest,
     InferenceResponse,
-    Parameter,
     RequestedOutput,
 )
 from cluster.tensors import NUMPY_DTYPES, Array, Signature, Tensor, TensorSpec, bytes_array
@@ -28,6 +28,7 @@ _FLOATS = frozenset({"FP32", "FP64"})
 _QUICK_OUTPUTS = frozenset(
     {"FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
 )
+_RESERVED = ("binary_data_output", "timeout", "priority")
 _MAX_REMEMBERED = 1024
 """Kinds of output tensors: callers choose batch sizes."""
 
@@ -47,8 +48,11 @@ class _Output(msgspec.Struct, forbid_unknown_fields=True):
     parameters: _OutputParameters | None = None
 
 
-class _Parameters(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    binary_data_output: bool | None = None
+class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
+    # Unset and not null: null is wrong here, and the whole decoder says so.
+    binary_data_output: bool | msgspec.UnsetType = msgspec.UNSET
+    timeout: int | msgspec.UnsetType = msgspec.UNSET
+    priority: int | msgspec.UnsetType = msgspec.UNSET
 
 
 def _input_type(data: type) -> type[msgspec.Struct]:
@@ -140,11 +144,14 @@ class QuickDecoder:
             outputs = self._wanted(message.outputs)
             if not outputs:
                 return None
-        parameters: dict[str, Parameter] = {}
+        parameters: dict[str, Any] = {}
         if message.parameters is not None:
-            if message.parameters.binary_data_output is None:
-                return None
-            parameters = {"binary_data_output": message.parameters.binary_data_output}
+            for name in _RESERVED:
+                value = getattr(message.parameters, name)
+                if value is not msgspec.UNSET:
+                    parameters[name] = value
+                    if not 0 <= value <= LARGEST_UINT64:
+                        return None
         request = InferenceRequest(
             model=self._model,
             version=version,
@@ -152,6 +159,7 @@ class QuickDecoder:
             inputs=inputs,
             outputs=outputs,
             parameters=parameters,
+            priority=parameters.get("priority", 0),
         )
         return request, inputs[0].array.shape[0] if self._is_batched else 1
 
@@ -251,7 +259,7 @@ class QuickEncoder:
     def encode(self, response: InferenceResponse, request: InferenceRequest) -> bytes | None:
         """None where an output travels in binary, as text, as classes, or holds what is no JSON
         number."""
-        if request.parameters:
+        if "binary_data_output" in request.parameters:
             return None
         for output in request.outputs:
             if output.is_binary or output.num_classes:

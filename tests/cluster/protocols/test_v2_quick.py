@@ -79,7 +79,10 @@ X = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.5, 2, -3, 4e30
         (FLOATS, body(X, id=None, outputs=None, parameters=None)),
         (FLOATS, body(X, outputs=[{"name": "y"}])),
         (FLOATS, body(X, outputs=[{"name": "y", "parameters": {"binary_data": True}}])),
+        (FLOATS, body(X, parameters={})),
         (FLOATS, body(X, parameters={"binary_data_output": True})),
+        (FLOATS, body(X, parameters={"timeout": 250_000, "priority": 2})),
+        (FLOATS, body(X, parameters={"timeout": 0, "priority": 2**64 - 1})),
         (
             INTS,
             body(
@@ -130,7 +133,13 @@ def test_usual_requests_are_decoded_as_the_whole_codec_does(
         body(X, outputs=[{"name": "other"}]),
         body(X, outputs=[{"name": "y"}, {"name": "y"}]),
         body(X, outputs=[{"name": "y", "parameters": {"classification": 3}}]),
-        body(X, parameters={"priority": 1}),
+        body(X, parameters={"priority": -1}),
+        body(X, parameters={"priority": True}),
+        body(X, parameters={"priority": None}),
+        body(X, parameters={"timeout": 0}).replace(b":0}", b":%d}" % 2**64),
+        body(X, parameters={"timeout": "250000"}),
+        body(X, parameters={"timeout": 2.5}),
+        body(X, parameters={"binary_data_output": None, "timeout": 1}),
         body(X, parameters={"sequence_id": 3}),
         body(X, unknown=1),
     ],
@@ -204,8 +213,14 @@ def test_binary_sizes_that_lie_are_left_to_the_whole_codec(
     st.sampled_from(["name", "datatype", "shape", "data", "parameters", "more"]),
 )
 def test_no_body_is_taken_differently_or_breaks_the_decoder(value: object, where: str) -> None:
-    text = orjson.dumps({"inputs": [{**X, where: value}]})
+    for text in (
+        orjson.dumps({"inputs": [{**X, where: value}]}),
+        orjson.dumps({"inputs": [X], "parameters": {"timeout": value, "priority": 1}}),
+    ):
+        same_or_left(text)
 
+
+def same_or_left(text: bytes) -> None:
     found = quick(FLOATS).decode(text, None, "1")
 
     if found is not None:

@@ -1,4 +1,4 @@
-"""A gRPC client's own deadline, over a real socket."""
+"""How long a caller gives its request, by gRPC deadline and by parameter, over real sockets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from tritonclient.grpc import service_pb2
 from cluster.protocols.envelope import Call, Reply
 from cluster.tensors import bytes_array, tensor
 from tests.actors.access.keyed import channel_to, listening
-from tests.actors.listeners.doors import Computing, grpc_door, numbers
+from tests.actors.listeners.doors import (
+    SUM,
+    Computing,
+    grpc_door,
+    make_door,
+    numbers,
+    simple_body,
+)
+from tests.actors.listeners.test_not_begun import asking
 
 SERVICE = "/inference.GRPCInferenceService/"
 
@@ -67,6 +75,21 @@ async def test_the_client_s_deadline_bounds_the_work_as_its_own_timeout_does(
         True
     ] * 4
     assert left[0] > 1000
+
+
+async def test_a_timeout_and_a_priority_sent_as_json_reach_the_replica(tmp_path: Path) -> None:
+    seeing = Seeing()
+    sent = [{}, {"timeout": 3 * 10**8}, {"timeout": 0, "priority": 2}, {"timeout": 4 * 10**9}]
+    door = make_door(tmp_path, transport=seeing, limits={"default_timeout_s": 3000})
+    async with asking(tmp_path, door) as client:
+        answers = [
+            await client.post("/v2/models/simple/infer", content=simple_body(parameters=each))
+            for each in sent
+        ]
+
+    assert [answer.json()["outputs"][0]["data"] for answer in answers] == [SUM] * 4
+    assert [round(call.left_s, -1) for call in seeing.calls] == [3000, 300, 3000, 3000]
+    assert [call.priority for call in seeing.calls] == [0, 0, 2, 0]
 
 
 async def test_a_decoupled_model_sees_the_parameters_that_were_sent(tmp_path: Path) -> None:
