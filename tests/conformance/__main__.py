@@ -2,7 +2,11 @@
 
 Environments of other people's clients are made under `tests/conformance/.environments` (and the
 real Triton under `loadtests/.peers`) the first time. Names of suites choose those; other arguments
-go to pytest: `clients -k shared_memory`.
+go to pytest.
+
+    python -m tests.conformance
+    python -m tests.conformance checklist clients
+    python -m tests.conformance clients -k shared_memory
 """
 
 from __future__ import annotations
@@ -57,6 +61,11 @@ class Result:
 
 
 def main() -> int:
+    if {"-h", "--help"}.intersection(sys.argv[1:]):
+        print(f"{__doc__}\nsuites:")
+        for name, what in SUITES.items():
+            print(f"  {name:14}{what}")
+        return 0
     chosen = [name for name in sys.argv[1:] if name in SUITES]
     options = [option for option in sys.argv[1:] if option not in SUITES]
     results = []
