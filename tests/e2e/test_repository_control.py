@@ -32,6 +32,8 @@ pytestmark = pytest.mark.e2e
 
 APPLICATION = {"name": "squadron", "import_path": "actors.app:build", "route_prefix": "/"}
 X = np.array([[1, 2, 3]], np.float32)
+PAUSE_S = 0.005
+"""Between a caller's requests: without, they take the cores that a new replica starts on."""
 
 
 @pytest.fixture(scope="module")
@@ -114,22 +116,28 @@ class Both:
 
 
 @pytest.fixture(params=[http_client, grpc_client], ids=["http", "grpc"])
-def both(request: pytest.FixtureRequest, served: Running) -> Iterator[Both]:
+def changing(request: pytest.FixtureRequest, served: Running) -> Iterator[Both]:
+    """For the last test: what it loads stays as it leaves it."""
     url = served.http_address if request.param is http_client else served.grpc
     found = Both(request.param, url)
     yield found
-    for model in ("double", "triple", "six"):
-        found.client.load_model(model)
     found.client.close()
 
 
+@pytest.fixture
+def both(changing: Both) -> Iterator[Both]:
+    yield changing
+    for model in ("double", "triple", "six"):
+        changing.client.load_model(model)
+
+
 over_either = pytest.mark.parametrize(
-    "both",
+    "changing",
     [http_client, pytest.param(grpc_client, marks=pytest.mark.whole)],
     ids=["http", "grpc"],
     indirect=True,
 )
-"""Half a minute each: `make test` asks over HTTP only."""
+"""Seconds of work for the server, whichever door is told: `make test` asks over HTTP only."""
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -162,6 +170,7 @@ def test_all_versions_of_a_model_are_unloaded_and_loaded_together(both: Both) ->
     assert [both.ask("two", version=version)[0] for version in ("", "1", "2")] == [8, 7, 8]
 
 
+@over_either
 def test_an_unloaded_model_has_no_process(served: Running, both: Both) -> None:
     both.client.unload_model("triple")
 
@@ -179,6 +188,7 @@ def test_the_server_stays_ready_and_the_index_filters(both: Both, served: Runnin
     assert [each["name"] for each in found] == ["triple", "two", "two"]
 
 
+@over_either
 def test_an_override_with_a_number_in_quotes_shows_and_goes_with_the_next_load(both: Both) -> None:
     both.client.load_model("double", config=json.dumps({"max_batch_size": "16"}))
     assert both.max_batch_size("double") == 16
@@ -203,6 +213,7 @@ def test_an_ensemble_is_unloaded_with_what_only_it_needs_and_loaded_with_its_mem
     assert both.ask("six", "z") == [6, 12, 18]
 
 
+@over_either
 def test_an_ensemble_without_a_member_says_which(both: Both) -> None:
     both.client.unload_model("triple")
 
@@ -297,7 +308,7 @@ def test_no_request_is_lost_while_a_model_is_replaced(both: Both, tmp_path: Path
 
     def keep_asking() -> None:
         mine = Both(both.module, both.url)
-        while not stop.is_set():
+        while not stop.wait(PAUSE_S):
             try:
                 answers.append(mine.ask("double"))
             except Exception as error:
@@ -346,13 +357,13 @@ def test_a_killed_controller_comes_back_with_what_was_loaded(both: Both, served:
 
 @over_either
 def test_a_changed_configuration_leaves_what_was_loaded_and_changes_only_its_own(
-    both: Both, served: Running, folder: Path
+    changing: Both, served: Running, folder: Path
 ) -> None:
-    both.client.load_model("double", config='{"max_batch_size": 16}')
-    both.client.load_model("spare")
+    changing.client.load_model("double", config='{"max_batch_size": 16}')
+    changing.client.load_model("spare")
     pids = served.pids("variant-double")
     content = yaml.safe_load((folder / "controlled.yaml").read_text())
-    size = 4 if both.is_grpc else 2
+    size = 4 if changing.is_grpc else 2
     content["applications"][0]["args"]["variants"]["triple"]["batching"] = {"max_batch_size": size}
     (folder / "changed.yaml").write_text(yaml.safe_dump(content))
 
@@ -377,7 +388,7 @@ def test_a_changed_configuration_leaves_what_was_loaded_and_changes_only_its_own
         return bool(found["max_batch_size"] == size)
 
     assert eventually(has_changed)
-    after = Both(both.module, both.url)
+    after = Both(changing.module, changing.url)
     assert after.max_batch_size("double") == 16
     assert after.ask("spare") == [5, 10, 15]
     assert set(served.pids("variant-double")) <= set(pids)
