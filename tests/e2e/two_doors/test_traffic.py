@@ -204,10 +204,6 @@ def test_feedback_that_is_none_is_refused(http: httpx.Client, content: Any) -> N
 
 
 def test_mirrored_answers_are_compared_and_the_caller_gets_its_own(http: httpx.Client) -> None:
-    for x in range(50):
-        answer = ask(http, "mirrored", x)
-        assert answer.headers["x-squadron-variant"] == "control"
-
     def agreement() -> Any:
         return shown(http, "mirrored")["arms"][1]["agreement"] or {"mirrored": 0, "skipped": 0}
 
@@ -215,10 +211,16 @@ def test_mirrored_answers_are_compared_and_the_caller_gets_its_own(http: httpx.C
         found = agreement()
         return int(found["mirrored"] + found["skipped"])
 
-    # Other experiments' callers ask `equal` too: a copy that would take their place is left out.
-    eventually(lambda: told() >= 50, "every copy is compared or counted as left out")
+    # A copy that would take another caller's place is left out: most are on a busy machine.
+    num_asked = 0
+    while num_asked < 50 or (agreement()["mirrored"] < 10 and num_asked < 1000):
+        answer = ask(http, "mirrored", num_asked)
+        assert answer.headers["x-squadron-variant"] == "control"
+        num_asked += 1
+
+    eventually(lambda: told() >= num_asked, "every copy is compared or counted as left out")
     found = agreement()
-    assert found["mirrored"] > 0
+    assert found["mirrored"] >= 10
     assert found["failed"] == 0
     # Both know 95 % of the answers, not the same ones.
     assert 0.5 < found["cosine"] <= 1
