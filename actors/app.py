@@ -20,6 +20,7 @@ from ray.serve import Application
 from actors.autoscaling.setup import autoscaling_of
 from actors.deployments import HEALTH_PERIOD_S, bind_replica, deployment_of, replica_setups
 from actors.gateway import Gateway, GatewaySetup
+from actors.model_replica import ReplicaSetup
 from actors.repository.control import RepositorySetup
 from actors.serve_file import file_of, naming, read_config
 from actors.tracing.spans import check_tracing
@@ -98,9 +99,13 @@ def _bound(config: SquadronConfig) -> Application:
             origins[name] = origin
     server = with_whole_paths(config.server)
     limits = server.limits
-    setups = replica_setups(config.variants, origins, server)
-    for name, replica in setups.items():
-        facts[name] = replace(facts[name], placement=replica.placement_reason)
+    setups: dict[str, ReplicaSetup] = {}
+    for name, found in replica_setups(config.variants, origins, server).items():
+        if isinstance(found, ConfigError):
+            facts[name] = facts_of(name, config.variants[name], found)
+            continue
+        setups[name] = found
+        facts[name] = replace(facts[name], placement=found.placement_reason)
     table = build_table(config, facts)
     replicas = [
         bind_replica(setup, config.variants[name], limits.default_timeout_s)

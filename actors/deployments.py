@@ -20,6 +20,7 @@ from actors.variant_facts import Origin
 from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.config.server import ServerConfig
 from cluster.config.variant import VariantConfig
+from cluster.errors import ConfigError
 from cluster.placement.automatic import is_open
 from cluster.routing.table import deployment_name
 
@@ -33,13 +34,19 @@ def replica_setups(
     origins: Mapping[str, Origin],
     server: ServerConfig,
     room: Room | None = None,
-) -> dict[str, ReplicaSetup]:
+) -> dict[str, ReplicaSetup | ConfigError]:
     """Of variants that share the cluster's devices: those that say where they are come first, then
-    each `auto` has what the ones before it leave."""
+    each `auto` has what the ones before it leave. The error instead only for an optional variant,
+    which then is unavailable."""
     room = room or Room()
-    setups: dict[str, ReplicaSetup] = {}
+    setups: dict[str, ReplicaSetup | ConfigError] = {}
     for name in sorted(origins, key=lambda name: is_open(variants[name].placement)):
-        setups[name] = replica_setup(name, variants[name], origins[name], server, room)
+        try:
+            setups[name] = replica_setup(name, variants[name], origins[name], server, room)
+        except ConfigError as error:
+            if not variants[name].optional:
+                raise
+            setups[name] = error
     return {name: setups[name] for name in origins}
 
 
@@ -51,9 +58,13 @@ def replica_setup(
     room: Room | None = None,
 ) -> ReplicaSetup:
     """`server`: of the whole configuration; a replica is told how to trace and to log. `room`: what
-    is there for it, of which it takes its part."""
+    is there for it, of which it takes its part.
+
+    Raises: ConfigError naming what cannot be placed.
+    """
     room = room or Room()
     found = placed(name, variant, origin, room)
+    room.check(name, variant, found)
     room.take(variant, found)
     return ReplicaSetup(
         variant=name,

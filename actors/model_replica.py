@@ -68,7 +68,7 @@ class ReplicaSetup:
     llm: LanguageConfig | None = None
     sharding: Sharding | None = None
     placement_reason: str = ""
-    planned_gpus: int = 0
+    planned_gpus: float = 0.0
     version_of: str = ""
     preprocess_cache: PreprocessCacheConfig = field(default_factory=PreprocessCacheConfig)
     remote: RemoteVersion | None = None

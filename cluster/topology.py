@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One CPU slot or GPU. Two devices with equal facts are of one class, wherever they are."""
+    """One CPU slot or GPU. Two devices with equal facts are of one class, wherever they are.
+    `share`: what is left of it, where others are on it; memory and speeds are that share's."""
 
     name: str
     kind: str
     memory_bytes: int
     flops_per_s: float
     memory_bytes_per_s: float
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

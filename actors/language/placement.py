@@ -7,9 +7,14 @@ from typing import Any
 import ray
 
 from cluster.config.language.settings import LanguageConfig
+from cluster.config.placement import BundleStrategy
 from cluster.config.variant import ReplicaResources, VariantConfig
 
-STRATEGIES = {"pack": "PACK", "strict_pack": "STRICT_PACK", "spread": "SPREAD"}
+STRATEGIES: dict[str, BundleStrategy] = {
+    "pack": "PACK",
+    "strict_pack": "STRICT_PACK",
+    "spread": "SPREAD",
+}
 
 
 def deployment_options(variant: VariantConfig, actor: dict[str, object]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from cluster.engines.sharded.layers import layered_model, stage_artefacts
 from cluster.engines.sharded.options import dtype_option
 from cluster.errors import ConfigError
 from cluster.placement.automatic import Chosen, choose, is_open
-from cluster.placement.estimates.described import described
+from cluster.placement.estimates.described import as_configured, described
 from cluster.placement.estimates.layers import of_layers
 from cluster.placement.partition import LayeredModel, Layout, lay_out
 from cluster.placement.search.facts import Demand
@@ -54,7 +54,7 @@ class Placed:
 
     sharding: Sharding | None = None
     reason: str = ""
-    num_gpus: int = 0
+    num_gpus: float = 0.0
 
 
 def placed(name: str, variant: VariantConfig, origin: Origin, room: Room) -> Placed:
@@ -91,7 +91,7 @@ def _planned(name: str, variant: VariantConfig, origin: Origin, dtype: str, room
     """What the planner makes of `auto` on the devices that are left now."""
     from cluster.optimization.facts.variant import facts_of_artefact
 
-    demand = variant.placement.demand
+    demand = as_configured(variant.placement.demand, variant, is_batched=origin.card.batched)
     if not demand.bits and origin.card.format == "huggingface":
         # Of the data type that is computed in, not of the one in the files.
         demand = demand.model_copy(update={"bits": 32 if dtype == "float32" else 16})
@@ -109,7 +109,8 @@ def _planned(name: str, variant: VariantConfig, origin: Origin, dtype: str, room
             trace = draw_trace(demands, seconds=seconds, random=np.random.default_rng(0))
             return FastSimulator(trace, request_s=topology.request_s)
 
-        return choose(name, variant.placement, facts, topology, evaluate_for, replicas=replicas)
+        section = variant.placement.model_copy(update={"demand": demand})
+        return choose(name, section, facts, topology, evaluate_for, replicas=replicas)
 
     try:
         return chosen(room.left(variant.device))

@@ -122,11 +122,22 @@ class BatchingConfig(Section):
 
 
 class ReplicaResources(Section):
-    """What Ray reserves for one replica. A CPU replica reserves little: threads are the limit."""
+    """What Ray reserves for one replica. A CPU replica reserves little: threads are the limit.
+    `num_gpus`: a share of one in hundredths (`0.25`: four such replicas on a GPU), or whole ones.
+    """
 
     num_cpus: float = Field(default=0.1, ge=0)
     num_gpus: float | None = Field(default=None, ge=0)
     memory_bytes: int | None = Field(default=None, gt=0)
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _is_a_share_or_whole(cls, num_gpus: float | None) -> float | None:
+        if num_gpus is None or num_gpus == round(num_gpus) or 0.01 <= num_gpus < 1:
+            return num_gpus
+        raise ValueError(
+            f"expected a share of a GPU (0.01 to 0.99) or whole ones, got {num_gpus:g}"
+        )
 
 
 class ProcessLimits(Section):
@@ -211,6 +222,27 @@ class VariantConfig(Section):
             told = {"reason": reason, "expected": error.details["allowed"]}
             raise PydanticCustomError("device", "{reason}", told) from None
         return device
+
+    @model_validator(mode="after")
+    def _shares_a_gpu_alone(self) -> Self:
+        num_gpus, llm = self.resources.num_gpus, self.llm
+        if num_gpus is None:
+            return self
+        if self.placement.is_sharded:
+            raise ValueError(
+                "resources.num_gpus excludes a sharded placement: each shard has the GPU that its "
+                "placement names, whole unless it names the same one twice"
+            )
+        if llm is not None and llm.num_devices > 1 and num_gpus != llm.num_devices:
+            raise ValueError(
+                f"resources.num_gpus is {num_gpus:g}; llm spans {llm.num_devices} GPUs, whole ones"
+            )
+        if llm is not None and self.engine == "vllm" and 0 < num_gpus < llm.gpu_memory_utilization:
+            raise ValueError(
+                f"resources.num_gpus is {num_gpus:g} of a GPU, llm.gpu_memory_utilization takes "
+                f"{llm.gpu_memory_utilization:g} of its memory; allowed: at most {num_gpus:g}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_its_own_process(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from cluster.config.placement import PlacementConfig
 from cluster.errors import ConfigError
@@ -20,6 +21,8 @@ from cluster.topology import Node, Topology
 from cluster.units import human_bytes
 
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
+CONTEXT_BYTES = 512 * MIB
+"""Of a card for each process that computes on it, beside what that process puts there."""
 AS_GOOD = 0.005
 """Attainments that differ by less are the noise of a drawn trace: the fewer devices win."""
 PLANNED = {"strategy", "shards", "tensor", "shard_map", "devices", "demand"}
@@ -28,11 +31,11 @@ PLANNED = {"strategy", "shards", "tensor", "shard_map", "devices", "demand"}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
     """A section that says what the planner decided, and why. `num_gpus`: what a replica that
-    stays whole takes."""
+    stays whole takes, a share of one where that will do."""
 
     config: PlacementConfig
     reason: str
-    num_gpus: int = 0
+    num_gpus: float = 0.0
 
 
 def is_open(config: PlacementConfig) -> bool:
@@ -50,16 +53,17 @@ def choose(
     replicas: int = 1,
 ) -> Chosen:
     """The shape of a replica: of the fewest devices with which so many replicas meet the demand as
-    well as with any more. `max_memory_mb` bounds what a device may hold.
+    well as with any more. `max_memory_mb` bounds the weights that a device may hold.
 
     Raises: ConfigError saying what is short when no shape fits.
     """
     if not topology.nodes:
         raise _refuse("no device is left for it", topology)
+    if config.max_memory_mb is not None:
+        facts = replace(facts, max_weight_bytes=int(config.max_memory_mb * MIB))
     demands = (demand_of(name, config.demand, facts),)
-    ground = _capped(topology, config.max_memory_mb)
     evaluate = evaluate_for(demands)
-    count = len(ground.sites())
+    count = len(topology.sites())
     tried: list[tuple[int, Plan]] = []
     for size in [size for size in SIZES if size * replicas <= count]:
 
@@ -68,14 +72,14 @@ def choose(
             is_even = all(group.degrees.num_devices == size for group in layout.groups)
             return is_even and config.tensor in (1, layout.groups[0].degrees.tensor)
 
-        for part in _parts(ground, size, replicas):
+        for part in _parts(topology, size, replicas):
             found = find_plan(part, demands, evaluate, is_allowed=is_allowed)
             if isinstance(found, Plan):
                 tried.append((size, found))
         if tried and max(plan.attainment for _, plan in tried) > 1.0 - AS_GOOD:
             break
     if not tried:
-        return _beyond(config, topology, replicas, find_plan(ground, demands, evaluate))
+        return _beyond(config, topology, replicas, find_plan(topology, demands, evaluate))
     best = max(plan.attainment for _, plan in tried)
     size, plan = next(each for each in tried if each[1].attainment >= best - AS_GOOD)
     others = [
@@ -83,12 +87,25 @@ def choose(
         for number, other in tried
         if number != size
     ]
-    device = plan.replicas[0].shards[0].site.device
-    num_gpus = 1 if size == 1 and device.kind == "cuda" else 0
     reasons = [f"auto: {plan.replicas[0].reason}", plan.reasons[0], *others]
+    num_gpus = gpu_share(plan) if size == 1 else 0.0
+    if 0 < num_gpus < 1:
+        reasons.insert(1, f"{num_gpus:g} of a GPU, which others may share")
     return Chosen(
         config=_settled(config, plan.replicas[0]), reason="; ".join(reasons), num_gpus=num_gpus
     )
+
+
+def gpu_share(plan: Plan) -> float:
+    """What a copy that stays whole takes of a GPU: the greater of its share of the memory and of
+    the time, in hundredths, rounded up; 0 on a processor."""
+    shard = plan.replicas[0].shards[0]
+    device = shard.site.device
+    if device.kind != "cuda":
+        return 0.0
+    held = (shard.bytes_held + CONTEXT_BYTES) / device.memory_bytes
+    busy = max(each.busy for each in plan.devices if each.models)
+    return min(1.0, ceil(max(held, busy) * device.share * 100) / 100)
 
 
 def _beyond(
@@ -148,11 +165,15 @@ def _parts(topology: Topology, size: int, replicas: int) -> list[Topology]:
     many."""
     by_class: dict[DeviceClass, list[Node]] = {}
     for node in topology.nodes:
+        if size > 1 and node.devices[0].share < 1:
+            continue  # Shards of a group have a device each, whole.
         by_class.setdefault(class_of(node.devices[0]), []).append(node)
     classes = [by_class[kind] for kind in sorted(by_class, reverse=True)]
     count = size * replicas
     parts = [nodes for nodes in classes if sum(len(node.devices) for node in nodes) >= count]
     every = [[node for nodes in classes for node in nodes]]
+    if sum(len(node.devices) for node in every[0]) < count:
+        return []
     return [_first(topology, nodes, size, count) for nodes in parts or every]
 
 
@@ -175,25 +196,6 @@ def _first(topology: Topology, nodes: Sequence[Node], size: int, count: int) -> 
     names = {node.name for node in kept}
     links = {pair: link for pair, link in topology.links.items() if names.issuperset(pair)}
     return replace(topology, nodes=kept, links=links)
-
-
-def _capped(topology: Topology, max_memory_mb: float | None) -> Topology:
-    if max_memory_mb is None:
-        return topology
-    cap = int(max_memory_mb * MIB)
-    return replace(
-        topology,
-        nodes=tuple(
-            replace(
-                node,
-                devices=tuple(
-                    replace(device, memory_bytes=min(device.memory_bytes, cap))
-                    for device in node.devices
-                ),
-            )
-            for node in topology.nodes
-        ),
-    )
 
 
 def _is_of_processors(topology: Topology) -> bool:

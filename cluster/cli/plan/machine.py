@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from cluster.placement.search.plan import Plan, Rejected, Shortage
+from collections.abc import Sequence
+
+from cluster.placement.search.plan import (
+    Plan,
+    PlannedModel,
+    PlannedReplica,
+    PlannedShard,
+    Rejected,
+    Shortage,
+)
+
+VERSION = 1
+"""Of the shape of these objects: keys may be added under it, none changes its meaning or goes."""
 
 
 def as_json(plan: Plan) -> dict[str, object]:
-    """`placement` is what to write into a variant's section; `attainment` is simulated."""
-    sections: dict[str, dict[str, object]] = {}
+    """The whole cluster by device, and each model by itself. `placement` is what to write into a
+    variant's section; `attainment` is simulated; `bytes` are weights, caches and activations."""
+    replicas: dict[str, list[PlannedReplica]] = {}
     for replica in plan.replicas:
-        sections.setdefault(replica.model, replica.section())
+        replicas.setdefault(replica.model, []).append(replica)
     return {
+        "version": VERSION,
         "fits": True,
         "layout": plan.layout,
         "attainment": plan.attainment,
@@ -30,34 +44,16 @@ def as_json(plan: Plan) -> dict[str, object]:
             for device in plan.devices
         ],
         "models": [
-            {
-                "model": model.name,
-                "replicas": model.replicas,
-                "attainment": model.attainment,
-                "slo_s": model.slo_s,
-                "rate_per_s": model.rate_per_s,
-                "weight_bytes": model.weight_bytes,
-                "facts": model.facts,
-                "note": model.note,
-                "placement": sections.get(model.name, {}),
-            }
-            for model in plan.models
+            _model(model, index, replicas.get(model.name, ()), plan.rejected)
+            for index, model in enumerate(plan.models)
         ],
         "shards": [
             {
                 "model": replica.model,
-                "group": replica.group,
                 "strategy": replica.degrees.strategy,
                 "stages": replica.degrees.stages,
                 "tensor": replica.degrees.tensor,
-                "rank": shard.rank,
-                "stage": shard.stage,
-                "tensor_rank": shard.tensor_rank,
-                "node": shard.site.node,
-                "device": shard.site.device.name,
-                "layers": [shard.layers.start, shard.layers.stop - 1],
-                "weight_bytes": shard.weight_bytes,
-                "bytes": shard.bytes_held,
+                **_shard(replica, shard),
                 "reason": replica.reason,
             }
             for replica in plan.replicas
@@ -68,8 +64,76 @@ def as_json(plan: Plan) -> dict[str, object]:
     }
 
 
+def _model(
+    model: PlannedModel,
+    index: int,
+    replicas: Sequence[PlannedReplica],
+    rejected: Sequence[Rejected],
+) -> dict[str, object]:
+    """One model's section: `rejected` are the placements with another share of its calls in time,
+    and those in which it had no place (`attainment` null)."""
+    shards = [(replica, shard) for replica in replicas for shard in replica.shards]
+    held: dict[tuple[str, str], int] = {}
+    for _, shard in shards:
+        site = shard.site.node, shard.site.device.name
+        held[site] = held.get(site, 0) + shard.bytes_held
+    return {
+        "model": model.name,
+        "replicas": model.replicas,
+        "attainment": model.attainment,
+        "slo_s": model.slo_s,
+        "rate_per_s": model.rate_per_s,
+        "concurrency": model.concurrency,
+        "facts": model.facts,
+        "note": model.note,
+        "weight_bytes": model.weight_bytes,
+        "kv_bytes": model.kv_bytes,
+        "activation_bytes": model.activation_bytes,
+        "bytes": sum(held.values()),
+        "placement": replicas[0].section() if replicas else {},
+        "devices": [
+            {"node": node, "device": device, "bytes": size} for (node, device), size in held.items()
+        ],
+        "shards": [_shard(replica, shard) for replica, shard in shards],
+        "reasons": list(dict.fromkeys(replica.reason for replica in replicas)),
+        "rejected": [
+            *(
+                _alternative(model, each, index)
+                for each in rejected
+                if index in dict(each.attained)
+            ),
+            *(_told(each) for each in rejected if each.no_room == index),
+        ],
+    }
+
+
+def _shard(replica: PlannedReplica, shard: PlannedShard) -> dict[str, object]:
+    return {
+        "group": replica.group,
+        "rank": shard.rank,
+        "stage": shard.stage,
+        "tensor_rank": shard.tensor_rank,
+        "node": shard.site.node,
+        "device": shard.site.device.name,
+        "layers": [shard.layers.start, shard.layers.stop - 1],
+        "weight_bytes": shard.weight_bytes,
+        "kv_bytes": shard.kv_bytes,
+        "activation_bytes": shard.activation_bytes,
+        "bytes": shard.bytes_held,
+    }
+
+
+def _alternative(model: PlannedModel, rejected: Rejected, index: int) -> dict[str, object]:
+    attained = dict(rejected.attained)[index]
+    why = f"{attained:.1%} of its calls in time against {model.attainment:.1%}"
+    if attained >= model.attainment:
+        why += f"; of all calls: {rejected.why}"
+    return {"what": rejected.what, "why": why, "attainment": attained}
+
+
 def shortage_as_json(found: Shortage) -> dict[str, object]:
     return {
+        "version": VERSION,
         "fits": False,
         "short": found.message,
         "more_devices": found.more_devices,
@@ -79,5 +143,9 @@ def shortage_as_json(found: Shortage) -> dict[str, object]:
     }
 
 
-def _rejected(rejected: tuple[Rejected, ...]) -> list[dict[str, object]]:
-    return [{"what": r.what, "why": r.why, "attainment": r.attainment} for r in rejected]
+def _rejected(rejected: Sequence[Rejected]) -> list[dict[str, object]]:
+    return [_told(each) for each in rejected]
+
+
+def _told(rejected: Rejected) -> dict[str, object]:
+    return {"what": rejected.what, "why": rejected.why, "attainment": rejected.attainment}

@@ -24,6 +24,8 @@ def show(plan: Plan, console: Console) -> None:
     for line in picture(plan):
         console.print(line, markup=False, no_wrap=True, crop=False)
     console.print()
+    for line in _whys(plan):
+        console.print(f"· {line}", markup=False)
     for reason in plan.reasons:
         console.print(f"· {reason}", markup=False)
     if plan.rejected:
@@ -88,6 +90,15 @@ def _models(plan: Plan) -> Table:
     if len(shown) < len(plan.models):
         table.caption = f"the {MAX_ROWS} with most late calls of {len(plan.models)}"
     return table
+
+
+def _whys(plan: Plan) -> Iterator[str]:
+    """Why each model is cut as it is, with the bytes of its weights, caches and activations."""
+    whys = dict.fromkeys((replica.model, replica.reason) for replica in plan.replicas)
+    for name, why in list(whys)[:MAX_ROWS]:
+        yield f"{name}: {why}"
+    if len(whys) > MAX_ROWS:
+        yield f"… {len(whys) - MAX_ROWS} more reasons: see --json"
 
 
 def _rejected(plan: Plan) -> Table:

@@ -10,20 +10,25 @@ from cluster.config.section import Section
 
 
 class LayersConfig(Section):
-    """A model described by hand: equal layers. `gflops` and `activation_kib` of one request;
-    `heads` are what a tensor degree must divide (none: it is not cut so)."""
+    """A model described by hand: equal layers. `gflops` of one request; of it and of each layer:
+    `activation_kib` leave it, `working_kib` are alive at once in it, `kv_kib` stay for each
+    sequence. `heads` are what a tensor degree must divide (none: it is not cut so)."""
 
     count: int = Field(ge=1, le=4096)
     weights_gib: float = Field(gt=0)
     gflops: float = Field(gt=0)
     activation_kib: float = Field(default=0.0, ge=0)
+    working_kib: float = Field(default=0.0, ge=0)
+    kv_kib: float = Field(default=0.0, ge=0)
     heads: tuple[int, ...] = ()
 
 
 class PlannedModelConfig(Section):
     """`burstiness_cv`: deviation over mean of the gaps between calls, 1 for Poisson. `slo_ms`: from
     call to answer. `tokens` go in, `output_tokens` are generated one by one; `concurrency`
-    sequences hold their caches at once. `bits` of a weight; 0 takes what the artefact has.
+    sequences hold their caches at once, or requests are computed as one batch (of a variant that
+    says nothing: what its `batching` or `llm` allows). `bits` of a weight; 0 takes what the
+    artefact has.
 
     Its facts come from the variant's artefact, else from `config` (what a Hugging Face config.json
     says) or from `layers`. `measured_ms`: one request alone on one device of a kind.

@@ -1,28 +1,68 @@
-"""An ONNX file as the planner's graph: FLOPs, weights and tensor sizes of each operator."""
+"""An ONNX file as the planner's graph: FLOPs, weights and tensor sizes of each operator.
+
+A graph is opened by a process of its own that ends, as it is for cutting: the one that deploys
+never holds the weights that lie in the file. Weights in files beside it are not read at all.
+"""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from cluster.errors import ConfigError
 from cluster.placement.estimates.graphs import GraphNode, estimate_graph
 from cluster.placement.search.facts import ModelFacts
 
+TIMEOUT_S = 240.0
+
 
 def estimate_onnx(kind: str, file: Path, *, tokens: int) -> ModelFacts:
-    """Estimated facts of one request. Sizes that the graph leaves open are 1 for the batch (the
-    first one of an input) and `tokens` for the others.
+    """Estimated facts of one request, looked up once for each state of the file. Sizes that the
+    graph leaves open are 1 for the batch (the first one of an input) and `tokens` for the others.
 
     Raises: ConfigError for a file that is no ONNX model.
     """
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}", file=str(file), key="artefact") from None
+    found = _told(file.resolve(), status.st_size, status.st_mtime_ns, tokens)
+    return replace(found, kind=f"{kind}/{tokens}")
+
+
+@lru_cache(maxsize=256)
+def _told(file: Path, size: int, mtime_ns: int, tokens: int) -> ModelFacts:
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.optimization.facts.onnx_graph", str(file), str(tokens)],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ConfigError(said, file=str(file), key="artefact")
+    # The last line: libraries may print before it.
+    return msgspec.json.decode(done.stdout.strip().splitlines()[-1], type=ModelFacts)
+
+
+def look_at(file: Path, *, tokens: int) -> ModelFacts:
+    """The same in this process. Raises: ConfigError for a file that is no ONNX model."""
     import onnx
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
     try:
         model = onnx.load(str(file), load_external_data=False)
+        if not model.graph.node:
+            raise ValueError("it has no operators")  # Some other bytes are a message, too.
         for value in model.graph.input:
             _close(value, tokens)
         del model.graph.value_info[:]
@@ -32,7 +72,8 @@ def estimate_onnx(kind: str, file: Path, *, tokens: int) -> ModelFacts:
         model = SymbolicShapeInference.infer_shapes(model, auto_merge=True)
     except Exception as error:
         # onnx raises protobuf's and its own errors of many classes for a broken file.
-        raise ConfigError(f"{file}: no ONNX model: {error}", file=str(file)) from None
+        told = " ".join(str(error).split())
+        raise ConfigError(f"{file}: no ONNX model: {told}", file=str(file)) from None
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -48,7 +89,7 @@ def estimate_onnx(kind: str, file: Path, *, tokens: int) -> ModelFacts:
         if not free.issuperset(node.output)
     ]
     bits = 8 if any(tensor.data_type in (2, 3) for tensor in weights.values()) else 32
-    return estimate_graph(kind, nodes, [value.name for value in model.graph.output], bits=bits)
+    return estimate_graph("onnx", nodes, [value.name for value in model.graph.output], bits=bits)
 
 
 def _close(value: Any, tokens: int) -> None:
@@ -120,3 +161,10 @@ def _flops(
 
 def _num_bytes(tensor: Any, helper: Any) -> int:
     return int(prod(tensor.dims)) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+if __name__ == "__main__":
+    try:
+        print(msgspec.json.encode(look_at(Path(sys.argv[1]), tokens=int(sys.argv[2]))).decode())
+    except ConfigError as error:
+        sys.exit(error.message)

@@ -13,7 +13,7 @@ from cluster.config.planning.demand import PlannedModelConfig
 from cluster.config.store import ModelStore
 from cluster.config.variant import VariantConfig
 from cluster.engines.warm_up import FREE_SIZE, zeros
-from cluster.errors import SquadronError
+from cluster.errors import ConfigError, SquadronError
 from cluster.optimization.facts.onnx_graph import estimate_onnx
 from cluster.optimization.measure.variant import Variant, opened
 from cluster.placement.estimates.described import described, no_facts
@@ -40,6 +40,18 @@ def facts_of(
     return facts_of_artefact(
         name, store.card(source, version), store.folder(source, version), planned
     )
+
+
+def is_batched(variant: VariantConfig, store: ModelStore) -> bool:
+    """Whether rows of several requests are computed together."""
+    if variant.card is not None:
+        return variant.card.batched
+    source, _, version = (variant.source or "").partition("/")
+    try:
+        return store.card(source, version).batched
+    except ConfigError:
+        # A plan file may describe a model that is not in the store.
+        return True
 
 
 def facts_of_artefact(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cluster.config.planning.demand import LayersConfig, PlannedModelConfig
+from cluster.config.variant import VariantConfig
 from cluster.errors import ConfigError
 from cluster.placement.estimates.transformers import Call, estimate
 from cluster.placement.search.facts import Demand, LayerFacts, ModelFacts
 
 GIB = 2**30
+KIB = 2**10
 
 
 def described(name: str, planned: PlannedModelConfig) -> ModelFacts | None:
@@ -25,7 +27,9 @@ def by_hand(name: str, layers: LayersConfig, planned: PlannedModelConfig) -> Mod
     layer = LayerFacts(
         flops=layers.gflops * 1e9 / layers.count,
         weight_bytes=int(layers.weights_gib * GIB / layers.count),
-        activation_bytes=int(layers.activation_kib * 1024),
+        activation_bytes=int(layers.activation_kib * KIB),
+        working_bytes=int(layers.working_kib * KIB),
+        kv_bytes=int(layers.kv_kib * KIB),
     )
     return ModelFacts(
         kind=f"{name}/by hand",
@@ -36,6 +40,20 @@ def by_hand(name: str, layers: LayersConfig, planned: PlannedModelConfig) -> Mod
         num_passes=1 + planned.output_tokens,
         note="as the plan file describes it",
     )
+
+
+def as_configured(
+    planned: PlannedModelConfig, variant: VariantConfig, *, is_batched: bool
+) -> PlannedModelConfig:
+    """With the most that a variant computes at once, where its demand does not say it: memory must
+    do for that."""
+    if "concurrency" in planned.model_fields_set:
+        return planned
+    if variant.llm is not None:
+        most = variant.llm.max_num_seqs
+    else:
+        most = variant.batching.usual_sizes[-1] if is_batched else 1
+    return planned.model_copy(update={"concurrency": most})
 
 
 def demand_of(name: str, planned: PlannedModelConfig, facts: ModelFacts) -> Demand:

@@ -25,21 +25,23 @@ def estimate_graph(
 ) -> ModelFacts:
     """Layers end at articulation points, where one tensor is all that the rest needs."""
     layers: list[LayerFacts] = []
-    flops, weights = 0.0, 0
-    for end, crossing in enumerate(_crossings(nodes, outputs), start=1):
+    flops, weights, widest = 0.0, 0, 0
+    for end, (crossing, alive) in enumerate(_alive(nodes, outputs), start=1):
         node = nodes[end - 1]
         flops += node.flops
         weights += node.weight_bytes
+        widest = max(widest, alive)
         if crossing is not None or end == len(nodes):
             layers.append(
                 LayerFacts(
                     flops=flops,
                     weight_bytes=weights,
                     activation_bytes=crossing or 0,
+                    working_bytes=widest,
                     num_collectives=0,
                 )
             )
-            flops, weights = 0.0, 0
+            flops, weights, widest = 0.0, 0, 0
     return ModelFacts(
         kind=kind,
         layers=tuple(layers),
@@ -49,20 +51,22 @@ def estimate_graph(
     )
 
 
-def _crossings(nodes: Sequence[GraphNode], outputs: Sequence[str]) -> list[int | None]:
-    """After each node: the bytes of the one tensor that crosses to the later ones, None where
-    there are several. The caller's inputs cross nothing: every stage can be given them."""
+def _alive(nodes: Sequence[GraphNode], outputs: Sequence[str]) -> list[tuple[int | None, int]]:
+    """Of each node: the bytes of the one tensor that crosses to the later ones, None where there
+    are several; and all that is alive while it computes, its answer included. The caller's inputs
+    cross nothing: every stage can be given them."""
     last_use = {name: len(nodes) for name in outputs}
     for index, node in enumerate(nodes):
         for name in node.inputs:
             last_use[name] = max(last_use.get(name, 0), index)
     live: dict[str, int] = {}
-    found: list[int | None] = []
+    found: list[tuple[int | None, int]] = []
     for index, node in enumerate(nodes):
+        widest = sum(live.values()) + sum(node.output_bytes)
         for name, size in zip(node.outputs, node.output_bytes, strict=True):
             if last_use.get(name, -1) > index:
                 live[name] = size
         for name in [name for name in live if last_use[name] <= index]:
             del live[name]
-        found.append(next(iter(live.values())) if len(live) == 1 else None)
+        found.append((next(iter(live.values())) if len(live) == 1 else None, widest))
     return found

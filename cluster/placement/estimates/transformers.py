@@ -24,13 +24,15 @@ class Call:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """A family's sizes in one form. `matmul` weights of a layer are multiplied with every token;
-    `kv_width`: what a token leaves in a layer's cache, in elements. `head_tokens`: for how many
+    `mlp_width`: elements of a token inside the MLP at its widest; `kv_width`: what a token leaves
+    in a layer's cache, in elements; `head_width`: of an answer's row. `head_tokens`: for how many
     tokens the head computes; `num_tokens`: of a request, where the call does not say; `tied`: the
     head has the embedding's weights."""
 
     num_layers: int
     hidden: int
     attention_width: int
+    mlp_width: int
     kv_width: int
     matmul: int
     other: int
@@ -38,6 +40,7 @@ class Shape:
     embedding_flops: float
     head: int
     head_tokens: int
+    head_width: int
     splits: tuple[tuple[str, int], ...]
     num_tokens: int = 0
     tied: bool = False
@@ -69,11 +72,13 @@ def _facts(kind: str, shape: Shape, call: Call, bits: int) -> ModelFacts:
     # Activations and caches are not quantised with the weights.
     wide = max(bits, 16) // 8
     tokens = shape.num_tokens or call.total
+    read = tokens if shape.num_tokens else call.tokens  # The widest pass reads what goes in.
     pairs = tokens**2 / (2 if shape.is_causal else 1)
     layer = LayerFacts(
         flops=2.0 * shape.matmul * tokens + 4.0 * pairs * shape.attention_width,
         weight_bytes=num_bytes(shape.matmul + shape.other),
         activation_bytes=tokens * shape.hidden * wide,
+        working_bytes=read * _width(shape) * wide,
         kv_bytes=tokens * shape.kv_width * wide,
     )
     return ModelFacts(
@@ -88,6 +93,9 @@ def _facts(kind: str, shape: Shape, call: Call, bits: int) -> ModelFacts:
         head=LayerFacts(
             flops=2.0 * shape.head * shape.head_tokens,
             weight_bytes=0 if shape.tied else num_bytes(shape.head),
+            # Only the last token's row is computed where tokens are generated.
+            working_bytes=wide
+            * (shape.head_width if call.output_tokens else shape.head_tokens * shape.head_width),
             num_collectives=0,
         ),
         tied_bytes=num_bytes(shape.head) if shape.tied else 0,
@@ -96,6 +104,14 @@ def _facts(kind: str, shape: Shape, call: Call, bits: int) -> ModelFacts:
         num_passes=1 + call.output_tokens,
         note="estimated from its config.json",
     )
+
+
+def _width(shape: Shape) -> int:
+    """Elements of a token alive at once in a layer at its widest: the residual and its normalised
+    copy beside either queries, keys, values and what attention answers (its scores are never whole)
+    or the MLP's inside."""
+    attention = 2 * shape.attention_width + (shape.kv_width or 2 * shape.attention_width)
+    return 2 * shape.hidden + max(attention, shape.mlp_width)
 
 
 class _Sizes:
@@ -133,6 +149,7 @@ def _llama(size: _Sizes, call: Call) -> Shape:
         num_layers=size("num_hidden_layers"),
         hidden=hidden,
         attention_width=heads * width,
+        mlp_width=2 * inner,
         kv_width=2 * kv_heads * width,
         matmul=2 * hidden * heads * width + 2 * hidden * kv_heads * width + 3 * hidden * inner,
         other=2 * hidden,
@@ -140,6 +157,7 @@ def _llama(size: _Sizes, call: Call) -> Shape:
         embedding_flops=0.0,
         head=head,
         head_tokens=call.total,
+        head_width=size("vocab_size"),
         splits=(
             ("attention heads", heads),
             ("key-value heads", kv_heads),
@@ -158,6 +176,7 @@ def _gpt2(size: _Sizes, call: Call) -> Shape:
         num_layers=size("n_layer"),
         hidden=hidden,
         attention_width=hidden,
+        mlp_width=inner,
         kv_width=2 * hidden,
         matmul=4 * hidden * hidden + 2 * hidden * inner,
         other=4 * hidden + inner + hidden + 4 * hidden,
@@ -165,14 +184,16 @@ def _gpt2(size: _Sizes, call: Call) -> Shape:
         embedding_flops=0.0,
         head=vocabulary,
         head_tokens=call.total,
+        head_width=size("vocab_size"),
         splits=(("attention heads", heads), ("hidden units of the MLP", inner)),
         tied=size.is_set("tie_word_embeddings", True),
         is_causal=True,
     )
 
 
-def _encoder(size: _Sizes) -> tuple[int, int, int, int, tuple[tuple[str, int], ...]]:
-    """(hidden, weights multiplied, other weights, layers, splits) of BERT's and ViT's layer."""
+def _encoder(size: _Sizes) -> tuple[int, int, int, int, int, tuple[tuple[str, int], ...]]:
+    """(hidden, inside the MLP, weights multiplied, other weights, layers, splits) of BERT's and
+    ViT's layer."""
     hidden, inner = size("hidden_size"), size("intermediate_size")
     splits = (
         ("attention heads", size("num_attention_heads")),
@@ -181,6 +202,7 @@ def _encoder(size: _Sizes) -> tuple[int, int, int, int, tuple[tuple[str, int], .
     matmul = 4 * hidden * hidden + 2 * hidden * inner
     return (
         hidden,
+        inner,
         matmul,
         4 * hidden + inner + hidden + 4 * hidden,
         size("num_hidden_layers"),
@@ -189,12 +211,13 @@ def _encoder(size: _Sizes) -> tuple[int, int, int, int, tuple[tuple[str, int], .
 
 
 def _bert(size: _Sizes, call: Call) -> Shape:
-    hidden, matmul, other, num_layers, splits = _encoder(size)
+    hidden, inner, matmul, other, num_layers, splits = _encoder(size)
     rows = size("vocab_size") + size("max_position_embeddings", 512) + size("type_vocab_size", 2)
     return Shape(
         num_layers=num_layers,
         hidden=hidden,
         attention_width=hidden,
+        mlp_width=inner,
         kv_width=0,
         matmul=matmul,
         other=other,
@@ -202,12 +225,13 @@ def _bert(size: _Sizes, call: Call) -> Shape:
         embedding_flops=0.0,
         head=hidden * hidden + hidden,
         head_tokens=1,
+        head_width=hidden,
         splits=splits,
     )
 
 
 def _vit(size: _Sizes, call: Call) -> Shape:
-    hidden, matmul, other, num_layers, splits = _encoder(size)
+    hidden, inner, matmul, other, num_layers, splits = _encoder(size)
     patch, image = size("patch_size"), size("image_size")
     patches = (image // patch) ** 2
     filters = size("num_channels", 3) * patch * patch * hidden
@@ -215,6 +239,7 @@ def _vit(size: _Sizes, call: Call) -> Shape:
         num_layers=num_layers,
         hidden=hidden,
         attention_width=hidden,
+        mlp_width=inner,
         kv_width=0,
         matmul=matmul,
         other=other,
@@ -222,6 +247,7 @@ def _vit(size: _Sizes, call: Call) -> Shape:
         embedding_flops=2.0 * filters * patches,
         head=hidden * size("num_labels", 1000) + 3 * hidden,
         head_tokens=1,
+        head_width=size("num_labels", 1000),
         splits=splits,
         # A picture has as many tokens as patches, whatever was asked for.
         num_tokens=patches + 1,

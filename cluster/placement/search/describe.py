@@ -5,6 +5,7 @@ from __future__ import annotations
 from cluster.placement.search.candidate import Group
 from cluster.placement.search.facts import Demand
 from cluster.placement.search.fill import Filled
+from cluster.placement.search.memory import alive_bytes, told_bytes, whole_bytes
 from cluster.placement.search.plan import (
     Plan,
     PlannedDevice,
@@ -42,7 +43,10 @@ def describe(
                 attainment=best.found.attained(model),
                 slo_s=demand.slo_s,
                 rate_per_s=demand.rate_per_s,
+                concurrency=demand.concurrency,
                 weight_bytes=demand.facts.weight_bytes,
+                kv_bytes=demand.facts.kv_bytes * demand.concurrency,
+                activation_bytes=alive_bytes(demand),
                 facts=demand.facts.source,
                 note=demand.facts.note,
             )
@@ -68,6 +72,8 @@ def _replica(best: Filled, demand: Demand, model: int, index: int) -> PlannedRep
             site=site,
             layers=found.layers[rank // tensor],
             weight_bytes=found.weight_bytes[rank // tensor],
+            kv_bytes=found.kv_bytes[rank // tensor],
+            activation_bytes=found.activation_bytes[rank // tensor],
             bytes_held=found.bytes_held[rank // tensor],
         )
         for rank, site in enumerate(group.sites)
@@ -84,17 +90,24 @@ def _replica(best: Filled, demand: Demand, model: int, index: int) -> PlannedRep
 
 
 def _why_cut(demand: Demand, group: Group, found: Cut) -> str:
-    weights = human_bytes(demand.facts.weight_bytes)
     if found.degrees.num_devices == 1:
-        return f"whole: {weights} on one device"
-    each = human_bytes(max(found.weight_bytes))
+        return f"whole: {told_bytes(demand)} on one device"
+    most = max(range(found.degrees.stages), key=lambda stage: found.bytes_held[stage])
+    each = human_bytes(found.bytes_held[most])
     memory = human_bytes(group.memory_bytes)
-    if demand.facts.weight_bytes > group.memory_bytes:
-        return f"{found.degrees}: {weights} exceed a device of {memory}; {each} on each"
+    cap = demand.facts.max_weight_bytes
+    if cap and demand.facts.weight_bytes > cap:
+        return (
+            f"{found.degrees}: {human_bytes(demand.facts.weight_bytes)} of weights exceed the "
+            f"{human_bytes(cap)} of max_memory_mb; {each} on each"
+        )
+    if whole_bytes(demand) > group.memory_bytes:
+        return f"{found.degrees}: {told_bytes(demand)} exceed a device of {memory}; {each} on each"
     pace = human_seconds(found.slowest_s)
     return (
-        f"{found.degrees}: {each} on each of {found.degrees.num_devices} devices; a burst is "
-        f"worked off at one request in {pace}, and other models share the same devices"
+        f"{found.degrees}: {told_bytes(demand)}, {each} on each of "
+        f"{found.degrees.num_devices} devices; a burst is worked off at one request in {pace}, "
+        "and other models share the same devices"
     )
 
 

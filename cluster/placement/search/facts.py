@@ -10,12 +10,15 @@ Source = Literal["measured", "estimated"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerFacts:
-    """One layer of one request. `activation_bytes` leave it; `kv_bytes` stay while a sequence is
-    generated; `num_collectives`: all-reduces of its output when it is cut by columns and rows."""
+    """One layer of one request. `activation_bytes` leave it; `working_bytes`: the widest set of
+    tensors alive at once while it computes, 0 where only what comes in and what leaves is known;
+    `kv_bytes` stay while a sequence is generated; `num_collectives`: all-reduces of its output when
+    it is cut by columns and rows."""
 
     flops: float
     weight_bytes: int
     activation_bytes: int = 0
+    working_bytes: int = 0
     kv_bytes: int = 0
     num_collectives: int = 2
 
@@ -30,10 +33,10 @@ class ModelFacts:
     `kind` names this set of facts: models of one kind have equal facts. `measured_s`: what one
     request takes on one device of (kind of device, seconds); FLOPs then only say how that divides
     over the layers. `splits`: what a tensor degree must divide, by name. `weight_bits`: of most
-    weights. `working_bytes`: what a request needs beside weights, activations and cache.
-    `tied_bytes`: the head's weights where they are the embedding's, so that they are held twice as
-    soon as the two are apart. `num_passes`: how often a request goes through all layers, once and
-    for each token it generates.
+    weights. `tied_bytes`: the head's weights where they are the embedding's, so that they are held
+    twice as soon as the two are apart. `num_passes`: how often a request goes through all layers,
+    once and for each token it generates. `max_weight_bytes`: that one device may hold, 0 for all
+    that it has room for.
     """
 
     kind: str
@@ -44,9 +47,9 @@ class ModelFacts:
     splits: tuple[tuple[str, int], ...] = ()
     can_be_split: bool = True
     weight_bits: int = 16
-    working_bytes: int = 0
     tied_bytes: int = 0
     num_passes: int = 1
+    max_weight_bytes: int = 0
     note: str = ""
 
     @property
@@ -62,6 +65,16 @@ class ModelFacts:
         return sum(part.weight_bytes for part in self.parts)
 
     @property
+    def kv_bytes(self) -> int:
+        """The cache of one sequence."""
+        return sum(part.kv_bytes for part in self.parts)
+
+    def num_computed(self, concurrency: int) -> int:
+        """Requests whose activations are alive at once. Sequences that are generated are read in
+        one at a time, and a step of them all is narrow; everything else is a batch."""
+        return 1 if self.num_passes > 1 else concurrency
+
+    @property
     def flops(self) -> float:
         return sum(part.flops for part in self.parts)
 
@@ -70,7 +83,7 @@ class ModelFacts:
 class Demand:
     """Calls of one model. `burstiness_cv`: deviation over mean of the gaps between calls; 1 is
     Poisson. `slo_s`: from the call to the answer. `concurrency`: sequences whose caches are held at
-    once."""
+    once, or requests computed as one batch."""
 
     name: str
     facts: ModelFacts

@@ -31,6 +31,14 @@ class Effort:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoRoom:
+    """A model that has no place on a layout, by its index, and why."""
+
+    model: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
     """The best placement found on one layout. `num_tried`: placements that were simulated."""
 
@@ -44,6 +52,10 @@ class Filled:
     @property
     def score(self) -> float:
         return score(self.candidate, self.found)
+
+    def attained(self) -> tuple[tuple[int, float], ...]:
+        """Of each of its own models."""
+        return tuple((model, self.found.attained(model)) for model in self.models)
 
     @property
     def attainment(self) -> float:
@@ -100,7 +112,7 @@ class Filling:
         self.busy[index] += self.cuts.demands[model].rate_per_s * slowest_s * share
 
 
-def pack(layout: Layout, cuts: Cuts, models: Sequence[int]) -> Filling | str:
+def pack(layout: Layout, cuts: Cuts, models: Sequence[int]) -> Filling | NoRoom:
     """Every model once, the largest first, each on the group that expects the least work; or what
     does not fit."""
     filling = Filling(layout, cuts)
@@ -110,7 +122,7 @@ def pack(layout: Layout, cuts: Cuts, models: Sequence[int]) -> Filling | str:
     ):
         index = filling.room(model)
         if index is None:
-            return _no_room(filling, model)
+            return NoRoom(model=model, why=_no_room(filling, model))
         filling.add(index, model)
         filling.load(index, model, 1.0)
     return filling
@@ -118,7 +130,7 @@ def pack(layout: Layout, cuts: Cuts, models: Sequence[int]) -> Filling | str:
 
 def fill(
     layout: Layout, cuts: Cuts, models: Sequence[int], evaluate: Evaluate, effort: Effort
-) -> Filled | str:
+) -> Filled | NoRoom:
     """Copies are added, each of the model with most late requests on the least busy group with
     room, until nothing fits, nothing is late or it does not help any more.
 
@@ -126,7 +138,7 @@ def fill(
     simulations is ours, and so is that every model has a place (`must_have_all`).
     """
     packed = pack(layout, cuts, models) if effort.must_have_all else Filling(layout, cuts)
-    if isinstance(packed, str):
+    if isinstance(packed, NoRoom):
         return packed
     candidate = packed.candidate()
     best = Filled(

@@ -9,7 +9,7 @@ from cluster.placement.search.buckets import buckets, class_of, seconds_alone, s
 from cluster.placement.search.candidate import Candidate, Evaluate
 from cluster.placement.search.describe import describe
 from cluster.placement.search.facts import Demand
-from cluster.placement.search.fill import Effort, Filled, fill
+from cluster.placement.search.fill import Effort, Filled, NoRoom, fill
 from cluster.placement.search.groups import Layout, cuts_of, layouts
 from cluster.placement.search.plan import Plan, Rejected, Shortage
 from cluster.placement.search.shortage import shortage
@@ -99,8 +99,9 @@ class _Search:
             tried = fill(
                 layout, cuts_of(layout, self._demands), models, self._evaluate, self._effort
             )
-            if isinstance(tried, str):
-                self.rejected.append(Rejected(what=f"{about}{layout.name}", why=tried))
+            if isinstance(tried, NoRoom):
+                what = f"{about}{layout.name}"
+                self.rejected.append(Rejected(what=what, why=tried.why, no_room=tried.model))
                 continue
             self.num_simulated += tried.num_tried
             best_of_size = max(best_of_size, tried.score)
@@ -143,7 +144,10 @@ class _Search:
             slower = worse.found.mean_latency_s - better.found.mean_latency_s
             word = "slower" if slower >= 0 else "faster"
             why += f", {human_seconds(abs(slower))} {word} on average"
-        self.rejected.append(Rejected(what=f"{about}{worse.layout.name}", why=why, attainment=mine))
+        what = f"{about}{worse.layout.name}"
+        self.rejected.append(
+            Rejected(what=what, why=why, attainment=mine, attained=worse.attained())
+        )
 
 
 def _together(parts: Sequence[Filled], evaluate: Evaluate) -> Filled:

@@ -12,7 +12,7 @@ from cluster.topology import Site
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedShard:
     """One process's part of a replica. `layers`: the embedding comes with the first, the head with
-    the last. `bytes_held`: weights, caches, activations."""
+    the last. `bytes_held`: weights, caches, activations together."""
 
     rank: int
     stage: int
@@ -20,6 +20,8 @@ class PlannedShard:
     site: Site
     layers: range
     weight_bytes: int
+    kv_bytes: int
+    activation_bytes: int
     bytes_held: int
 
 
@@ -65,14 +67,18 @@ class PlannedReplica:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedModel:
-    """`attainment`: the share of its simulated calls answered within `slo_s`."""
+    """`attainment`: the share of its simulated calls answered within `slo_s`. Bytes are those of
+    one copy whole: caches of `concurrency` sequences, activations of what is computed at once."""
 
     name: str
     replicas: int
     attainment: float
     slo_s: float
     rate_per_s: float
+    concurrency: int
     weight_bytes: int
+    kv_bytes: int
+    activation_bytes: int
     facts: Source
     note: str = ""
 
@@ -90,11 +96,14 @@ class PlannedDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A placement that was looked at. `attainment` is None where it could not be."""
+    """A placement that was looked at. `attainment` is None where it could not be; `attained`: of
+    each model that was placed so, by its index; `no_room`: the model that had no place."""
 
     what: str
     why: str
     attainment: float | None = None
+    attained: tuple[tuple[int, float], ...] = ()
+    no_room: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

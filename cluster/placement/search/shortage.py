@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from cluster.placement.search.buckets import fastest
 from cluster.placement.search.facts import Demand, LayerFacts, ModelFacts
-from cluster.placement.search.fill import pack
+from cluster.placement.search.fill import NoRoom, pack
 from cluster.placement.search.groups import cuts_of, layouts
+from cluster.placement.search.memory import layer_bytes, told_kinds
 from cluster.placement.search.plan import Rejected, Shortage
 from cluster.topology import Topology
 from cluster.units import human_bytes
@@ -24,21 +25,23 @@ def shortage(
     in_int8 = tuple(replace(d, facts=_in_int8(d.facts)) for d in demands)
     is_smaller = any(d.facts.weight_bits > 8 for d in demands)
     fits_in_int8 = is_smaller and is_packable(topology, in_int8)
-    needed = sum(d.facts.weight_bytes for d in demands)
-    have = sum(site.device.memory_bytes for site in topology.sites())
+    cap = min((d.facts.max_weight_bytes for d in demands if d.facts.max_weight_bytes), default=0)
+    sizes = [site.device.memory_bytes for site in topology.sites()]
+    have = sum(min(size, cap or size) for size in sizes)
+    device_bytes = min(device.memory_bytes, cap or device.memory_bytes)
     means: list[str] = []
     if more is not None:
         plural = "" if more == 1 else "s"
-        means.append(f"{more} more device{plural} of {human_bytes(device.memory_bytes)}")
+        means.append(f"{more} more device{plural} of {human_bytes(device_bytes)}")
     if fits_in_int8:
         means.append("int8")
-    wants = f"needs {', or '.join(means)}" if means else _hopeless(demands, device.memory_bytes)
+    wants = f"needs {', or '.join(means)}" if means else _hopeless(demands, device_bytes)
     names = ", ".join(d.name for d in demands[:3]) + (" …" if len(demands) > 3 else "")
+    short = f"{len(topology.sites())} devices with {human_bytes(have)} together"
     return Shortage(
-        message=f"{names}: {human_bytes(needed)} of weights, and what is computed beside them, do "
-        f"not fit in {len(topology.sites())} devices with {human_bytes(have)} together: {wants}",
+        message=f"{names}: {told_kinds(demands)} do not fit in {short}: {wants}",
         more_devices=more,
-        device_bytes=device.memory_bytes,
+        device_bytes=device_bytes,
         fits_in_int8=fits_in_int8,
         rejected=rejected,
     )
@@ -48,7 +51,7 @@ def is_packable(topology: Topology, demands: tuple[Demand, ...]) -> bool:
     """Whether some layout has a place for every model."""
     models = range(len(demands))
     return any(
-        not isinstance(pack(layout, cuts_of(layout, demands), models), str)
+        not isinstance(pack(layout, cuts_of(layout, demands), models), NoRoom)
         for layout in layouts(topology, topology.sites())
     )
 
@@ -100,9 +103,13 @@ def _in_int8(facts: ModelFacts) -> ModelFacts:
 
 
 def _hopeless(demands: tuple[Demand, ...], device_bytes: int) -> str:
-    largest = max(demands, key=lambda d: max(p.weight_bytes for p in d.facts.parts))
-    layer = max(part.weight_bytes for part in largest.facts.parts)
+    largest, part = max(
+        ((demand, part) for demand in demands for part in demand.facts.parts),
+        key=lambda found: layer_bytes(*found),
+    )
+    layer = layer_bytes(largest, part)
+    more = ", or fewer sequences at once" if part.weight_bytes <= device_bytes < layer else ""
     return (
-        f"needs larger devices: one layer of {largest.name} alone takes {human_bytes(layer)}, a "
-        f"device has {human_bytes(device_bytes)}"
+        f"needs larger devices{more}: one layer of {largest.name} alone takes "
+        f"{human_bytes(layer)}, a device has {human_bytes(device_bytes)}"
     )

@@ -9,6 +9,7 @@ from math import inf
 
 from cluster.placement.search.facts import LayerFacts, ModelFacts
 from cluster.topology import Device, Link
+from cluster.units import human_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +48,15 @@ class Ground:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """One model on one group. `bytes_held`: of each device of a stage."""
+    """One model on one group. Bytes are those of each device of a stage: `bytes_held` is weights,
+    caches of all sequences and activations together."""
 
     degrees: Degrees
     layers: tuple[range, ...]
     stage_s: tuple[float, ...]
     weight_bytes: tuple[int, ...]
+    kv_bytes: tuple[int, ...]
+    activation_bytes: tuple[int, ...]
     bytes_held: tuple[int, ...]
 
     @property
@@ -88,16 +92,23 @@ def cut(model: ModelFacts, degrees: Degrees, ground: Ground, concurrency: int = 
     wholes = [sum(part.weight_bytes for part in _of(model, run)) for run in runs]
     wholes[-1] += model.tied_bytes if degrees.stages > 1 else 0
     weights = [-(-whole // degrees.tensor) for whole in wholes]
-    held = [
-        weight + _beside(model, run, degrees.tensor, concurrency)
-        for weight, run in zip(weights, runs, strict=True)
+    if model.max_weight_bytes and max(weights) > model.max_weight_bytes:
+        cap, most = human_bytes(model.max_weight_bytes), human_bytes(max(weights))
+        return f"{degrees}: {most} of weights on a device, max_memory_mb allows {cap}"
+    caches = [
+        -(-concurrency * sum(part.kv_bytes for part in _of(model, run)) // degrees.tensor)
+        for run in runs
     ]
+    at_once = model.num_computed(concurrency)
+    moving = [at_once * alive(_of(model, run), degrees.tensor) for run in runs]
     return Cut(
         degrees=degrees,
         layers=runs,
         stage_s=tuple(stage_s),
         weight_bytes=tuple(weights),
-        bytes_held=tuple(held),
+        kv_bytes=tuple(caches),
+        activation_bytes=tuple(moving),
+        bytes_held=tuple(map(sum, zip(weights, caches, moving, strict=True))),
     )
 
 
@@ -126,12 +137,14 @@ def _parts(run: range, num_layers: int) -> tuple[int, int]:
     return begin, run.stop + (2 if run.stop == num_layers else 1)
 
 
-def _beside(model: ModelFacts, run: range, tensor: int, concurrency: int) -> int:
-    """Caches, and twice the largest activation: what comes in and what goes out."""
-    parts = _of(model, run)
-    cache = sum(part.kv_bytes for part in parts) * concurrency
-    moving = 2 * max(part.activation_bytes for part in parts)
-    return -(-(cache + model.working_bytes) // tensor) + moving
+def alive(parts: tuple[LayerFacts, ...], tensor: int) -> int:
+    """The most that is alive at once for a request: what comes in and what goes out, which every
+    slice has whole, and what is computed in between, of which each has its part."""
+    found = 0
+    for part in parts:
+        passing = 2 * part.activation_bytes
+        found = max(found, passing + -(-max(0, part.working_bytes - passing) // tensor))
+    return found
 
 
 def _seconds(model: ModelFacts, tensor: int, ground: Ground) -> list[float]:

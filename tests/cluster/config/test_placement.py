@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.config.placement import PlacementConfig, ShardSite
+from cluster.config.variant import VariantConfig
 
 
 def test_parallelism_model_is_layer_placement() -> None:
@@ -78,3 +79,34 @@ def test_a_demand_is_for_the_planner_to_meet() -> None:
         )
     told = PlacementConfig.model_validate({"strategy": "auto", "demand": {"rate_per_s": 5}})
     assert PlacementConfig.model_validate(told.model_dump()) == told
+
+
+@pytest.mark.parametrize("num_gpus", [0, 0.25, 1, 4])
+def test_a_share_of_a_gpu_or_whole_ones_are_reserved(num_gpus: float) -> None:
+    variant = VariantConfig.model_validate({"source": "m", "resources": {"num_gpus": num_gpus}})
+
+    assert variant.resources.num_gpus == num_gpus
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"resources": {"num_gpus": 1.5}}, r"a share of a GPU \(0\.01 to 0\.99\) or whole ones"),
+        ({"resources": {"num_gpus": 0.001}}, r"a share of a GPU .* got 0\.001"),
+        (
+            {"resources": {"num_gpus": 0.5}, "placement": {"strategy": "layer", "shards": 2}},
+            "num_gpus excludes a sharded placement: each shard has the GPU that its placement",
+        ),
+        (
+            {"resources": {"num_gpus": 0.5}, "engine": "vllm", "llm": {"tensor_parallel": 2}},
+            r"num_gpus is 0\.5; llm spans 2 GPUs, whole ones",
+        ),
+        (
+            {"resources": {"num_gpus": 0.5}, "engine": "vllm", "llm": {}},
+            r"gpu_memory_utilization takes 0\.9 of its memory; allowed: at most 0\.5",
+        ),
+    ],
+)
+def test_gpus_that_ray_cannot_give_so_are_refused(section: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        VariantConfig.model_validate({"source": "m", **section})

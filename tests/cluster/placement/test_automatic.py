@@ -11,7 +11,7 @@ from cluster.errors import ConfigError
 from cluster.placement.automatic import Chosen, choose, is_open
 from cluster.placement.partition import LayeredModel, lay_out
 from cluster.placement.reservation import reserve
-from cluster.placement.room import left_over, needs_of
+from cluster.placement.room import Need, left_over, needs_of, shares_left
 from cluster.placement.search.facts import Demand, LayerFacts, ModelFacts
 from cluster.simulation.cluster.fast import FastSimulator
 from cluster.simulation.cluster.trace import draw_trace
@@ -56,7 +56,7 @@ def test_what_fits_on_one_device_stays_whole() -> None:
     found = chosen(ground(), facts(layer_mb=10))
 
     assert found.config.strategy == "single"
-    assert "whole: 80.0 MiB on one device" in found.reason
+    assert "whole: 80.0 MiB of weights on one device" in found.reason
 
 
 def test_what_exceeds_a_device_is_cut_and_the_reason_says_so() -> None:
@@ -65,11 +65,23 @@ def test_what_exceeds_a_device_is_cut_and_the_reason_says_so() -> None:
     assert (found.config.strategy, found.config.shards) == ("pipeline", 2)
     assert found.config.devices == ("a/cuda:0", "a/cuda:1")
     assert found.config.heartbeat_timeout_s == 3
-    assert "800.0 MiB exceed a device of 450.0 MiB" in found.reason
+    assert "800.0 MiB of weights exceed a device of 450.0 MiB" in found.reason
 
 
-def test_a_cap_counts_as_the_memory_of_a_device() -> None:
-    assert chosen(ground(), facts(), max_memory_mb=210).config.shards == 4
+def test_a_cap_counts_of_the_weights_of_a_device() -> None:
+    found = chosen(ground(), facts(), max_memory_mb=210)
+
+    assert found.config.shards == 4
+    assert "800.0 MiB of weights exceed the 210.0 MiB of max_memory_mb" in found.reason
+
+
+def test_a_cap_of_weights_does_not_bound_what_is_computed_beside_them() -> None:
+    layer = LayerFacts(flops=1e9, weight_bytes=100 * MIB, working_bytes=500 * MIB)
+    wide = ModelFacts(kind="wide", layers=(layer,) * 8, can_be_split=False)
+
+    assert chosen(ground(), wide, max_memory_mb=210).config.shards == 4
+    with pytest.raises(ConfigError, match=r"500\.0 MiB of activations of 1 request at once"):
+        chosen(ground(memory_mb=550), wide)
 
 
 def test_more_devices_are_taken_where_one_is_too_slow_for_the_demand() -> None:
@@ -100,7 +112,9 @@ def test_gpus_are_taken_before_the_cores_of_the_node_that_comes_first() -> None:
     whole = chosen(mixed(), facts(layer_mb=10))
     cut = chosen(mixed(), facts(), max_memory_mb=450)
 
-    assert (whole.config.strategy, whole.num_gpus) == ("single", 1)
+    # 80 of 1000 MiB and what the process itself takes of the card.
+    assert (whole.config.strategy, whole.num_gpus) == ("single", 0.6)
+    assert "0.6 of a GPU, which others may share" in whole.reason
     assert cut.config.devices == ("b/cuda:0", "b/cuda:1")
     assert cut.config.bundles == "PACK"
 
@@ -146,6 +160,42 @@ def test_replicas_of_slices_take_whole_pairs_of_a_node_each() -> None:
     )
 
     assert (found.config.strategy, found.config.shards) == ("tensor", 2)
+
+
+def test_a_copy_that_fills_a_gpu_takes_it_whole() -> None:
+    assert chosen(ground(), facts(layer_mb=100)).num_gpus == 1
+
+
+def test_a_copy_that_is_busy_takes_as_much_of_the_gpu_as_of_its_time() -> None:
+    large = ground(memory_mb=100_000)  # 8 ms a request
+    demand = {"rate_per_s": 50, "slo_ms": 1000}
+
+    quiet, busy = chosen(large, facts()), chosen(large, facts(), demand=demand)
+
+    assert quiet.num_gpus == 0.02
+    assert busy.num_gpus == pytest.approx(0.4, abs=0.03)
+
+
+def test_what_others_leave_of_a_gpu_is_planned_for() -> None:
+    """Shares are those of the whole card: half of a half is a quarter."""
+    half = shares_left(ground(devices=1, memory_mb=8000), [Need(num_devices=0.5)])
+
+    found = chosen(half, facts(layer_mb=100))
+
+    assert found.config.strategy == "single"
+    assert found.num_gpus == 0.17  # 1312 of 8000 MiB
+    with pytest.raises(ConfigError, match=r"placement\.strategy auto"):
+        chosen(half, facts(layer_mb=600))
+
+
+def test_shards_of_a_group_have_no_device_that_others_are_on() -> None:
+    halves = shares_left(ground(devices=4), [Need(num_devices=0.5)] * 8)
+    assert halves.nodes == ()
+    parts = shares_left(ground(devices=4), [Need(num_devices=0.6)] * 4)
+    assert len(parts.nodes) == 4
+
+    with pytest.raises(ConfigError):
+        chosen(parts, facts(layer_mb=60))
 
 
 def test_what_no_shape_holds_is_refused_saying_what_is_short() -> None:

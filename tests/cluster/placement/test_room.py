@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cluster.placement.room import Need, left_over, of_kind
+import pytest
+
+from cluster.placement.room import Need, left_over, of_kind, shares_left
 from cluster.topology import Node, Topology
-from tests.cluster.placement.search.making import cluster
+from tests.cluster.placement.search.making import GIB, cluster
 
 
 def sizes(topology: Topology) -> dict[str, int]:
@@ -34,6 +36,24 @@ def test_shares_of_a_gpu_add_up() -> None:
     halves = [Need(num_devices=0.5)] * 3
 
     assert sizes(left_over(cluster(1, 4), halves)) == {"node0": 2}
+
+
+def test_what_is_left_of_a_gpu_is_told_with_its_memory() -> None:
+    needs = [Need(num_devices=0.25), Need(num_devices=0.25), Need(num_devices=1)]
+
+    (left,) = shares_left(cluster(1, 4), needs).nodes
+
+    assert (left.name, left.devices[0].share) == ("node0/cuda:1", 0.5)
+    assert left.devices[0].memory_bytes == 8 * GIB
+    assert sizes(left_over(cluster(1, 4), needs)) == {"node0": 2}
+
+
+def test_a_share_goes_on_the_fullest_gpu_that_has_as_much() -> None:
+    needs = [Need(num_devices=share) for share in (0.7, 0.6, 0.3)]
+
+    (left,) = shares_left(cluster(1, 3), needs).nodes
+
+    assert left.devices[0].share == pytest.approx(0.4)
 
 
 def test_labels_are_asked_for() -> None:

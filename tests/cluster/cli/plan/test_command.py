@@ -51,6 +51,46 @@ def test_the_example_is_planned_with_devices_shards_bytes_reasons_and_what_was_r
     assert {"what", "why", "attainment"} == set(plan["rejected"][0])
 
 
+def test_each_model_has_a_section_of_its_own() -> None:
+    _, out, _ = run("--topology", EXAMPLE, "--json", "--calls", 2000)
+    plan = json.loads(out)
+
+    assert plan["version"] == 1
+    for section in plan["models"]:
+        mine = [shard for shard in plan["shards"] if shard["model"] == section["model"]]
+        assert [s["rank"] for s in section["shards"]] == [s["rank"] for s in mine]
+        assert section["bytes"] == sum(shard["bytes"] for shard in mine)
+        assert section["bytes"] == sum(device["bytes"] for device in section["devices"])
+        kinds = ("weight_bytes", "kv_bytes", "activation_bytes")
+        assert all(s["bytes"] == sum(s[kind] for kind in kinds) for s in section["shards"])
+        assert section["reasons"] == list(dict.fromkeys(shard["reason"] for shard in mine))
+        assert all(set(r) == {"what", "why", "attainment"} for r in section["rejected"])
+    sections = {section["model"]: section for section in plan["models"]}
+    refused = {r["what"]: r for r in sections["gpt2-xl"]["rejected"]}
+    assert refused["4 x tensor 2"]["attainment"] is None
+    assert "does not divide its 25 attention heads" in refused["4 x tensor 2"]["why"]
+    assert "of its calls in time against" in sections["bert-large"]["rejected"][0]["why"]
+
+
+def test_the_keys_for_machines_stay() -> None:
+    """Whoever reads a plan relies on these; more may come."""
+    _, out, _ = run("--topology", EXAMPLE, "--json", "--calls", 2000)
+    plan = json.loads(out)
+
+    assert {"version", "fits", "layout", "attainment", "devices", "models", "shards"} <= set(plan)
+    assert {"reasons", "rejected", "mean_latency_s", "placements_simulated"} <= set(plan)
+    assert set(plan["models"][0]) >= {
+        *("model", "replicas", "attainment", "slo_s", "rate_per_s", "concurrency", "facts"),
+        *("note", "weight_bytes", "kv_bytes", "activation_bytes", "bytes", "placement"),
+        *("devices", "shards", "reasons", "rejected"),
+    }
+    assert set(plan["shards"][0]) >= {
+        *("model", "group", "strategy", "stages", "tensor", "rank", "stage", "tensor_rank"),
+        *("node", "device", "layers", "weight_bytes", "kv_bytes", "activation_bytes", "bytes"),
+        "reason",
+    }
+
+
 def test_every_planned_placement_is_one_that_a_configuration_takes() -> None:
     _, out, _ = run("--topology", EXAMPLE, "--json", "--calls", 2000)
 

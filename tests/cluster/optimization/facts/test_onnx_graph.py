@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cluster.errors import ConfigError
-from cluster.optimization.facts.onnx_graph import estimate_onnx
+from cluster.optimization.facts.onnx_graph import estimate_onnx, look_at
 
 
 def write(path: Path) -> Path:
@@ -40,7 +42,7 @@ def write(path: Path) -> Path:
 
 
 def test_work_and_weights_of_every_operator_are_counted(tmp_path: Path) -> None:
-    facts = estimate_onnx("tiny", write(tmp_path / "m.onnx"), tokens=1)
+    facts = look_at(write(tmp_path / "m.onnx"), tokens=1)
 
     pixels = 4 * 8 * 8
     exact = 2 * pixels * 27 + 2 * pixels * 36 + 2 * 10 * 4
@@ -49,7 +51,7 @@ def test_work_and_weights_of_every_operator_are_counted(tmp_path: Path) -> None:
 
 
 def test_the_graph_is_cut_around_its_residual_block(tmp_path: Path) -> None:
-    facts = estimate_onnx("tiny", write(tmp_path / "m.onnx"), tokens=1)
+    facts = look_at(write(tmp_path / "m.onnx"), tokens=1)
 
     assert [layer.weight_bytes for layer in facts.layers] == [432, 576, 0, 0, 160]
     assert facts.layers[0].activation_bytes == 4 * 4 * 8 * 8
@@ -60,4 +62,31 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     file.write_bytes(b"no model at all")
 
     with pytest.raises(ConfigError, match=r"broken\.onnx: no ONNX model"):
-        estimate_onnx("m", file, tokens=1)
+        look_at(file, tokens=1)
+
+
+def test_a_file_is_looked_at_by_another_process_once_for_each_of_its_states(
+    tmp_path: Path,
+) -> None:
+    file = write(tmp_path / "m.onnx")
+    first = estimate_onnx("one", file, tokens=1)
+    assert first == replace(look_at(file, tokens=1), kind="one/1")
+
+    # What says that a file is another one is its size and its time.
+    seen = file.stat()
+    file.write_bytes(b"x" * seen.st_size)
+    os.utime(file, ns=(seen.st_mtime_ns, seen.st_mtime_ns))
+    assert estimate_onnx("other", file, tokens=1).layers == first.layers
+
+    os.utime(file, ns=(1, 1))
+    with pytest.raises(ConfigError, match=r"m\.onnx: no ONNX model"):
+        estimate_onnx("one", file, tokens=1)
+
+
+def test_weights_in_files_beside_the_graph_are_not_read(tmp_path: Path) -> None:
+    model = onnx.load(str(write(tmp_path / "whole.onnx")))
+    file = tmp_path / "m.onnx"
+    onnx.save(model, str(file), save_as_external_data=True, location="weights", size_threshold=0)
+    (tmp_path / "weights").unlink()
+
+    assert look_at(file, tokens=1) == look_at(tmp_path / "whole.onnx", tokens=1)

@@ -39,6 +39,21 @@ def test_nothing_of_a_graph_is_lost_by_cutting_it() -> None:
     assert not facts.can_be_split
 
 
+def test_the_widest_set_of_tensors_alive_at_once_is_counted_in_each_layer() -> None:
+    block = [
+        node("x", "a", size=5),
+        node("a", "b", size=40),
+        node("b", "c", size=7),
+        node("a c", "d", size=5),
+        node("d", "y", size=2),
+    ]
+
+    layers = estimate_graph("m", block, ["y"]).layers
+
+    # Inside the block: a, b and c. Before it a alone, after it d and the answer.
+    assert [layer.working_bytes for layer in layers] == [5, 5 + 40 + 7, 5 + 2]
+
+
 def test_what_the_caller_gives_crosses_no_cut() -> None:
     masked = [node("x", "a"), node("a mask", "b"), node("b mask", "y")]
 

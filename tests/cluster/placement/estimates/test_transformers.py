@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     BertConfig,
@@ -78,6 +79,46 @@ def test_caches_and_passes_follow_from_the_tokens() -> None:
 
     assert found.layers[0].kv_bytes == 128 * 2 * 3 * 64 * 2
     assert found.num_passes == 29
+
+
+def test_activations_are_the_widest_tensors_of_a_layer_and_the_rows_of_the_answer() -> None:
+    answers = estimate("m", LLAMA.to_dict(), Call(tokens=100), bits=16)
+    writes = estimate("m", LLAMA.to_dict(), Call(tokens=100, output_tokens=28), bits=16)
+
+    # The residual, its normalised copy, and the two halves of the gated MLP.
+    assert answers.layers[0].working_bytes == 100 * (2 * 576 + 2 * 1536) * 2
+    assert writes.layers[0].working_bytes == answers.layers[0].working_bytes
+    assert answers.head.working_bytes == 100 * 49152 * 2
+    assert writes.head.working_bytes == 49152 * 2
+
+
+@pytest.mark.parametrize(("model", "config"), MODELS, ids=lambda value: type(value).__name__)
+def test_estimated_activations_bound_what_a_real_layer_keeps_alive(model: Any, config: Any) -> None:
+    """Every operator's largest answer inside a layer is among what is counted."""
+    tokens = 64
+    largest = {"answer": 0}
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            answer = func(*args, **(kwargs or {}))
+            is_view = any(each.alias_info for each in func._schema.returns)
+            if isinstance(answer, torch.Tensor) and not is_view:
+                largest["answer"] = max(largest["answer"], answer.numel() * 4)
+            return answer
+
+    with torch.device("meta"):
+        real = model(config).eval()
+        is_picture = isinstance(config, ViTConfig)
+        shape = (1, 3, 224, 224) if is_picture else (1, tokens)
+        given = torch.zeros(shape, dtype=torch.float32 if is_picture else torch.int64)
+        with Sizes(), torch.no_grad():
+            real(given)
+
+    told = config.to_dict() | {"num_labels": config.num_labels}
+    facts = estimate("m", told, Call(tokens=tokens), bits=32)
+    assert max(part.working_bytes for part in facts.parts) >= largest["answer"]
 
 
 def test_int8_weights_leave_caches_as_they_are() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from cluster.placement.search.candidate import Candidate, Evaluation
-from cluster.placement.search.facts import Demand
+from cluster.placement.search.facts import Demand, LayerFacts, ModelFacts
 from cluster.placement.search.find_plan import find_plan
 from cluster.placement.search.plan import Plan, Shortage
 from cluster.simulation.cluster.fast import FastSimulator
@@ -54,7 +54,7 @@ def test_a_model_larger_than_a_device_is_cut_and_the_reason_says_so() -> None:
     plan = planned(cluster(gib=8), demand("big", model(gib=20.0)))
 
     assert all(replica.degrees.num_devices >= 4 for replica in plan.replicas)
-    assert "20.0 GiB exceed a device of 8.0 GiB" in plan.replicas[0].reason
+    assert "20.0 GiB of weights exceed a device of 8.0 GiB" in plan.replicas[0].reason
 
 
 def test_a_busy_model_gets_more_copies_than_a_quiet_one() -> None:
@@ -136,6 +136,27 @@ def test_a_layer_no_device_can_hold_asks_for_larger_ones() -> None:
 
     assert found.more_devices is None
     assert "one layer of huge alone takes 99.0 GiB, a device has 24.0 GiB" in found.message
+
+
+def test_what_caches_take_is_in_what_is_short() -> None:
+    layer = LayerFacts(flops=0.1, weight_bytes=GIB, kv_bytes=GIB)
+    facts = ModelFacts(kind="kv", layers=(layer,) * 4, can_be_split=False, num_passes=9)
+    asked = Demand(name="writer", facts=facts, rate_per_s=1.0, concurrency=16)
+
+    found = refused(cluster(1, 1, gib=24), asked)
+
+    assert "68.0 GiB (4.0 GiB of weights, 64.0 GiB of caches for 16 sequences)" in found.message
+    assert "needs 3 more devices of 24.0 GiB" in found.message
+
+
+def test_a_layer_that_is_too_large_for_its_caches_asks_for_fewer_sequences() -> None:
+    layer = LayerFacts(flops=0.1, weight_bytes=GIB, kv_bytes=GIB)
+    facts = ModelFacts(kind="kv", layers=(layer,), can_be_split=False, num_passes=9)
+    asked = Demand(name="writer", facts=facts, rate_per_s=1.0, concurrency=30)
+
+    found = refused(cluster(1, 1, gib=24), asked)
+
+    assert "needs larger devices, or fewer sequences at once: one layer of writer" in found.message
 
 
 def test_what_fits_only_on_the_fast_devices_fits_whichever_node_comes_first() -> None:

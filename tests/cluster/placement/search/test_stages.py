@@ -104,7 +104,40 @@ def test_caches_of_all_sequences_are_held() -> None:
     answer = cut(facts, Degrees(), ground(), 5)
 
     assert isinstance(answer, Cut)
-    assert answer.bytes_held == (20 + 5 * 8 + 2 * 3,)
+    assert (answer.weight_bytes, answer.kv_bytes) == ((20,), (5 * 8,))
+    # A batch of five: each has what comes in and what goes out.
+    assert answer.activation_bytes == (5 * 2 * 3,)
+    assert answer.bytes_held == (20 + 5 * 8 + 5 * 2 * 3,)
+
+
+def test_sequences_that_are_generated_are_read_in_one_at_a_time() -> None:
+    layer = LayerFacts(flops=1.0, weight_bytes=10, activation_bytes=3, kv_bytes=4)
+    facts = ModelFacts(kind="writes", layers=(layer,) * 2, num_passes=9)
+
+    answer = cut(facts, Degrees(), ground(), 5)
+
+    assert isinstance(answer, Cut)
+    assert (answer.kv_bytes, answer.activation_bytes) == ((5 * 8,), (2 * 3,))
+
+
+def test_slices_share_what_is_computed_inside_but_not_what_goes_through() -> None:
+    layer = LayerFacts(flops=1.0, weight_bytes=8, activation_bytes=10, working_bytes=60, kv_bytes=8)
+    facts = ModelFacts(kind="wide", layers=(layer,))
+
+    answer = found(facts, Degrees(tensor=4))
+
+    assert answer.activation_bytes == (2 * 10 + 40 // 4,)
+    assert answer.kv_bytes == (2,)
+
+
+def test_more_weights_than_a_device_may_hold_are_refused_with_the_cap() -> None:
+    facts = ModelFacts(
+        kind="capped", layers=(LayerFacts(flops=1.0, weight_bytes=8),) * 2, max_weight_bytes=9
+    )
+
+    told = "single: 16 B of weights on a device, max_memory_mb allows 9 B"
+    assert cut(facts, Degrees(), ground()) == told
+    assert found(facts, Degrees(stages=2)).weight_bytes == (8, 8)
 
 
 @pytest.mark.parametrize(

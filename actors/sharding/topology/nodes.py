@@ -1,0 +1,43 @@
+"""What the nodes of the running Ray have, and what they could have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import ray
+from ray._private.state import state
+
+from cluster.placement.capacity import Ask, NodeRoom
+
+IN_KUBERNETES = "RAY_USAGE_STATS_KUBERAY_IN_USE"
+"""KubeRay sets it for every container of Ray; its pods come in any order."""
+
+
+def node_rooms() -> tuple[NodeRoom, ...]:
+    """Whoever holds it at the moment; nothing without a Ray."""
+    if not ray.is_initialized():
+        return ()
+    return tuple(
+        NodeRoom(
+            name=str(node["NodeManagerHostname"]),
+            num_cpus=float(node["Resources"].get("CPU", 0)),
+            num_gpus=float(node["Resources"].get("GPU", 0)),
+            labels=dict(node.get("Labels") or {}),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+
+
+def could_have(asks: Sequence[Ask]) -> bool:
+    """Whether nodes are still to come that may bring it: always in Kubernetes, else as many as
+    Ray's autoscaler may start."""
+    if os.environ.get(IN_KUBERNETES):
+        return True
+    most = state.get_max_resources_from_cluster_config()
+    if most is None:
+        return False
+    gpus = sum(ask.num_gpus for ask in asks)
+    cpus = sum(ask.num_cpus for ask in asks)
+    return bool(most.get("GPU", 0) >= gpus and most.get("CPU", 0) >= cpus)

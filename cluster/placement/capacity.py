@@ -1,0 +1,173 @@
+"""Whether a cluster has what one replica asks for: what it has not, Ray would wait for for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cluster.config.placement import BundleStrategy
+from cluster.errors import ConfigError
+from cluster.placement.partition import Layout, Shard
+from cluster.placement.reservation import Bundle, Reservation
+
+MAX_TRIES = 20_000
+"""Of ways to lay bundles on nodes; what is not settled by then is left to Ray."""
+SLACK = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRoom:
+    """All that a node has, whoever holds it at the moment."""
+
+    name: str
+    num_cpus: float
+    num_gpus: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What must be on one node. `what`: layers and devices, as they are told to people."""
+
+    what: str
+    num_cpus: float = 0.0
+    num_gpus: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def asks_of(reserved: Reservation, layout: Layout, num_cpus: float) -> tuple[Ask, ...]:
+    """Of a group of shards. `num_cpus`: of the replica's own process."""
+    return tuple(
+        Ask(
+            what=_told(layout, bundle),
+            num_cpus=bundle.num_cpus + (num_cpus if bundle.has_replica else 0.0),
+            num_gpus=bundle.num_gpus,
+            labels=bundle.labels,
+        )
+        for bundle in reserved.bundles
+    )
+
+
+def check_there_is(
+    asks: Sequence[Ask], strategy: BundleStrategy, nodes: Sequence[NodeRoom], *, key: str
+) -> None:
+    """Raises: ConfigError naming the layers and devices for which no node has enough, alone or
+    beside the others."""
+    if strategy == "STRICT_PACK":
+        asks = (_joined(asks),)
+    for ask in asks:
+        if not any(_has(node, ask) for node in nodes):
+            raise _refuse(ask, "no node has as much", nodes, key)
+    order = sorted(asks, key=lambda ask: (-ask.num_gpus, -ask.num_cpus))
+    search = _Search(order, nodes, is_spread=strategy == "STRICT_SPREAD")
+    if not search.fits(0):
+        short = order[search.deepest]
+        beside = ", ".join(ask.what for ask in order[: search.deepest])
+        apart = ", each on a node of its own" if strategy == "STRICT_SPREAD" else ""
+        raise _refuse(short, f"not left beside {beside}{apart}", nodes, key)
+
+
+class _Search:
+    """Bundles on nodes, one after another, each on every node in turn."""
+
+    def __init__(self, asks: Sequence[Ask], nodes: Sequence[NodeRoom], *, is_spread: bool) -> None:
+        self.deepest = 0
+        self._asks = asks
+        self._nodes = nodes
+        self._is_spread = is_spread
+        self._free = [[node.num_cpus, node.num_gpus, 1.0] for node in nodes]
+        self._tries = MAX_TRIES
+
+    def fits(self, index: int) -> bool:
+        """Whether the asks from this one on have a place beside those before."""
+        if index == len(self._asks):
+            return True
+        self.deepest = max(self.deepest, index)
+        ask = self._asks[index]
+        taken = (ask.num_cpus, ask.num_gpus, 1.0 if self._is_spread else 0.0)
+        for node, free in zip(self._nodes, self._free, strict=True):
+            if not _is_labelled(node, ask) or any(
+                have < more - SLACK for have, more in zip(free, taken, strict=True)
+            ):
+                continue
+            self._tries -= 1
+            if self._tries < 0:
+                return True
+            free[:] = [have - more for have, more in zip(free, taken, strict=True)]
+            if self.fits(index + 1):
+                return True
+            free[:] = [have + more for have, more in zip(free, taken, strict=True)]
+        return False
+
+
+def _has(node: NodeRoom, ask: Ask) -> bool:
+    is_enough = node.num_gpus >= ask.num_gpus - SLACK and node.num_cpus >= ask.num_cpus - SLACK
+    return is_enough and _is_labelled(node, ask)
+
+
+def _is_labelled(node: NodeRoom, ask: Ask) -> bool:
+    return all(node.labels.get(key) == value for key, value in ask.labels.items())
+
+
+def _joined(asks: Sequence[Ask]) -> Ask:
+    """What shares one node."""
+    labels: dict[str, str] = {}
+    for ask in asks:
+        labels |= ask.labels
+    return Ask(
+        what="; ".join(ask.what for ask in asks if ask.num_gpus or len(asks) == 1)
+        or "; ".join(ask.what for ask in asks),
+        num_cpus=sum(ask.num_cpus for ask in asks),
+        num_gpus=sum(ask.num_gpus for ask in asks),
+        labels=labels,
+    )
+
+
+def _told(layout: Layout, bundle: Bundle) -> str:
+    """`layers 0 to 5 on cuda:0 (shard 0)`."""
+    told: list[str] = []
+    for stage in range(layout.num_stages):
+        shards = [shard for shard in layout.stage(stage) if shard.rank in bundle.ranks]
+        if shards:
+            run = shards[0].layers
+            layers = (
+                f"layer {run.start}" if len(run) == 1 else f"layers {run.start} to {run.stop - 1}"
+            )
+            devices = ", ".join(dict.fromkeys(map(_site, shards)))
+            ranks = ", ".join(str(shard.rank) for shard in shards)
+            plural = "" if len(shards) == 1 else "s"
+            told.append(f"{layers} on {devices} (shard{plural} {ranks})")
+    return " and ".join(told) or "the replica's own process"
+
+
+def _site(shard: Shard) -> str:
+    return f"{shard.node}/{shard.device}" if shard.node else shard.device
+
+
+def _refuse(ask: Ask, why: str, nodes: Sequence[NodeRoom], key: str) -> ConfigError:
+    wants = [
+        f"{number:g} {what}{'' if number == 1 else 's'}"
+        for number, what in ((ask.num_gpus, "GPU"), (ask.num_cpus, "CPU"))
+        if number
+    ]
+    labelled = "".join(f", labelled {name}: {value}" for name, value in ask.labels.items())
+    there = _there(nodes)
+    return ConfigError(
+        f"{ask.what}: {' and '.join(wants)} on one node{labelled}: {why}; the cluster has {there}",
+        key=key,
+        value=" and ".join(wants),
+        allowed=f"what fits in {there}",
+    )
+
+
+def _there(nodes: Sequence[NodeRoom]) -> str:
+    """What is told of the cluster: GPUs by node where there are any."""
+    with_gpus = [node for node in nodes if node.num_gpus]
+    cpus = f"{sum(node.num_cpus for node in nodes):g} CPUs on {len(nodes)} node"
+    cpus += "" if len(nodes) == 1 else "s"
+    if not with_gpus:
+        return f"no GPU, {cpus}"
+    gpus = ", ".join(f"{node.name} {node.num_gpus:g}" for node in with_gpus[:8])
+    more = f" and {len(with_gpus) - 8} more nodes" if len(with_gpus) > 8 else ""
+    count = sum(node.num_gpus for node in with_gpus)
+    return f"{count:g} GPU{'' if count == 1 else 's'} ({gpus}{more}), {cpus}"
