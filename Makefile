@@ -30,7 +30,7 @@ RUNTIME := cpu
 endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup setup-llm setup-edge setup-tensorflow setup-dev models serve test test-servers test-units check bench conformance audit clean
+.PHONY: help setup setup-llm setup-edge setup-tensorflow setup-dev models serve test test-servers test-units check bench conformance audit lock clean
 
 help:
 	@sed -n '2,9p' Makefile | sed 's/^# \?//'
@@ -126,7 +126,25 @@ audit: setup
 	@$(PYTHON) -m venv $(VENV)/audit
 	@$(VENV)/audit/bin/python -m pip --disable-pip-version-check install -q 'pip-audit>=2.9'
 	@$(PIP) freeze --exclude-editable > $(VENV)/audit/installed.txt
-	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r $(VENV)/audit/installed.txt
+	@for file in $(VENV)/audit/installed.txt requirements/image-cpu.txt requirements/image-gpu.txt; do \
+	  echo "== $$file"; $(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r $$file || exit 1; done
+
+# What the images install, each file with its hash, for their Python and machine. Versions stay where
+# pyproject.toml lets them: `make lock LOCK=--upgrade` takes the newest. torch for CPUs comes from an
+# index of its own (see Dockerfile.cpu), and needs nothing of CUDA.
+NOT_ON_CPU := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas \
+  cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 \
+  nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+COMPILE := $(VENV)/lock/bin/uv pip compile pyproject.toml --quiet --generate-hashes --no-annotate \
+  --custom-compile-command 'make lock' --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
+  $(addprefix --extra ,llm trace s3 gs hf postgres)
+
+lock:
+	@$(PYTHON) -m venv $(VENV)/lock
+	@$(VENV)/lock/bin/python -m pip --disable-pip-version-check install -q 'uv>=0.9'
+	@echo "== requirements/image-cpu.txt, image-gpu.txt"
+	@$(COMPILE) $(LOCK) --extra cpu $(addprefix --no-emit-package ,$(NOT_ON_CPU)) -o requirements/image-cpu.txt
+	@$(COMPILE) $(LOCK) --extra gpu --extra vllm -o requirements/image-gpu.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from cluster.config.section import Mistake, Mistakes, Section
 from cluster.config.security.exposure import check_second_door
 from cluster.config.security.references import WHY
-from cluster.config.security.secret_names import is_secret
+from cluster.config.security.secret_names import secret_variables
 from cluster.config.squadron import SquadronConfig
 from cluster.config.yaml_file import check_section, read_mapping
 from cluster.errors import ConfigError
@@ -43,7 +43,6 @@ class ServeApplication(Section):
     @field_validator("runtime_env")
     @classmethod
     def _shows_no_secret(cls, given: dict[str, object]) -> dict[str, object]:
-        variables = given.get("env_vars")
         mistakes = [
             Mistake(
                 key=f"env_vars.{name}",
@@ -51,8 +50,7 @@ class ServeApplication(Section):
                 value="",
                 allowed="the environment that Ray is started in (in pods: secretKeyRef)",
             )
-            for name, value in (variables.items() if isinstance(variables, dict) else ())
-            if is_secret(str(name), str(value))
+            for name in secret_variables(given)
         ]
         if mistakes:
             raise Mistakes(mistakes)

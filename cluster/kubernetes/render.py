@@ -6,6 +6,8 @@ import copy
 
 import yaml
 
+from cluster.config.security.references import WHY
+from cluster.config.security.secret_names import secret_variables
 from cluster.config.serve_file import IMPORT_PATH
 from cluster.config.squadron import SquadronConfig
 from cluster.config.yaml_file import check_section
@@ -36,6 +38,13 @@ def serve_config(content: Document, *, store: str, source: str) -> str:
         raise ConfigError(
             f"{source}: applications: exactly one must have import_path {IMPORT_PATH!r}",
             key="applications",
+        )
+    for name in secret_variables(ours[0].get("runtime_env")):
+        key = f"runtime_env.env_vars.{name}"
+        raise ConfigError(
+            f"{source}: {key} looks like a secret, and {WHY}, runtime_env as well; allowed: the "
+            "container's env with valueFrom.secretKeyRef (component `secrets`)",
+            key=key,
         )
     args = ours[0].setdefault("args", {})
     config = check_section(args, SquadronConfig, source=source)

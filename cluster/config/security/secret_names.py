@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 
 _WORDS = frozenset({"PASSWORD", "PASSWD", "PASSPHRASE", "TOKEN", "SECRET", "CREDENTIALS"})
@@ -17,6 +18,14 @@ LOOKS_LIKE_ONE = re.compile(
 
 _RUN_TOGETHER = frozenset({"APIKEY", "ACCESSKEY", "PRIVATEKEY"})
 _SAYS_WHERE = frozenset({"PATH", "FILE", "DIR", "URL", "NAME", "MODE", "TTL"})
+
+
+def secret_variables(runtime_env: object) -> list[str]:
+    """Names of `env_vars` in a Ray runtime environment, which is logged and shown, whose values
+    are secrets."""
+    variables = runtime_env.get("env_vars") if isinstance(runtime_env, Mapping) else None
+    given = variables.items() if isinstance(variables, Mapping) else ()
+    return [str(name) for name, value in given if is_secret(str(name), str(value))]
 
 
 def is_secret(name: str, value: str) -> bool:

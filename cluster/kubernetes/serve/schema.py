@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
+from cluster.config.security.references import WHY
+from cluster.config.security.secret_names import secret_variables
 from cluster.config.serve_file import IMPORT_PATH
 from cluster.config.yaml_file import parse_yaml
 from cluster.kubernetes.finding import Document, Finding
@@ -34,6 +36,7 @@ def check_serve_config(service: Document, schema: Document | None) -> list[Findi
     if not isinstance(applications, list) or not all(isinstance(a, dict) for a in applications):
         return [_finding("serve-yaml", "`applications` is no list of maps; allowed: that")]
     found = [*_proxies(config), *_twice(applications), *_imports(applications)]
+    found += _secrets(applications)
     if schema is not None:
         found += [_finding("serve-unknown-key", each) for each in _unknown(config, schema, schema)]
         found += [_finding("serve-value", each) for each in _values(config, schema)]
@@ -80,6 +83,16 @@ def _imports(applications: list[Document]) -> Iterator[Finding]:
                 "serve-import-path",
                 f"applications.{index}.import_path {path!r}; allowed: {IMPORT_PATH}, or one of a "
                 "module of your own",
+            )
+
+
+def _secrets(applications: list[Document]) -> Iterator[Finding]:
+    for index, app in enumerate(applications):
+        for name in secret_variables(app.get("runtime_env")):
+            yield _finding(
+                "serve-secret",
+                f"applications.{index}.runtime_env.env_vars.{name} looks like a secret, and {WHY}, "
+                "runtime_env as well; allowed: the container's env with valueFrom.secretKeyRef",
             )
 
 

@@ -53,6 +53,10 @@ def _deployment(manifest: Document, **options: Any) -> None:
     )
 
 
+def _environment(config: dict[str, Any], **variables: str) -> None:
+    config["applications"][0]["runtime_env"] = {"env_vars": variables}
+
+
 def _second(manifest: Document, **app: str) -> None:
     configure(
         manifest,
@@ -172,6 +176,10 @@ SERVE = {
     "serve-duplicate": Pair(bad=lambda m: _second(m, route_prefix="/"), good=lambda m: _second(m)),
     "serve-import-path": Pair(
         bad=lambda m: _second(m, import_path="actors.app:biuld"), good=lambda m: _second(m)
+    ),
+    "serve-secret": Pair(
+        bad=lambda m: configure(m, lambda c: _environment(c, HF_TOKEN="hunter2")),
+        good=lambda m: configure(m, lambda c: _environment(c, OMP_NUM_THREADS="2")),
     ),
     "serve-unknown-key": Pair(
         bad=lambda m: _deployment(m, num_replica=2), good=lambda m: _deployment(m, num_replicas=2)

@@ -10,6 +10,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from cluster.kubernetes.finding import groups_of, services_in
 from tests.cluster.kubernetes.manifests import KUSTOMIZATIONS, ROOT, built
@@ -46,10 +49,74 @@ def test_an_image_has_what_a_config_may_ask_for(file: Path) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    (chosen,) = re.findall(r"pip install '\.\[([a-z0-9,]+)\]'", file.read_text())
+    chosen = extras_of(file)
 
-    assert set(chosen.split(",")) <= set(extras)
-    assert {"s3", "gs", "hf", "trace", "postgres", "llm"} <= set(chosen.split(","))
+    assert chosen <= set(extras)
+    assert {"s3", "gs", "hf", "trace", "postgres", "llm"} <= chosen
+
+
+def extras_of(dockerfile: Path) -> set[str]:
+    (chosen,) = re.findall(r"pip install .*'\.\[([a-z0-9,]+)\]'", dockerfile.read_text())
+    return set(chosen.split(","))
+
+
+def locked(kind: str) -> dict[str, tuple[Version, int]]:
+    """Version and number of hashes of every package in an image's lock file."""
+    found = {}
+    text = (ROOT / f"requirements/image-{kind}.txt").read_text()
+    for entry in re.split(r"\n(?=[a-z0-9])", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)):
+        requirement = Requirement(entry.split("\\")[0])
+        (pinned,) = requirement.specifier
+        assert pinned.operator == "==", entry
+        hashes = re.findall(r"--hash=sha256:[0-9a-f]{64}\b", entry)
+        found[canonicalize_name(requirement.name)] = (Version(pinned.version), len(hashes))
+    return found
+
+
+@pytest.mark.parametrize("file", IMAGES, ids=lambda each: each.suffix)
+def test_what_an_image_installs_is_locked_within_our_bounds_each_file_by_its_hash(
+    file: Path,
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *(each for name in extras_of(file) for each in extras[name])]
+    lock = locked(file.suffix[1:])
+    machine = {"sys_platform": "linux", "platform_machine": "x86_64", "python_version": "3.12"}
+    elsewhere = {"torch"} if file.suffix == ".cpu" else set()
+
+    for requirement in map(Requirement, asked):
+        name = canonicalize_name(requirement.name)
+        if requirement.marker is not None and not requirement.marker.evaluate(machine):
+            continue
+        if name in elsewhere:
+            (version,) = re.findall(rf"{name}==(\S+)", file.read_text())
+            assert requirement.specifier.contains(version.partition("+")[0])
+            assert name not in lock
+        else:
+            assert name in lock, f"{requirement}: not locked; `make lock`"
+            version = str(lock[name][0])
+            assert requirement.specifier.contains(version), f"{requirement}: {version} is locked"
+    assert all(num_hashes for _, num_hashes in lock.values())
+    assert f"pip install --no-deps --require-hashes -r image-{file.suffix[1:]}.txt" in (
+        file.read_text()
+    )
+
+
+def test_the_images_agree_on_what_head_and_workers_must_share() -> None:
+    cpu, gpu = locked("cpu"), locked("gpu")
+
+    for name in ("ray", "protobuf", "grpcio", "msgspec", "pydantic"):
+        assert cpu[name][0] == gpu[name][0], name
+
+
+def test_base_images_are_known_by_their_digest_or_it_is_said_why_not() -> None:
+    without = []
+    for file in IMAGES:
+        for tag in re.findall(r"^FROM (\S+)", file.read_text(), re.MULTILINE):
+            if re.search(r"@sha256:[0-9a-f]{64}$", tag) is None:
+                without.append(tag)
+                assert "digest" in file.read_text().partition("FROM")[0], file
+    assert {tag.partition(":")[0] for tag in without} <= {"nvidia/cuda"}
 
 
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda each: each.name)

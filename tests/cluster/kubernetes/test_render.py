@@ -46,6 +46,20 @@ def test_a_wrong_config_is_not_rendered() -> None:
         serve_config({"applications": []}, store="/models", source="empty.yaml")
 
 
+def test_no_secret_is_rendered_into_a_manifest() -> None:
+    for runtime_env, server, key in (
+        ({"env_vars": {"HF_TOKEN": "hunter2"}}, {}, "runtime_env.env_vars.HF_TOKEN"),
+        ({}, {"state_redis": {"url": "redis://:hunter2@r"}}, "state_redis.url"),
+    ):
+        content = read_mapping(PROD)
+        app = content["applications"][0]  # type: ignore[index]
+        app["runtime_env"] = runtime_env
+        app["args"]["server"] = server
+        with pytest.raises(ConfigError, match=key) as wrong:
+            serve_config(content, store="/models", source="prod")
+        assert "hunter2" not in wrong.value.message
+
+
 def test_tls_in_the_pod_is_not_rendered_for_the_probes_speak_none() -> None:
     content = read_mapping(PROD)
     args = content["applications"][0]["args"]  # type: ignore[index]
