@@ -16,6 +16,7 @@ from actors.access.callers import Callers
 from actors.autoscaling.answers import Answers
 from actors.caching.route_cache import RouteCache
 from actors.delivery.answer import Answer
+from actors.delivery.answer_size import AnswerSizes
 from actors.delivery.calls import call_of
 from actors.delivery.dispatchers import Arrivals, Dispatchers, MakeTransport, Way
 from actors.delivery.ticket import Ticket
@@ -87,6 +88,8 @@ class FrontDoor:
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
         self._tally.flush_with(self._dispatchers.write_counts)
         self.answers = Answers(lambda: self.table)
+        limit = server.limits.max_response_bytes
+        self.answer_sizes = AnswerSizes(limit, metrics.door.answers_too_large)
         self._cache = RouteCache(server.cache, metrics.cache, table)
         self._sequences = SequenceAnswers(make_sequences)
         self.experiments = ExperimentDesk(keeps_ratings=bool(server.state_postgres.url))

@@ -49,7 +49,7 @@ from actors.sequences.affinity import NodeFirstReplicas, Replicas
 from actors.streams.transport import HandleStreams, NodeFirstStreams, StreamTransport
 from actors.tracing.opened import door_spans, tracer_of
 from cluster.config.scaling.autoscaling import AutoscalingBudget
-from cluster.config.security.exposure import open_doors
+from cluster.config.security.exposure import warnings_of
 from cluster.config.server import ServerConfig
 from cluster.errors import EngineFailed
 from cluster.observability.metrics import make_metrics
@@ -123,7 +123,7 @@ class Gateway:
             # What is served, and how the traffic splits by now, is known to the controller only: a
             # door that listens knows it too.
             await self._adopt_first_table()
-        for warning in open_doors(server):
+        for warning in warnings_of(server):
             logger.warning(warning)
         offered = make_offered(self._door, metrics_folder(), self._controller)
         routes = make_routes(self._door, offered, app=app)

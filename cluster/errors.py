@@ -89,7 +89,7 @@ class MethodNotAllowed(RequestError):
 
 
 class PayloadTooLarge(RequestError):
-    """Body above the configured limit (counted after decompression)."""
+    """Body above the configured limit (counted after decompression), or an answer above its own."""
 
     code = "payload_too_large"
     http_status = 413

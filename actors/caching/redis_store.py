@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable
 
@@ -14,7 +15,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from cluster.config.cache import RedisConfig
+from cluster.config.cache import REDIS_SCHEMES, RedisConfig
+from cluster.config.security.references import resolve_address
 from cluster.routing.cache_key import CacheKey
 
 logger = logging.getLogger("squadron.cache")
@@ -39,7 +41,7 @@ class RedisStore:
         self._closed_until_s = float("-inf")
         self._writes: set[asyncio.Task[None]] = set()
         self._redis = Redis.from_url(
-            config.url,
+            resolve_address(config.url, os.environ, REDIS_SCHEMES, key="server.cache.redis.url"),
             socket_timeout=config.timeout_s,
             socket_connect_timeout=config.timeout_s,
             max_connections=config.max_connections,

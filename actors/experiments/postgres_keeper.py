@@ -8,6 +8,7 @@ be lost at all is in Ray's store and the file as well (`actors.experiments.kept`
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from psycopg.errors import DataError, Error
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from actors.experiments.kept import Event, Kept, dumped, parsed
-from cluster.config.cache import PostgresConfig
+from cluster.config.cache import POSTGRES_SCHEMES, PostgresConfig
+from cluster.config.security.references import resolve_address
 from cluster.experiments.report import Rated
 
 logger = logging.getLogger("squadron.controller")
@@ -66,7 +68,9 @@ class PostgresKeeper:
         self._is_made = False
         self._is_open = True
         self._pool = ConnectionPool(
-            config.url,
+            resolve_address(
+                config.url, os.environ, POSTGRES_SCHEMES, key="server.state_postgres.url"
+            ),
             min_size=0,
             max_size=config.max_connections,
             timeout=config.timeout_s,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,7 +21,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from actors.experiments.kept import Event, Kept, dumped, parsed
-from cluster.config.cache import RedisConfig
+from cluster.config.cache import REDIS_SCHEMES, RedisConfig
+from cluster.config.security.references import resolve_address
 
 logger = logging.getLogger("squadron.controller")
 
@@ -40,7 +42,7 @@ class RedisKeeper:
         self._left_alone_until_s = float("-inf")
         self._told: set[Event] = set()
         self._redis = Redis.from_url(
-            config.url,
+            resolve_address(config.url, os.environ, REDIS_SCHEMES, key="server.state_redis.url"),
             socket_timeout=config.timeout_s,
             socket_connect_timeout=config.timeout_s,
             max_connections=config.max_connections,

@@ -191,6 +191,7 @@ class GrpcListener:
             with self._offered.shared_memory.held(asked.outputs) as places:
                 answer = await self._door.infer(asked)
                 encoded = self._encoded(answer, asked, places)
+                self._door.answer_sizes.check(len(encoded), answer.variant)
         context.set_trailing_metadata(tuple(answer_headers(asked, answer.variant)))
         return encoded
 
@@ -230,7 +231,7 @@ class GrpcListener:
                     return self._many(asked, len(data) + regions.num_bytes)
                 with self._offered.shared_memory.held(asked.outputs) as places:
                     answer = await self._door.infer(asked)
-                    return v2_grpc.encode_stream_infer(answer, asked, places)
+                    return self._message(answer, asked, places)
         except SquadronError as error:
             return StreamError(error=error, request_id=request_id)
 
@@ -244,12 +245,25 @@ class GrpcListener:
             ):
                 async with aclosing(self._door.stream(asked)) as responses:
                     async for response in responses:
-                        yield v2_grpc.encode_stream_infer(response, asked, places, is_final=False)
+                        yield self._message(response, asked, places, is_final=False)
             if wants_end:
                 version = version_of(self._door.route(asked.model, asked.version))
                 yield v2_grpc.encode_stream_end(asked, version)
         except SquadronError as error:
             yield StreamError(error=error, request_id=asked.request_id)
+
+    def _message(
+        self,
+        answer: InferenceResponse,
+        asked: InferenceRequest,
+        places: Places,
+        *,
+        is_final: bool = True,
+    ) -> bytes:
+        """Raises: PayloadTooLarge, which ends this request and leaves the stream open."""
+        encoded = v2_grpc.encode_stream_infer(answer, asked, places, is_final=is_final)
+        self._door.answer_sizes.check(len(encoded), answer.variant)
+        return encoded
 
     def _regions(self, context: Any) -> RequestRegions:
         of_caller = partial(regions_of_peer, self._offered.shared_memory, context)

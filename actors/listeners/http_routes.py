@@ -92,6 +92,8 @@ class HttpRoutes:
                 if request.reserve is not None:
                     request.reserve(len(request.body))
             reply = await handler(request, place)
+            if request.method == "POST" and isinstance(reply, HttpReply):
+                self._check_size(reply)
             if REQUEST_HEADER in headers:
                 self._report_load(reply, place, headers[REQUEST_HEADER])
             if "accept-encoding" in headers and isinstance(reply, HttpReply):
@@ -121,6 +123,12 @@ class HttpRoutes:
         if accepted is not None:
             done = partial(self._compress_large, accepted, done)
         return self._quick.begin(request, place, done)
+
+    def _check_size(self, reply: HttpReply) -> None:
+        """Of what models answer: a scrape is as large as it is. Of streams each part is looked at
+        where its error can still be told as one."""
+        variants = (value for name, value in reply.headers if name == "x-squadron-variant")
+        self._door.answer_sizes.check(reply.num_bytes, next(variants, ""))
 
     def _report_load(self, reply: HttpReply | HttpStream, place: Place, form: str) -> None:
         told = encode_load(self._door.load_of(place.model), form)

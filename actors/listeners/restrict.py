@@ -6,6 +6,7 @@ are Triton's, which its clients compare.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import wraps
@@ -15,6 +16,7 @@ from typing import Any
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream
 from actors.listeners.routes.table import Handler, Place, Route
 from cluster.config.restricted import ApiGroup, RestrictedApis
+from cluster.config.security.references import resolve
 from cluster.errors import Forbidden
 
 GRPC_PREFIX = "triton-grpc-protocol-"
@@ -87,7 +89,7 @@ class Restrictions:
 
     def __init__(self, restricted: Iterable[RestrictedApis]) -> None:
         self._entries: dict[ApiGroup | None, RestrictedApis] = {
-            group: entry for entry in restricted for group in entry.apis
+            group: entry for entry in map(_resolved, restricted) for group in entry.apis
         }
 
     def routes(self, routes: Iterable[Route]) -> list[Route]:
@@ -123,6 +125,11 @@ class Restrictions:
                 yield part
 
         return checked
+
+
+def _resolved(entry: RestrictedApis) -> RestrictedApis:
+    value = resolve(entry.value, os.environ, key="server.restricted.value")
+    return entry.model_copy(update={"value": value})
 
 
 def _behind(answer: Handler, entry: RestrictedApis) -> Handler:

@@ -326,13 +326,18 @@ def _stop(why: str) -> None:
     os._exit(1)
 
 
+def run_shard(address: str, rank: int, token: str) -> None:
+    """A process's whole life; what ends it is its exit message."""
+    try:
+        serve_shard(address, rank, token)
+    except (ShardLost, ConfigError) as error:
+        sys.exit(error.message)
+
+
 def main() -> None:
     """`python -m actors.sharding.shard_worker ADDRESS RANK`, the secret on standard input."""
     address, rank = sys.argv[1:]
-    try:
-        serve_shard(address, int(rank), sys.stdin.readline().strip())
-    except (ShardLost, ConfigError) as error:
-        sys.exit(error.message)
+    run_shard(address, int(rank), sys.stdin.readline().strip())
 
 
 if __name__ == "__main__":

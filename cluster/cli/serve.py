@@ -24,7 +24,7 @@ from rich.table import Table
 from cluster.cli.own_door import KEY_VARIABLE, OwnDoor
 from cluster.config.device import parse_device
 from cluster.config.model_card import ModelCard
-from cluster.config.security.exposure import open_doors
+from cluster.config.security.exposure import warnings_of
 from cluster.config.security.files import check_files
 from cluster.config.serve_file import IMPORT_PATH, ServeFile, read_serve_file
 from cluster.config.squadron import SquadronConfig
@@ -282,7 +282,7 @@ def _report(
         table.add_row(model["name"], model["state"], model["reason"])
     console.print(table)
     console.print(f"HTTP {door.http}   gRPC {door.grpc}   metrics {door.metrics}", soft_wrap=True)
-    for warning in open_doors(config.server):
+    for warning in warnings_of(config.server):
         console.print(f"[bold]note:[/bold] {warning}", soft_wrap=True)
     console.print(f"\nTry it:\n  {example}\n", soft_wrap=True)
     console.print("Ctrl-C stops it.")

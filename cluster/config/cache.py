@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from cluster.config.section import Section
+from cluster.config.security.references import SecretAddress, is_reference
 
 
 class ResponseCacheConfig(Section):
@@ -34,11 +35,13 @@ class PreprocessCacheConfig(Section):
 
 
 class RedisConfig(Section):
-    """`timeout_s` bounds what a request may wait for Redis; after a failure nothing is asked for
-    `retry_after_s`. `prefix` begins every key, so that several servers can share one Redis.
+    """`url`: `redis://user:${NAME}@host:6379/0`; passwords are references, to the environment or
+    (`${file:/path}`) to a file, or the whole url is one. `timeout_s` bounds what a request may wait
+    for Redis; after a failure nothing is asked for `retry_after_s`. `prefix` begins every key, so
+    that several servers can share one Redis.
     """
 
-    url: str = ""
+    url: SecretAddress = ""
     prefix: str = "squadron"
     timeout_s: float = Field(default=0.05, gt=0, le=5)
     retry_after_s: float = Field(default=5.0, gt=0, le=3600)
@@ -46,12 +49,13 @@ class RedisConfig(Section):
 
 
 class PostgresConfig(Section):
-    """`url`: `postgresql://user:password@host:5432/database`. Tables begin with `prefix`. Nobody
-    waits for PostgreSQL but a controller that starts: at most `timeout_s`. After a failure nothing
-    is written for `retry_after_s`; meanwhile at most `max_waiting` rows are held, the newest ones.
+    """`url`: `postgresql://user:${NAME}@host:5432/database`, its password as
+    Redis'. Tables begin with `prefix`. Nobody waits for PostgreSQL but a controller that starts: at
+    most `timeout_s`. After a failure nothing is written for `retry_after_s`; meanwhile at most
+    `max_waiting` rows are held, the newest ones.
     """
 
-    url: str = ""
+    url: SecretAddress = ""
     prefix: str = Field(default="squadron", pattern=r"^[a-z_][a-z0-9_]{0,39}$")
     timeout_s: float = Field(default=2.0, gt=0, le=60)
     retry_after_s: float = Field(default=5.0, gt=0, le=3600)
@@ -80,7 +84,12 @@ POSTGRES_SCHEMES = ("postgresql", "postgres")
 
 
 def check_scheme(key: str, url: str, allowed: tuple[str, ...] = REDIS_SCHEMES) -> None:
-    """Raises: ValueError."""
+    """Of an address that is a reference as a whole, nothing is known before it is read.
+
+    Raises: ValueError.
+    """
+    if is_reference(url):
+        return
     scheme = urlsplit(url).scheme
     if scheme not in allowed:
         names = [f"{each}://" for each in allowed]

@@ -17,6 +17,7 @@ from cluster.errors import ConfigError
 
 _ADDRESS_SECRET = re.compile(r"://[^\s'\"]*@")
 """Who logs in, and the password, in an address."""
+_QUERY_SECRET = re.compile(r"(password=)[^\s&'\"]+")
 Location = tuple[str | int, ...]
 
 
@@ -94,7 +95,7 @@ def _value(detail: ErrorDetails) -> str:
 
 
 def _short(text: str) -> str:
-    text = _ADDRESS_SECRET.sub("://***@", text)
+    text = _QUERY_SECRET.sub(r"\1***", _ADDRESS_SECRET.sub("://***@", text))
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from cluster.config.section import Section
+from cluster.config.security.references import SecretText
 
 ApiGroup = Literal[
     "health",
@@ -23,8 +24,9 @@ ApiGroup = Literal[
 
 class RestrictedApis(Section):
     """Each of `apis` wants the header `header: value` over HTTP, and over gRPC the metadata key
-    `triton-grpc-protocol-<header>` with the same value."""
+    `triton-grpc-protocol-<header>` with the same value, best a
+    reference: `${NAME}`, `${file:/path}`."""
 
     apis: tuple[ApiGroup, ...] = Field(min_length=1)
     header: str = Field(pattern=r"^[a-z0-9_-]+$")
-    value: str = Field(min_length=1, repr=False)
+    value: SecretText = Field(min_length=1, repr=False)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from cluster.config.section import Section
+from cluster.config.section import Mistake, Mistakes, Section
 from cluster.config.security.exposure import check_second_door
+from cluster.config.security.references import WHY
+from cluster.config.security.secret_names import is_secret
 from cluster.config.squadron import SquadronConfig
 from cluster.config.yaml_file import check_section, read_mapping
 from cluster.errors import ConfigError
@@ -37,6 +39,24 @@ class ServeApplication(Section):
     import_path: str
     runtime_env: dict[str, object] = Field(default_factory=dict)
     args: dict[str, object] = Field(default_factory=dict)
+
+    @field_validator("runtime_env")
+    @classmethod
+    def _shows_no_secret(cls, given: dict[str, object]) -> dict[str, object]:
+        variables = given.get("env_vars")
+        mistakes = [
+            Mistake(
+                key=f"env_vars.{name}",
+                text=f"looks like a secret, and {WHY}, runtime_env as well",
+                value="",
+                allowed="the environment that Ray is started in (in pods: secretKeyRef)",
+            )
+            for name, value in (variables.items() if isinstance(variables, dict) else ())
+            if is_secret(str(name), str(value))
+        ]
+        if mistakes:
+            raise Mistakes(mistakes)
+        return given
 
 
 class ServeFile(Section):

@@ -36,6 +36,8 @@ class ListenerConfig(Section):
 class LimitsConfig(Section):
     """What requests may cost. Sizes in bytes, times in seconds.
 
+    `max_response_bytes`: of one answer before it is compressed, or of one message of a stream;
+    what is larger is an error (413, RESOURCE_EXHAUSTED) in its place.
     `max_buffered_bytes`: of all requests at a door's HTTP port together, bodies until they are
     answered and answers until they are read; what comes beyond it is refused with a 503. As many
     again at its gRPC port, for messages until they are answered. `max_in_flight` requests are under
@@ -48,6 +50,7 @@ class LimitsConfig(Section):
     """
 
     max_body_bytes: int = Field(default=64 * 2**20, gt=0)
+    max_response_bytes: int = Field(default=256 * 2**20, gt=0, lt=2**31)
     max_buffered_bytes: int = Field(default=2**30, gt=0)
     max_in_flight: int = Field(default=4096, gt=0)
     max_connections: int = Field(default=16384, gt=0)

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from cluster.config.ensemble import EnsembleConfig, TopKStep, places_of
 from cluster.config.experiment import ExperimentConfig
 from cluster.config.scaling.autoscaling import AutoscalingBudget
 from cluster.config.section import Mistake, Mistakes, Section
+from cluster.config.security.references import WHY, secrets_within
 from cluster.config.server import ServerConfig
 from cluster.config.storage.location import StoreConfig
 from cluster.config.variant import NAME_PATTERN, VariantConfig
@@ -32,6 +33,24 @@ class SquadronConfig(Section):
     variants: dict[str, VariantConfig] = Field(min_length=1)
     experiments: dict[str, ExperimentConfig] = Field(default_factory=dict)
     ensembles: dict[str, EnsembleConfig] = Field(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _holds_no_secret(cls, given: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """After the keys' own checks, which know better what to write instead."""
+        read = handler(given)
+        mistakes = [
+            Mistake(
+                key=key,
+                text=f"holds what looks like a secret, and {WHY}",
+                value="",
+                allowed="the environment of the server's processes",
+            )
+            for key in secrets_within(given)
+        ]
+        if mistakes:
+            raise Mistakes(mistakes)
+        return read
 
     @model_validator(mode="after")
     def _names_hold_together(self) -> Self:

@@ -21,6 +21,7 @@ class DoorMetrics:
     rows_waiting: Gauge
     rows_under_way: Gauge
     refused: Counter
+    answers_too_large: Counter
 
 
 def declare_door_metrics(registry: CollectorRegistry) -> DoorMetrics:
@@ -40,6 +41,12 @@ def declare_door_metrics(registry: CollectorRegistry) -> DoorMetrics:
             "squadron_door_refused",
             "Requests that a door refused, or gave up when their time was over.",
             ("variant", "reason"),
+            registry=registry,
+        ),
+        answers_too_large=Counter(
+            "squadron_door_answers_too_large",
+            "Answers, and messages of streams, above limits.max_response_bytes: not sent.",
+            ("variant",),
             registry=registry,
         ),
     )

@@ -20,7 +20,8 @@ from cluster.placement.partition import Layout, lay_out
 @contextmanager
 def group(card: ModelCard, folder: Path, **placement: Any) -> Iterator[tuple[ShardGroup, Layout]]:
     """`placement`: the section of that name; `on_lost`, `watch`, `limits` and `tracing` go to the
-    group."""
+    group. `starter`: a kind of `ProcessStarter`."""
+    starter: type[ProcessStarter] = placement.pop("starter", ProcessStarter)
     on_lost = placement.pop("on_lost", lambda reason: None)
     limits = placement.pop("limits", ProcessLimits())
     tracing = placement.pop("tracing", None)
@@ -40,7 +41,7 @@ def group(card: ModelCard, folder: Path, **placement: Any) -> Iterator[tuple[Sha
         limits=limits,
         tracing=tracing,
     )
-    made = ShardGroup(setup, ProcessStarter(len(layout.shards)), on_lost=on_lost, watch=watch)
+    made = ShardGroup(setup, starter(len(layout.shards)), on_lost=on_lost, watch=watch)
     try:
         made.load()
         yield made, layout

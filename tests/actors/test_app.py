@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from actors.app import with_environment
+import pytest
+import yaml
+from ray import cloudpickle
+from ray.serve.schema import ServeDeploySchema
+
+from actors.app import build, with_environment
 from cluster.config.squadron import SquadronConfig
 from cluster.errors import ConfigError
+from cluster.kubernetes.render import serve_config
 
 
 def config(**server: object) -> SquadronConfig:
@@ -32,3 +38,28 @@ def test_keys_are_taken_from_where_the_environment_says_unless_the_file_names_so
 
     assert with_environment(config(), environment).server.api_keys == "/etc/keys.json"
     assert with_environment(config(api_keys="own.json"), environment).server.api_keys == "own.json"
+
+
+def test_no_secret_is_in_what_serve_is_given(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Serve logs the arguments and its dashboard shows them; replicas get theirs pickled."""
+    pytest.importorskip("psycopg_pool", reason="the extra `postgres` is not installed")
+    caplog.set_level(0)
+    monkeypatch.setenv("SQUADRON_TEST_PASSWORD", "hunter2")
+    content = yaml.safe_load((root / "serve_configs/dev.yaml").read_text())
+    content["applications"][0]["args"]["server"] = {
+        "state_postgres": {"url": "postgresql://u:${SQUADRON_TEST_PASSWORD}@db/x"},
+        "state_redis": {"url": "redis://:${SQUADRON_TEST_PASSWORD}@r:6379"},
+        "cache": {"backend": "redis", "redis": {"url": "redis://:${SQUADRON_TEST_PASSWORD}@r"}},
+        "restricted": [{"apis": ["trace"], "header": "key", "value": "${SQUADRON_TEST_PASSWORD}"}],
+    }
+    sent = ServeDeploySchema.model_validate(content)
+    rendered = serve_config(content, store="/models", source="dev.yaml")
+    app = build(sent.applications[0].args)
+    given = cloudpickle.dumps(app)
+
+    assert given.count(b"${SQUADRON_TEST_PASSWORD}") >= 4
+    assert b"hunter2" not in given
+    for text in (sent.model_dump_json(), rendered, repr(app._bound_deployment), caplog.text):
+        assert "hunter2" not in text

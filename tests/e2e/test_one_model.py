@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.e2e.running import running, running_model
@@ -46,14 +47,22 @@ def ask(client: httpx.Client, model: str, values: list[float]) -> httpx.Response
     return client.post(f"/v2/models/{model}/infer", json={"inputs": [tensor]})
 
 
-def test_the_dev_config_needs_no_models_and_computes_exactly(root: Path, tmp_path: Path) -> None:
-    with (
-        running(root / "serve_configs/dev.yaml", tmp_path) as started,
-        httpx.Client(base_url=started.http, timeout=30) as client,
-    ):
-        answer = ask(client, "echo", [1, 2, 3, 4])
+def test_the_dev_config_computes_exactly_without_models_and_ctrl_c_leaves_nothing_behind(
+    root: Path, tmp_path: Path
+) -> None:
+    with running(root / "serve_configs/dev.yaml", tmp_path) as started:
+        with httpx.Client(base_url=started.http, timeout=30) as client:
+            answer = ask(client, "echo", [1, 2, 3, 4])
         assert answer.json()["outputs"][0]["data"] == [3, 5, 7, 9]
         assert [model["name"] for model in started.ready["models"]] == ["echo"]
+
+        below = psutil.Process(started.process.pid).children(recursive=True)
+        os.kill(started.process.pid, signal.SIGINT)
+        code = started.process.wait(60)
+        _, alive = psutil.wait_procs(below, timeout=15)
+
+        assert code in (0, 130)
+        assert [process.name() for process in alive] == []
 
 
 def test_user_code_that_raises_or_dies_harms_only_its_own_request(tmp_path: Path) -> None:
@@ -73,19 +82,6 @@ def test_user_code_that_raises_or_dies_harms_only_its_own_request(tmp_path: Path
 
         assert ask(client, "triple", [99, 0]).status_code == 503
         assert ask(client, "triple", [2, 2]).json()["outputs"][0]["data"] == [6, 6]
-
-
-def test_ctrl_c_leaves_nothing_behind(root: Path, tmp_path: Path) -> None:
-    import psutil
-
-    with running(root / "serve_configs/dev.yaml", tmp_path) as started:
-        below = psutil.Process(started.process.pid).children(recursive=True)
-        os.kill(started.process.pid, signal.SIGINT)
-        code = started.process.wait(60)
-        _, alive = psutil.wait_procs(below, timeout=15)
-
-        assert code in (0, 130)
-        assert [process.name() for process in alive] == []
 
 
 def test_a_port_that_is_taken_is_named_before_anything_starts(root: Path, tmp_path: Path) -> None:

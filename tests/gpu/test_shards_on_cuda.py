@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from actors.sharding.control import Ready
+from actors.sharding.starters import ProcessStarter
 from cluster.engines.sharded.part import PartSetup, Step
 from cluster.engines.sharded.torch_part import TorchPart
 from cluster.placement.partition import Shard
@@ -59,7 +60,8 @@ def test_two_shards_share_one_gpu(strategy: str, tmp_path: Path) -> None:
     card = saved(model, tmp_path)
     devices = ["cuda:0", "cuda:0"]
     ids = {"input_ids": inputs_of("llama")["input_ids"].numpy()}
-    with group(card, tmp_path, strategy=strategy, shards=2, devices=devices) as shards:
+    placement = {"strategy": strategy, "shards": 2, "devices": devices}
+    with group(card, tmp_path, starter=ProcessStarter, **placement) as shards:
         found = shards.infer(ids)["logits"]
         assert shards.facts.device == "cuda:0"
 
@@ -71,7 +73,7 @@ def test_a_map_puts_some_layers_on_the_gpu_and_some_on_the_cpu(tmp_path: Path) -
     card = saved(model, tmp_path)
     ids = {"input_ids": inputs_of("llama")["input_ids"].numpy()}
     places = {"layers.0-1": "cuda:0", "layers.2-3": "cpu"}
-    with group(card, tmp_path, shard_map=places) as shards:
+    with group(card, tmp_path, starter=ProcessStarter, shard_map=places) as shards:
         found = shards.infer(ids)["logits"]
         ready = [each for each in shards.ready if isinstance(each, Ready)]
         assert all(".layers.3." not in name for name in ready[0].opened)

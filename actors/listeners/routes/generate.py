@@ -82,7 +82,7 @@ class GenerateRoutes:
         responses = self._door.stream(asked)
         try:
             first = await anext(responses, None)
-            begin = b"" if first is None else event(encode_generated(first, asked))
+            begin = b"" if first is None else self._event(first, asked)
         except ReplicaError as error:
             # The model's own error as the first response: an event, with the status it stands for.
             return HttpReply(
@@ -93,8 +93,33 @@ class GenerateRoutes:
             raise
         variant = () if first is None else tuple(answer_headers(asked, first.variant))
         return HttpStream(
-            parts=_events(begin, responses, asked), content_type=EVENTS, headers=variant
+            parts=self._events(begin, responses, asked), content_type=EVENTS, headers=variant
         )
+
+    async def _events(
+        self,
+        begin: bytes,
+        responses: AsyncGenerator[InferenceResponse, None],
+        asked: InferenceRequest,
+    ) -> AsyncGenerator[bytes, None]:
+        async with aclosing(responses):
+            try:
+                if begin:
+                    yield begin
+                async for response in responses:
+                    yield self._event(response, asked)
+            except SquadronError as error:
+                # The status has been sent; the stream ends with what went wrong.
+                yield error_event(error)
+            except Exception:
+                logger.exception("a stream failed with a bug of ours")
+                yield error_event(SquadronError("internal error"))
+
+    def _event(self, response: InferenceResponse, asked: InferenceRequest) -> bytes:
+        """Raises: PayloadTooLarge."""
+        text = event(encode_generated(response, asked))
+        self._door.answer_sizes.check(len(text), response.variant)
+        return text
 
     def _asked(self, request: HttpRequest, place: Place) -> InferenceRequest:
         _refuse_compressed(request.headers)
@@ -103,23 +128,6 @@ class GenerateRoutes:
             request.body, model=place.model, version=place.version, signature=route.signature
         )
         return self._infer.with_headers(asked, request.headers)
-
-
-async def _events(
-    begin: bytes, responses: AsyncGenerator[InferenceResponse, None], asked: InferenceRequest
-) -> AsyncGenerator[bytes, None]:
-    async with aclosing(responses):
-        try:
-            if begin:
-                yield begin
-            async for response in responses:
-                yield event(encode_generated(response, asked))
-        except SquadronError as error:
-            # The status has been sent; the stream ends with what went wrong.
-            yield error_event(error)
-        except Exception:
-            logger.exception("a stream failed with a bug of ours")
-            yield error_event(SquadronError("internal error"))
 
 
 def _refuse_compressed(headers: Mapping[str, str]) -> None:

@@ -80,6 +80,7 @@ class QuickInfer:
                 if asked.tracking_id:
                     headers = (*headers, ("x-request-id", asked.tracking_id))
                 reply = HttpReply(status=200, chunks=(text,), headers=headers)
+            self._door.answer_sizes.check(reply.num_bytes, outcome.variant)
         except SquadronError as error:
             reply = error_reply(error)
         except Exception:

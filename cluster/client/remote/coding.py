@@ -52,6 +52,22 @@ class Body:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """`headers` are found by name in any case. `content` is decompressed."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    def json(self) -> Any:
+        """Raises: EngineFailed for what is no JSON."""
+        try:
+            return orjson.loads(self.content)
+        except orjson.JSONDecodeError as error:
+            raise EngineFailed(f"the server's answer cannot be read: {error}") from None
+
+
 def encode_call(
     inputs: Mapping[str, Array],
     outputs: tuple[str, ...],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from cluster.config.security.references import WHY, is_reference
 from cluster.config.server import ServerConfig
 from cluster.errors import ConfigError
 
@@ -34,8 +35,23 @@ def check_second_door(host: str, server: ServerConfig, *, source: str) -> None:
     )
 
 
+def warnings_of(server: ServerConfig) -> tuple[str, ...]:
+    """What the operator is told at the start."""
+    return (*open_doors(server), *_in_clear(server))
+
+
+def _in_clear(server: ServerConfig) -> tuple[str, ...]:
+    """Unlike a password of an address, the value is often a mere switch, so it is no error."""
+    return tuple(
+        f"server.restricted.{index}.value stands in the config, and {WHY}; write ${{NAME}} "
+        "(environment) or ${file:/path} in its place"
+        for index, entry in enumerate(server.restricted)
+        if not is_reference(entry.value)
+    )
+
+
 def open_doors(server: ServerConfig) -> tuple[str, ...]:
-    """What the operator is told at the start; empty when nothing stands open."""
+    """What other machines can reach unguarded; empty when nothing stands open."""
     reached = [name for name in _PORTS if not is_loopback(getattr(server, name).host)]
     if not reached:
         return ()

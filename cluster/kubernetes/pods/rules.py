@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from cluster.config.security.secret_names import is_secret
 from cluster.kubernetes.finding import Document, Finding, services_in
 from cluster.kubernetes.guard import guarded
 from cluster.kubernetes.pods.quantity import ALLOWED, is_quantity, quantity
-from cluster.kubernetes.pods.secret_names import is_secret
 from cluster.kubernetes.pods.stopping import grace_s, pre_stop, pre_stop_s
 from cluster.kubernetes.pods.templates import PodTemplate, pods_of
 

@@ -16,6 +16,7 @@ from cluster.kubernetes.checks import check_documents
 from cluster.kubernetes.core_schemas import check_core, is_available
 from cluster.kubernetes.finding import services_in
 from cluster.kubernetes.operator.feature_gates import parse_gates
+from cluster.kubernetes.pods.templates import pods_of
 from tests.actors.access.test_matrix import MAY
 from tests.cluster.kubernetes.manifests import COMPONENTS, KUSTOMIZATIONS, ROOT, built
 
@@ -23,7 +24,7 @@ CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared" / "crds"))
 EXCLUDED = {
     # The overlays have them already.
     *((overlay, each) for overlay in ("gke", "eks") for each in ("gcs-ft-redis", "monitoring")),
-    *((overlay, "model-cache-pvc") for overlay in ("gke", "eks", "dev-cpu")),
+    *((overlay, "model-cache-pvc") for overlay in ("gke", "eks")),
     *((overlay, "gcs-ft-rocksdb") for overlay in ("gke", "eks")),
 }
 GATES = {"gcs-ft-rocksdb": "GCSFaultToleranceEmbeddedStorage=true"}
@@ -61,6 +62,22 @@ def test_a_component_builds_cleanly_on_an_overlay(
     before, after = services_in(built(overlay)), services_in(documents)
     names = {(each["kind"], each["metadata"]["name"]) for each in documents}
     assert before != after or len(names) > len(built(overlay)), "the component changes nothing"
+
+
+def test_every_pod_finds_the_models_in_a_claim_that_is_there_or_asked_for() -> None:
+    """Head too: Serve builds the application there, from the models' cards."""
+    for overlay in KUSTOMIZATIONS:
+        documents = built(overlay)
+        made = {
+            each["metadata"]["name"]
+            for each in documents
+            if each["kind"] == "PersistentVolumeClaim"
+        }
+        brings_its_own = overlay.name in ("dev-cpu", "gke", "eks")
+        for pod in pods_of(services_in(documents)):
+            (models,) = (each for each in pod.spec["volumes"] if each["name"] == "models")
+            claim = models["persistentVolumeClaim"]["claimName"]
+            assert claim in (made if brings_its_own else {"squadron-models"}), (overlay, pod.path)
 
 
 def test_a_gateway_of_ones_own_and_an_incremental_upgrade_exclude_each_other(

@@ -12,12 +12,13 @@ from cluster.config.model_card import ModelCard
 from cluster.engines.engine import EngineSetup
 from cluster.engines.table import default_engine, make_engine
 from loadtests.sharding import groups
+from tests.e2e.sharding.preloaded import PreloadedStarter
 
 
 @contextmanager
 def group(card: ModelCard, folder: Path, **placement: Any) -> Iterator[ShardGroup]:
-    """See `loadtests.sharding.groups`."""
-    with groups.group(card, folder, **placement) as (made, _):
+    """See `loadtests.sharding.groups`; with processes that start at once."""
+    with groups.group(card, folder, **{"starter": PreloadedStarter, **placement}) as (made, _):
         yield made
 
 

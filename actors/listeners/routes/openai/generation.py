@@ -98,7 +98,28 @@ class GenerationRoutes:
         part = bytes(first.outputs[0].array.item())
         if not streams:
             return HttpReply(status=200, chunks=(part,), content_type=JSON, headers=headers)
-        return HttpStream(parts=_events(part, responses), content_type=EVENTS, headers=headers)
+        return HttpStream(
+            parts=self._events(part, first.variant, responses), content_type=EVENTS, headers=headers
+        )
+
+    async def _events(
+        self, first: bytes, variant: str, responses: AsyncGenerator[object, None]
+    ) -> AsyncGenerator[bytes, None]:
+        check = self._door.answer_sizes.check
+        async with aclosing(responses):
+            try:
+                check(len(first), variant)
+                yield first
+                async for response in responses:
+                    part = bytes(response.outputs[0].array.item())  # type: ignore[attr-defined]
+                    check(len(part), variant)
+                    yield part
+            except SquadronError as error:
+                # The status has been sent; the stream ends with what went wrong.
+                yield _last(error)
+            except Exception:
+                logger.exception("a stream failed with a bug of ours")
+                yield _last(SquadronError("internal error"))
 
     def _request(
         self, request: HttpRequest, endpoint: str, body: msgspec.Struct
@@ -151,22 +172,6 @@ class GenerationRoutes:
     def _there(self, model: str) -> list[VariantRoute]:
         variants = self._door.table.variants_of(model)
         return [each for each in variants if each.state != "UNAVAILABLE"]
-
-
-async def _events(
-    first: bytes, responses: AsyncGenerator[object, None]
-) -> AsyncGenerator[bytes, None]:
-    async with aclosing(responses):
-        try:
-            yield first
-            async for response in responses:
-                yield bytes(response.outputs[0].array.item())  # type: ignore[attr-defined]
-        except SquadronError as error:
-            # The status has been sent; the stream ends with what went wrong.
-            yield _last(error)
-        except Exception:
-            logger.exception("a stream failed with a bug of ours")
-            yield _last(SquadronError("internal error"))
 
 
 def _last(error: SquadronError) -> bytes:

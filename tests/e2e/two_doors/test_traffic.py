@@ -22,30 +22,10 @@ import httpx
 import pytest
 import tritonclient.grpc as grpcclient
 
-from loadtests.measured_models import experiment, serve_file, truth, write_store
-from tests.e2e.running import Running, running
+from loadtests.measured_models import truth
+from tests.e2e.running import Running
 
 pytestmark = pytest.mark.e2e
-
-EXPERIMENTS: dict[str, Any] = {
-    "plain": experiment("equal", 10, match=[{"header": "x-tier", "value": "beta", "arm": "equal"}]),
-    "lasting": experiment("equal", 50),
-    "mirrored": {"split": {"control": 1}, "mirror": {"variants": ["equal"]}},
-    "guarded": experiment("slower", 50, guardrails={}),
-    "rated": experiment("worse", 50, guardrails={"latency": None}),
-    "fair": experiment("equal", 50, guardrails={"latency": 0.1}),
-}
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("traffic")
-    write_store(folder / "store")
-    serve_file(folder / "store", folder / "all.yaml", EXPERIMENTS, doors=2)
-    copies = folder / "run"
-    copies.mkdir()
-    with running(folder / "all.yaml", copies, store=folder / "store") as started:
-        yield started
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Values of the environment that belong into a Secret."""
+"""What is a secret, by its name or its form."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from itertools import pairwise
 
 _WORDS = frozenset({"PASSWORD", "PASSWD", "PASSPHRASE", "TOKEN", "SECRET", "CREDENTIALS"})
 _PAIRS = frozenset({("API", "KEY"), ("ACCESS", "KEY"), ("PRIVATE", "KEY"), ("AUTH", "KEY")})
-_RUN_TOGETHER = frozenset({"APIKEY", "ACCESSKEY", "PRIVATEKEY"})
-_SAYS_WHERE = frozenset({"PATH", "FILE", "DIR", "URL", "NAME", "MODE", "TTL"})
-_IN_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]*:([^/\s@]+)@", re.IGNORECASE)
-_LOOKS_LIKE_ONE = re.compile(
+IN_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]*:([^/\s@]+)@", re.IGNORECASE)
+"""A password inside an address."""
+LOOKS_LIKE_ONE = re.compile(
     r"(sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{12,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----)"
 )
+"""The form of a known provider's key."""
+
+_RUN_TOGETHER = frozenset({"APIKEY", "ACCESSKEY", "PRIVATEKEY"})
+_SAYS_WHERE = frozenset({"PATH", "FILE", "DIR", "URL", "NAME", "MODE", "TTL"})
 
 
 def is_secret(name: str, value: str) -> bool:
@@ -21,7 +24,7 @@ def is_secret(name: str, value: str) -> bool:
     password inside an address. The path of a file that holds one is none."""
     if not value:
         return False
-    if _IN_ADDRESS.search(value) or _LOOKS_LIKE_ONE.search(value):
+    if IN_ADDRESS.search(value) or LOOKS_LIKE_ONE.search(value):
         return True
     if value.startswith(("/", "$(")) or value.lower() in ("true", "false"):
         return False

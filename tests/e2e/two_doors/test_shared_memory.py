@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,52 +14,21 @@ import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 import tritonclient.utils.shared_memory as shm
-import yaml
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
 
-from tests.e2e.running import Running, running
+from tests.e2e.running import Running
+from tests.e2e.two_doors.models import NUM_FLOATS
+from tests.e2e.two_doors.models import SHM_PREFIX as PREFIX
 
 pytestmark = pytest.mark.e2e
 
 CLIENTS = pytest.mark.parametrize("module", [http_client, grpc_client], ids=["http", "grpc"])
-PREFIX = f"/squadron_e2e_{os.getpid()}_"
-NUM_FLOATS = 2**18
 SIZE = 4 * NUM_FLOATS
 
 
-def _model(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:
-    tensors = {
-        "inputs": [{"name": "x", "datatype": datatype, "shape": shape}],
-        "outputs": [{"name": "y", "datatype": datatype, "shape": shape}],
-    }
-    return {"engine": "fake", "card": {"name": name, "format": "fake", "signature": tensors}}
-
-
-@pytest.fixture(scope="module")
-def started(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("shared_memory")
-    content = yaml.safe_load((root / "serve_configs/dev.yaml").read_text())
-    args = content["applications"][0]["args"]
-    args["server"] = {
-        "doors_per_node": 2,
-        "shared_memory": {"enabled": True, "prefixes": [PREFIX]},
-    }
-    args["variants"] = {
-        # y = 2 * x + 1
-        "megabyte": _model("megabyte", "FP32", [-1, NUM_FLOATS]),
-        # y = x
-        "texts": _model("texts", "BYTES", [-1, -1]),
-    }
-    (folder / "source").mkdir()
-    file = folder / "source" / "shared.yaml"
-    file.write_text(yaml.safe_dump(content))
-    with running(file, folder) as found:
-        yield found
-
-
 @contextmanager
-def connected(started: Running, module: Any) -> Iterator[Any]:
-    address = started.http_address if module is http_client else started.grpc
+def connected(served: Running, module: Any) -> Iterator[Any]:
+    address = served.http_address if module is http_client else served.grpc
     with module.InferenceServerClient(address) as client:
         yield client
         client.unregister_system_shared_memory()
@@ -87,9 +55,9 @@ def infer(client: Any, module: Any, model: str, shape: list[int], datatype: str,
 
 
 @CLIENTS
-def test_a_megabyte_goes_in_and_out(started: Running, module: Any) -> None:
+def test_a_megabyte_goes_in_and_out(served: Running, module: Any) -> None:
     with ExitStack() as stack:
-        client = stack.enter_context(connected(started, module))
+        client = stack.enter_context(connected(served, module))
         given = stack.enter_context(region(client, "in", SIZE))
         taken = stack.enter_context(region(client, "out", SIZE))
         values = np.arange(NUM_FLOATS, dtype=np.float32).reshape(1, NUM_FLOATS)
@@ -101,11 +69,11 @@ def test_a_megabyte_goes_in_and_out(started: Running, module: Any) -> None:
 
 
 @CLIENTS
-def test_texts_go_in_and_out(started: Running, module: Any) -> None:
+def test_texts_go_in_and_out(served: Running, module: Any) -> None:
     texts = np.array([["hello", "wörld", ""]], dtype=object)
     coded = serialize_byte_tensor(texts)
     with ExitStack() as stack:
-        client = stack.enter_context(connected(started, module))
+        client = stack.enter_context(connected(served, module))
         given = stack.enter_context(region(client, "in", 64))
         taken = stack.enter_context(region(client, "out", 64))
         shm.set_shared_memory_region(given, [coded])
@@ -116,10 +84,10 @@ def test_texts_go_in_and_out(started: Running, module: Any) -> None:
 
 
 @CLIENTS
-def test_a_region_is_listed_until_it_is_unregistered(started: Running, module: Any) -> None:
+def test_a_region_is_listed_until_it_is_unregistered(served: Running, module: Any) -> None:
     as_json = {} if module is http_client else {"as_json": True}
     with ExitStack() as stack:
-        client = stack.enter_context(connected(started, module))
+        client = stack.enter_context(connected(served, module))
         stack.enter_context(region(client, "in", 64))
         with pytest.raises(InferenceServerException, match="'in' already in manager"):
             client.register_system_shared_memory("in", PREFIX + "in", 64)
@@ -133,8 +101,8 @@ def test_a_region_is_listed_until_it_is_unregistered(started: Running, module: A
 
 
 @CLIENTS
-def test_mistakes_are_the_callers_errors(started: Running, module: Any) -> None:
-    with connected(started, module) as client:
+def test_mistakes_are_the_callers_errors(served: Running, module: Any) -> None:
+    with connected(served, module) as client:
         for key, size, said in (
             (PREFIX + "none", 64, f"Unable to open shared memory region: '{PREFIX}none'"),
             ("/", 64, "invalid args"),
@@ -153,16 +121,16 @@ def test_mistakes_are_the_callers_errors(started: Running, module: Any) -> None:
 
 
 @CLIENTS
-def test_both_doors_use_what_one_was_told(started: Running, module: Any) -> None:
+def test_both_doors_use_what_one_was_told(served: Running, module: Any) -> None:
     """Every request of a fresh connection may meet either door; each must know each change."""
     with ExitStack() as stack:
-        client = stack.enter_context(connected(started, module))
+        client = stack.enter_context(connected(served, module))
         given = stack.enter_context(region(client, "in", 16))
         stack.enter_context(region(client, "out", 16))
         shm.set_shared_memory_region(given, [np.frombuffer(b"\x04\0\0\0same", np.uint8)])
 
         def once(_: int) -> None:
-            address = started.http_address if module is http_client else started.grpc
+            address = served.http_address if module is http_client else served.grpc
             with module.InferenceServerClient(address) as own:
                 infer(own, module, "texts", [1, 1], "BYTES", 8)
 
@@ -174,10 +142,10 @@ def test_both_doors_use_what_one_was_told(started: Running, module: Any) -> None
                 once(0)
 
 
-def test_a_caller_that_cuts_its_region_short_harms_nobody(started: Running) -> None:
-    doors = started.pids("ServeReplica:squadron:gateway")
+def test_a_caller_that_cuts_its_region_short_harms_nobody(served: Running) -> None:
+    doors = served.pids("ServeReplica:squadron:gateway")
     with ExitStack() as stack:
-        client = stack.enter_context(connected(started, http_client))
+        client = stack.enter_context(connected(served, http_client))
         stack.enter_context(region(client, "in", SIZE))
         stack.enter_context(region(client, "out", SIZE))
         infer(client, http_client, "megabyte", [1, NUM_FLOATS], "FP32", SIZE)
@@ -189,15 +157,15 @@ def test_a_caller_that_cuts_its_region_short_harms_nobody(started: Running) -> N
             infer(client, http_client, "megabyte", [1, NUM_FLOATS], "FP32", SIZE)
 
     assert len(doors) == 2
-    assert started.pids("ServeReplica:squadron:gateway") == doors
-    assert httpx.get(f"{started.http}/v2/health/ready").status_code == 200
+    assert served.pids("ServeReplica:squadron:gateway") == doors
+    assert httpx.get(f"{served.http}/v2/health/ready").status_code == 200
 
 
-def test_cuda_regions_are_refused_with_the_reason_where_there_is_no_gpu(started: Running) -> None:
-    extensions = httpx.get(f"{started.http}/v2").json()["extensions"]
+def test_cuda_regions_are_refused_with_the_reason_where_there_is_no_gpu(served: Running) -> None:
+    extensions = httpx.get(f"{served.http}/v2").json()["extensions"]
     if "cuda_shared_memory" in extensions:
         pytest.skip("this machine has a GPU: see tests/gpu/test_cuda_shared_memory.py")
-    with connected(started, http_client) as client:
+    with connected(served, http_client) as client:
         assert client.get_cuda_shared_memory_status() == []
         with pytest.raises(InferenceServerException, match="CUDA shared memory region") as error:
             client.register_cuda_shared_memory("c", b"AAAA", 0, 8)

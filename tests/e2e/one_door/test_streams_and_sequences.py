@@ -20,21 +20,9 @@ import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from tritonclient.utils import InferenceServerException
 
-from tests.e2e.running import Running, running
-from tests.stateful_models import serve_file, write_store
+from tests.e2e.running import Running
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("stateful")
-    write_store(folder / "store")
-    serve_file(folder / "store", folder / "all.yaml", running_sum=2, far_sum=2)
-    copies = folder / "run"
-    copies.mkdir()
-    with running(folder / "all.yaml", copies, store=folder / "store") as started:
-        yield started
 
 
 @pytest.fixture
