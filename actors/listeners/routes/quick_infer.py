@@ -12,6 +12,7 @@ from actors.front_door import FrontDoor
 from actors.listeners.http_messages import HttpReply, HttpRequest, error_reply
 from actors.listeners.routes.table import Place
 from cluster.errors import SquadronError
+from cluster.protocols import v2_json
 from cluster.protocols.v2_quick import QuickDecoder, QuickEncoder
 from cluster.requests import InferenceRequest, InferenceResponse
 from cluster.routing.table import EnsembleRoute
@@ -72,14 +73,11 @@ class QuickInfer:
         try:
             if isinstance(outcome, SquadronError):
                 raise outcome
-            text = self._encoder.encode(outcome, asked)
-            if text is None:
+            chunks = self._encoder.encode(outcome, asked)
+            if chunks is None:
                 reply = self._whole.reply(asked, outcome)
             else:
-                headers: tuple[tuple[str, str], ...] = (("x-squadron-variant", outcome.variant),)
-                if asked.tracking_id:
-                    headers = (*headers, ("x-request-id", asked.tracking_id))
-                reply = HttpReply(status=200, chunks=(text,), headers=headers)
+                reply = _reply(chunks, asked, outcome)
             self._door.answer_sizes.check(reply.num_bytes, outcome.variant)
         except SquadronError as error:
             reply = error_reply(error)
@@ -116,3 +114,17 @@ class QuickInfer:
             is_batched=all(variant.facts.is_batched for variant in variants),
             max_batch_size=min(variant.batching.max_batch_size for variant in variants),
         )
+
+
+def _reply(
+    chunks: tuple[bytes | memoryview, ...], asked: InferenceRequest, answer: InferenceResponse
+) -> HttpReply:
+    headers: tuple[tuple[str, str], ...] = (("x-squadron-variant", answer.variant),)
+    if asked.tracking_id:
+        headers = (*headers, ("x-request-id", asked.tracking_id))
+    if len(chunks) == 1:
+        return HttpReply(status=200, chunks=chunks, headers=headers)
+    length = ("Inference-Header-Content-Length", str(len(chunks[0])))
+    return HttpReply(
+        status=200, chunks=chunks, content_type=v2_json.BINARY, headers=(*headers, length)
+    )

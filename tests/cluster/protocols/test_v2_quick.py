@@ -255,7 +255,52 @@ def test_answers_are_written_as_the_whole_codec_does(
         Tensor(name="null", datatype=datatype, array=array),
     )
 
-    assert QuickEncoder().encode(answer, asked) == v2_json.encode_infer(answer, asked).chunks[0]
+    assert QuickEncoder().encode(answer, asked) == v2_json.encode_infer(answer, asked).chunks
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP16", "BF16", "BOOL", "INT64", "UINT8"])
+@pytest.mark.parametrize("shape", [(1, 3), (64, 1024), (0,), ()])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"parameters": {"binary_data_output": True}, "request_id": 'a"ü'},
+        {"outputs": (RequestedOutput(name="y", is_binary=True),)},
+        {
+            "parameters": {"binary_data_output": False},
+            "outputs": (
+                RequestedOutput(name="y", is_binary=True),
+                RequestedOutput(name="z", is_binary=True),
+            ),
+        },
+    ],
+)
+def test_binary_answers_are_those_of_the_whole_codec(
+    datatype: Datatype, shape: tuple[int, ...], how: dict[str, Any]
+) -> None:
+    numbers = np.arange(np.prod(shape, dtype=int)) % 100
+    array = numbers.reshape(shape).astype(NUMPY_DTYPES[datatype])
+    asked = InferenceRequest(model="m", inputs=(), **how)
+    names = [output.name for output in asked.outputs] or ["y", "z"]
+    answer = response(*(Tensor(name=name, datatype=datatype, array=array) for name in names))
+    encoder = QuickEncoder()
+
+    expected = v2_json.encode_infer(answer, asked)
+    assert expected.json_length == len(expected.chunks[0])
+    # The second time from what the first one kept.
+    for _ in range(2):
+        assert encoder.encode(answer, asked) == expected.chunks
+
+
+def test_rows_of_a_transposed_array_travel_in_order() -> None:
+    array = np.arange(12, dtype=np.float32).reshape(3, 4).T
+    asked = InferenceRequest(model="m", inputs=(), parameters={"binary_data_output": True})
+    answer = response(tensor("y", array))
+
+    found = QuickEncoder().encode(answer, asked)
+
+    assert found == v2_json.encode_infer(answer, asked).chunks
+    assert found is not None
+    assert bytes(found[1]) == np.ascontiguousarray(array).tobytes()
 
 
 def test_a_part_of_a_batch_is_written_as_it_is() -> None:
@@ -263,7 +308,7 @@ def test_a_part_of_a_batch_is_written_as_it_is() -> None:
     asked = InferenceRequest(model="m", inputs=())
     answer = response(tensor("y", rows[1:2]))
 
-    assert QuickEncoder().encode(answer, asked) == v2_json.encode_infer(answer, asked).chunks[0]
+    assert QuickEncoder().encode(answer, asked) == v2_json.encode_infer(answer, asked).chunks
 
 
 @pytest.mark.parametrize(
@@ -273,10 +318,16 @@ def test_a_part_of_a_batch_is_written_as_it_is() -> None:
         (response(tensor("y", np.array([np.inf], np.float32))), {}),
         (response(tensor("y", np.array([b"a"]))), {}),
         (response(tensor("y", np.ones((4, 4), np.float32)[:, ::2])), {}),
-        (response(tensor("y", np.ones(2, np.float32))), {"parameters": {"binary_data_output": 1}}),
+        (response(tensor("y", np.array([b"a"]))), {"parameters": {"binary_data_output": True}}),
         (
-            response(tensor("y", np.ones(2, np.float32))),
-            {"outputs": (RequestedOutput(name="y", is_binary=True),)},
+            response(tensor("y", np.ones(2)), tensor("z", np.ones(2))),
+            {
+                "parameters": {"binary_data_output": True},
+                "outputs": (
+                    RequestedOutput(name="y"),
+                    RequestedOutput(name="z", is_binary=False),
+                ),
+            },
         ),
         (
             response(tensor("y", np.ones(2, np.float32))),
