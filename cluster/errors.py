@@ -196,12 +196,16 @@ class ReplicaError(SquadronError):
 
 
 class ShardLost(ReplicaError):
-    """A part of a sharded replica died."""
+    """A part of a sharded replica died: another replica, or its replacement, will answer."""
 
     code = "shard_lost"
     http_status = 503
     grpc_status = "UNAVAILABLE"
     is_retryable = True
+
+    @property
+    def retry_after_s(self) -> float | None:
+        return super().retry_after_s or 1.0
 
 
 class EngineFailed(ReplicaError):

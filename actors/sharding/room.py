@@ -14,7 +14,7 @@ from cluster.config.placement import BundleStrategy
 from cluster.config.variant import VariantConfig
 from cluster.errors import ConfigError
 from cluster.placement.automatic import is_open
-from cluster.placement.capacity import Ask, NodeRoom, asks_of, check_there_is
+from cluster.placement.capacity import Ask, NodeRoom, asks_of, check_gpus_hold, check_there_is
 from cluster.placement.reservation import reserve
 from cluster.placement.room import Need, left_over, needs_of, of_kind, shares_left
 from cluster.topology import Topology
@@ -69,14 +69,23 @@ class Room:
         if not nodes:
             return
         asks, strategy, key = asks_for(variant, found)
+        whole_key = f"variants.{name}.{key}"
         try:
-            check_there_is(asks, strategy, nodes, key=f"variants.{name}.{key}")
+            check_there_is(asks, strategy, nodes, key=whole_key)
+            if found.sharding is not None and any(ask.num_gpus for ask in asks):
+                cap = found.sharding.placement.max_memory_mb
+                check_gpus_hold(found.sharding.layout, cap, self._all(), key=whole_key)
         except ConfigError as error:
             told = f"variants.{name}: {key}: {error.message}"
             if self._nodes is None and could_have(asks):
                 logger.warning("%s; it waits for nodes to come", told)
                 return
             raise ConfigError(told, **error.details) from None
+
+    def _all(self) -> Topology:
+        if self._nodes is not None and self._topology is not None:
+            return self._topology
+        return observed(measure=False).to_topology()
 
     def take(self, variant: VariantConfig, found: Placed) -> None:
         """The devices of all its replicas."""

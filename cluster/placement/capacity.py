@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from cluster.config.placement import BundleStrategy
 from cluster.errors import ConfigError
-from cluster.placement.partition import Layout, Shard
-from cluster.placement.reservation import Bundle, Reservation
+from cluster.placement.partition import MIB, Layout, Shard
+from cluster.placement.reservation import Reservation, gpu_of
+from cluster.topology import Topology
+from cluster.units import human_bytes
 
 MAX_TRIES = 20_000
 """Of ways to lay bundles on nodes; what is not settled by then is left to Ray."""
@@ -39,7 +42,7 @@ def asks_of(reserved: Reservation, layout: Layout, num_cpus: float) -> tuple[Ask
     """Of a group of shards. `num_cpus`: of the replica's own process."""
     return tuple(
         Ask(
-            what=_told(layout, bundle),
+            what=_run(layout, bundle.ranks) or "the replica's own process",
             num_cpus=bundle.num_cpus + (num_cpus if bundle.has_replica else 0.0),
             num_gpus=bundle.num_gpus,
             labels=bundle.labels,
@@ -65,6 +68,36 @@ def check_there_is(
         beside = ", ".join(ask.what for ask in order[: search.deepest])
         apart = ", each on a node of its own" if strategy == "STRICT_SPREAD" else ""
         raise _refuse(short, f"not left beside {beside}{apart}", nodes, key)
+
+
+def check_gpus_hold(
+    layout: Layout, max_memory_mb: float | None, topology: Topology, *, key: str
+) -> None:
+    """Raises: ConfigError naming the layers whose weights exceed every GPU that they could be on.
+    A shard holds at most `max_memory_mb` of its own at once."""
+    held: dict[Hashable, list[Shard]] = {}
+    for shard in layout.shards:
+        gpu = gpu_of(shard)
+        if gpu is not None:
+            held.setdefault(gpu, []).append(shard)
+    for shards in held.values():
+        wanted = shards[0].labels.items()
+        sizes = [
+            site.device.memory_bytes
+            for site in topology.sites()
+            if site.device.kind == "cuda" and wanted <= dict(site.labels).items()
+        ]
+        cap = inf if max_memory_mb is None else max_memory_mb * MIB
+        needed = sum(min(shard.weight_bytes, cap) for shard in shards)
+        if sizes and needed > max(sizes):
+            layers = _run(layout, tuple(shard.rank for shard in shards))
+            raise ConfigError(
+                f"{layers}: {human_bytes(needed)} of weights; the largest GPU there has room for "
+                f"{human_bytes(max(sizes))}",
+                key=key,
+                value=human_bytes(needed),
+                allowed=f"<= {human_bytes(max(sizes))} on a GPU: more shards, or max_memory_mb",
+            )
 
 
 class _Search:
@@ -123,21 +156,21 @@ def _joined(asks: Sequence[Ask]) -> Ask:
     )
 
 
-def _told(layout: Layout, bundle: Bundle) -> str:
+def _run(layout: Layout, ranks: tuple[int, ...]) -> str:
     """`layers 0 to 5 on cuda:0 (shard 0)`."""
     told: list[str] = []
     for stage in range(layout.num_stages):
-        shards = [shard for shard in layout.stage(stage) if shard.rank in bundle.ranks]
+        shards = [shard for shard in layout.stage(stage) if shard.rank in ranks]
         if shards:
             run = shards[0].layers
             layers = (
                 f"layer {run.start}" if len(run) == 1 else f"layers {run.start} to {run.stop - 1}"
             )
             devices = ", ".join(dict.fromkeys(map(_site, shards)))
-            ranks = ", ".join(str(shard.rank) for shard in shards)
+            numbers = ", ".join(str(shard.rank) for shard in shards)
             plural = "" if len(shards) == 1 else "s"
-            told.append(f"{layers} on {devices} (shard{plural} {ranks})")
-    return " and ".join(told) or "the replica's own process"
+            told.append(f"{layers} on {devices} (shard{plural} {numbers})")
+    return " and ".join(told)
 
 
 def _site(shard: Shard) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from math import inf
 
 from cluster.config.placement import PlacementConfig, ShardSite
 from cluster.errors import ConfigError
@@ -99,7 +100,9 @@ def lay_out(config: PlacementConfig, model: LayeredModel) -> Layout:
         if num_shards is None:
             num_shards, reason = fewest_shards(config, model)
         num_stages = 1 if config.strategy == "tensor" else num_shards // tensor
-        runs = cut_layers(model, num_stages, by_cost=config.strategy == "pipeline")
+        runs = cut_layers(
+            model, num_stages, by_cost=config.strategy == "pipeline", max_bytes=_cap(config, model)
+        )
         devices = config.devices or ("cpu",) * num_shards
         check_devices(devices, num_shards, reason)
         sites = [ShardSite.of(device) for device in devices]
@@ -148,9 +151,19 @@ def run_bytes(model: LayeredModel, run: range) -> int:
     return total + (model.head_bytes if run.stop == model.num_layers else 0)
 
 
-def cut_layers(model: LayeredModel, num_stages: int, *, by_cost: bool) -> tuple[range, ...]:
+def _cap(config: PlacementConfig, model: LayeredModel) -> float:
+    """Bytes of a stage. What is streamed is checked layer by layer."""
+    if config.max_memory_mb is None or model.can_be_streamed:
+        return inf
+    tensor = (config.shards or 1) if config.strategy == "tensor" else config.tensor
+    return config.max_memory_mb * MIB * tensor
+
+
+def cut_layers(
+    model: LayeredModel, num_stages: int, *, by_cost: bool, max_bytes: float = inf
+) -> tuple[range, ...]:
     """Contiguous runs whose dearest one is as cheap as can be: by work for a pipeline, whose pace
-    is its slowest stage's, by bytes otherwise.
+    is its slowest stage's, by bytes otherwise; none above `max_bytes` where that is possible.
 
     Raises: ConfigError for more stages than layers.
     """
@@ -166,25 +179,38 @@ def cut_layers(model: LayeredModel, num_stages: int, *, by_cost: bool) -> tuple[
     costs = [float(cost) for cost in costs]
     costs[0] += model.embedding_cost if by_cost else model.embedding_bytes
     costs[-1] += model.head_cost if by_cost else model.head_bytes
-    bounds = [0, *_bounds(costs, num_stages), len(costs)]
+
+    def fits(start: int, stop: int) -> bool:
+        return max_bytes == inf or run_bytes(model, range(start, stop)) <= max_bytes
+
+    found = _bounds(costs, num_stages, fits)
+    if found is None:
+        # Which stage is too large is told when the memory is checked.
+        found = _bounds(costs, num_stages, lambda start, stop: True)
+    bounds = [0, *(found or ()), len(costs)]
     return tuple(range(start, stop) for start, stop in pairwise(bounds))
 
 
-def _bounds(costs: Sequence[float], parts: int) -> list[int]:
-    """Where to cut, by dynamic programming over the first `n` layers in `k` parts."""
+def _bounds(
+    costs: Sequence[float], parts: int, fits: Callable[[int, int], bool]
+) -> list[int] | None:
+    """Where to cut, by dynamic programming over the first `n` layers in `k` parts; None when no cut
+    has only parts that fit."""
     sums = [0.0, *accumulate(costs)]
     count = len(costs)
-    best = [list(sums)]
+    best = [[each if fits(0, n) else inf for n, each in enumerate(sums)]]
     choice: list[list[int]] = [[0] * (count + 1)]
     for k in range(1, parts):
         row, chosen = [float("inf")] * (count + 1), [0] * (count + 1)
         for n in range(k + 1, count + 1):
             for cut in range(k, n):
                 worst = max(best[k - 1][cut], sums[n] - sums[cut])
-                if worst < row[n]:
+                if worst < row[n] and fits(cut, n):
                     row[n], chosen[n] = worst, cut
         best.append(row)
         choice.append(chosen)
+    if best[-1][count] == inf:
+        return None
     bounds: list[int] = []
     end = count
     for k in range(parts - 1, 0, -1):

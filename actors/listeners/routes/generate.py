@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from actors.experiments.desk import answer_headers
 from actors.front_door import FrontDoor
-from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream
+from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, error_reply
 from actors.listeners.routes.infer import InferRoutes
 from actors.listeners.routes.table import Place, Route
 from cluster.errors import InvalidRequest, ReplicaError, SquadronError
@@ -86,7 +86,10 @@ class GenerateRoutes:
         except ReplicaError as error:
             # The model's own error as the first response: an event, with the status it stands for.
             return HttpReply(
-                status=error.http_status, chunks=(error_event(error),), content_type=EVENTS
+                status=error.http_status,
+                chunks=(error_event(error),),
+                content_type=EVENTS,
+                headers=error_reply(error).headers,
             )
         except SquadronError:
             await responses.aclose()

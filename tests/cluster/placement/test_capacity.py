@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cluster.config.placement import PlacementConfig
 from cluster.errors import ConfigError
-from cluster.placement.capacity import Ask, NodeRoom, asks_of, check_there_is
+from cluster.placement.capacity import (
+    Ask,
+    NodeRoom,
+    asks_of,
+    check_gpus_hold,
+    check_there_is,
+)
 from cluster.placement.partition import LayeredModel, lay_out
 from cluster.placement.reservation import reserve
+from tests.cluster.placement.search.making import GIB, cluster
 
 LAYERED = LayeredModel(
     num_layers=12, layer_bytes=(1,) * 12, layer_cost=(1.0,) * 12, splits=(("heads", 8),)
@@ -93,6 +101,27 @@ def test_an_order_in_which_everything_fits_is_found() -> None:
     ]
 
     check_there_is(asks, "PACK", [node("a", gpus=2, fast="yes"), node("b", gpus=2)], key="k")
+
+
+def test_weights_that_no_gpu_holds_name_layers_and_device() -> None:
+    large = replace(LAYERED, layer_bytes=(3 * GIB,) * 12)
+    section = {"shard_map": {"layers.0-6": "cuda:0", "layers.7-11": "cuda:1"}}
+
+    def hold(gib: float, **more: Any) -> None:
+        config = PlacementConfig.model_validate({**section, **more})
+        layout = lay_out(config, large)
+        check_gpus_hold(layout, config.max_memory_mb, cluster(1, 2, gib=gib), key="placement")
+
+    hold(24)
+    with pytest.raises(ConfigError) as caught:
+        hold(16)
+    assert caught.value.message == (
+        "layers 0 to 6 on cuda:0 (shard 0): 21.0 GiB of weights; the largest GPU there has room "
+        "for 16.0 GiB"
+    )
+    hold(16, max_memory_mb=8192)  # The others are brought in for their turn.
+    with pytest.raises(ConfigError, match=r"layers 0 to 3 on cuda:0 .* and layers 4 to 11"):
+        hold(16, shard_map={"layers.0-3": "cuda:0", "layers.4-11": "cuda:0"})
 
 
 def test_what_cannot_be_settled_quickly_is_left_to_ray() -> None:

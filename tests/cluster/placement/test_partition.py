@@ -143,3 +143,24 @@ def test_no_other_cut_has_a_lighter_heaviest_stage(sizes: list[int], data: st.Da
         bounds = [0, *cuts, len(sizes)]
         other = max(sum(sizes[a:b]) for a, b in itertools.pairwise(bounds))
         assert found <= other
+
+
+def test_the_stages_of_a_graph_keep_to_the_cap_where_the_quickest_cut_would_not() -> None:
+    """By work alone the first layer would be apart; what is heavy is at the end."""
+    graph = LayeredModel(
+        num_layers=4,
+        layer_bytes=(MIB, 2 * MIB, 5 * MIB, 6 * MIB),
+        layer_cost=(9.0, 3.0, 3.0, 3.0),
+        can_be_split=False,
+        can_be_streamed=False,
+    )
+
+    def runs(**more: float) -> list[range]:
+        told = {"strategy": "pipeline", "shards": 2, **more}
+        layout = lay_out(PlacementConfig.model_validate(told), graph)
+        return [shard.layers for shard in layout.shards]
+
+    assert runs() == [range(1), range(1, 4)]
+    assert runs(max_memory_mb=11.5) == [range(2), range(2, 4)]
+    with pytest.raises(ConfigError, match=r"max_memory_mb is 5"):
+        runs(max_memory_mb=5)
