@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 
 import typer
 
@@ -32,6 +33,23 @@ app = typer.Typer(
       squadron plan --topology serve_configs/topologies/eight_gpus.yaml   where should models go?
     """,
 )
+
+
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"squadron {metadata.version('squadron-serve')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_all(
+    version: bool = typer.Option(
+        False, "--version", callback=_say_version, is_eager=True, help="Say which one this is."
+    ),
+) -> None:
+    """Options of `squadron` itself."""
+
+
 app.add_typer(models.app, name="models")
 app.add_typer(kubernetes.app, name="k8s")
 app.add_typer(keys.app, name="keys")
