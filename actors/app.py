@@ -105,7 +105,8 @@ def _bound(config: SquadronConfig) -> Application:
             facts[name] = facts_of(name, config.variants[name], found)
             continue
         setups[name] = found
-        facts[name] = replace(facts[name], placement=found.placement_reason)
+        shards = () if found.sharding is None else found.sharding.shards()
+        facts[name] = replace(facts[name], placement=found.placement_reason, shards=shards)
     table = build_table(config, facts)
     replicas = [
         bind_replica(setup, config.variants[name], limits.default_timeout_s)

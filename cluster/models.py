@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 EngineName = Literal["onnxruntime", "openvino", "tensorrt", "torch", "vllm", "python", "fake"]
@@ -9,3 +10,18 @@ EngineName = Literal["onnxruntime", "openvino", "tensorrt", "torch", "vllm", "py
 
 ModelState = Literal["READY", "LOADING", "UNAVAILABLE"]
 """As the repository index names them. UNAVAILABLE comes with a reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFacts:
+    """One process of a replica that is cut: its layers `first_layer` to `last_layer`, of which it
+    holds slice `tensor_rank` of `tensor_degree`, and the bytes of its weights."""
+
+    rank: int
+    stage: int
+    device: str
+    first_layer: int
+    last_layer: int
+    weight_bytes: int
+    tensor_rank: int = 0
+    tensor_degree: int = 1

@@ -62,7 +62,7 @@ class HttpRoutes:
             *ManagementRoutes(door, offered, app=app).routes(),
             *ExtensionRoutes(offered).routes(),
             *SharedMemoryRoutes(offered.shared_memory).routes(),
-            *AdminRoutes(door, offered.controller).routes(),
+            *AdminRoutes(door, offered.controller, app=app).routes(),
             *GenerationRoutes(door, infer).routes(),
             *VectorRoutes(door, infer).routes(),
             *AboutRoutes(door).routes(),

@@ -18,6 +18,8 @@ from cluster.errors import EngineFailed
 from cluster.placement.partition import Layout
 from cluster.placement.reservation import Reservation, reserve
 
+NAMESPACE = "squadron"
+
 
 class ShardActor:
     """Ray places, owns and ends the process; all else is between it and the group's leader."""
@@ -29,9 +31,12 @@ class ShardActor:
 
 
 class RayStarter:
-    """Called in a replica whose deployment has a placement group."""
+    """Called in a replica whose deployment has a placement group. `title`: of the group; each
+    shard's actor and process are named after it and its rank."""
 
-    def __init__(self, layout: Layout, placement: PlacementConfig, *, threads: int) -> None:
+    def __init__(
+        self, layout: Layout, placement: PlacementConfig, *, threads: int, title: str
+    ) -> None:
         found = get_current_placement_group()
         if found is None:
             raise EngineFailed("a sharded replica needs a placement group")
@@ -39,6 +44,7 @@ class RayStarter:
         self._layout = layout
         self._placement = placement
         self._threads = threads
+        self._title = title
         self._reserved = reserve(layout, placement)
         nodes = placement_group_table(found)["bundles_to_node_id"]
         self._nodes: dict[int, str] = {int(bundle): node for bundle, node in nodes.items()}
@@ -59,6 +65,8 @@ class RayStarter:
     def start(self, address: str, token: str) -> None:
         for shard in self._layout.shards:
             options: dict[str, Any] = {
+                "name": f"{self._title}:shard{shard.rank}",
+                "namespace": NAMESPACE,
                 "num_cpus": self._placement.num_cpus,
                 "max_restarts": 0,
                 "scheduling_strategy": PlacementGroupSchedulingStrategy(

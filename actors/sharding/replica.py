@@ -17,6 +17,7 @@ from cluster.engines.engine import Engine
 from cluster.engines.sharded.layers import layered_model, stage_artefacts
 from cluster.engines.sharded.options import dtype_option
 from cluster.errors import ConfigError
+from cluster.models import ShardFacts
 from cluster.placement.automatic import Chosen, choose, is_open
 from cluster.placement.estimates.described import as_configured, described
 from cluster.placement.estimates.layers import of_layers
@@ -46,6 +47,22 @@ class Sharding:
     layout: Layout
     model: LayeredModel
     dtype: str
+
+    def shards(self) -> tuple[ShardFacts, ...]:
+        """What callers are told of them."""
+        return tuple(
+            ShardFacts(
+                rank=shard.rank,
+                stage=shard.stage,
+                device=shard.device,
+                first_layer=shard.layers.start,
+                last_layer=shard.layers.stop - 1,
+                weight_bytes=shard.weight_bytes,
+                tensor_rank=shard.tensor_rank,
+                tensor_degree=shard.tensor_degree,
+            )
+            for shard in self.layout.shards
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +154,10 @@ def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
         sharding = setup.sharding
         assert sharding is not None
         layout, placement = sharding.layout, sharding.placement
+        title = f"squadron:{setup.variant}:{replica_id}"
         group = ShardGroup(
             GroupSetup(
-                title=f"squadron:{setup.variant}:{replica_id}",
+                title=title,
                 card=setup.card,
                 folder=Path(setup.folder).resolve(),
                 remote=setup.remote,
@@ -155,7 +173,7 @@ def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
                 tracing=setup.tracing,
                 logs=setup.logs,
             ),
-            RayStarter(layout, placement, threads=setup.threads),
+            RayStarter(layout, placement, threads=setup.threads, title=title),
             on_lost=_end_process,
             watch=group_watch(setup.variant, layout),
         )

@@ -18,7 +18,7 @@ from cluster.config.sequences import SequencesConfig
 from cluster.config.squadron import SquadronConfig
 from cluster.config.variant import BatchingConfig, VariantConfig
 from cluster.errors import ConfigError
-from cluster.models import ModelState
+from cluster.models import ModelState, ShardFacts
 from cluster.routing.ensembles.plan import EnsemblePlan, plan_ensemble
 from cluster.routing.split import Arm
 from cluster.routing.versions import Served, check_versions, versions_by_model
@@ -39,8 +39,8 @@ class VariantFacts:
     `is_colocated`: the doors hold it themselves. `is_decoupled`: a request has any number of
     responses. `fingerprint`: equal ones compute the same.
     `is_language`: it generates text, with `adapters` and (0: unknown) a bound of its length.
-    `tokenizer`: the file of a text model's tokenizer. `placement`: why its replicas are cut so.
-    `artefact_bytes`: of its files on this machine, 0 where they are not.
+    `tokenizer`: the file of a text model's tokenizer. `placement`: why its replicas are cut so,
+    into `shards`. `artefact_bytes`: of its files on this machine, 0 where they are not.
     """
 
     version: str
@@ -59,6 +59,7 @@ class VariantFacts:
     max_model_len: int = 0
     tokenizer: str = ""
     placement: str = ""
+    shards: tuple[ShardFacts, ...] = ()
     artefact_bytes: int = 0
 
     @property

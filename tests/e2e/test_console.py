@@ -29,6 +29,10 @@ def test_the_console_shows_models_experiments_and_ensembles(prod: Running, tmp_p
     for name in ("photo-classifier-fp32", "text-embedder", "sentiment"):
         assert f'<th scope="row">{name}</th>' in page
     assert "photo-classifier: keep_going" in page
+    # The map: this node, its processors, and the processes on them.
+    assert ", head</h3>" in page
+    assert "<h4>cpu</h4>" in page
+    assert "<strong>photo-classifier-fp32</strong>" in page
     assert "photo-classifier-lite2 takes image and gives lite2" in page
     assert 'id="key-form" hidden' in page
     # Text from the server is text: no name could become markup.

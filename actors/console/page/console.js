@@ -3,9 +3,12 @@
 const PERIOD_MS = 2000;
 const KEPT = 60;
 const HOUR_S = 3600;
+const MAP_EVERY = 3;
+const MIB = 1024 * 1024;
 const history = new Map();
 let before = null;
 let known = [];
+let turns = 0;
 
 const byId = (id) => document.getElementById(id);
 const base = new URL('.', document.baseURI);
@@ -50,7 +53,10 @@ async function refresh() {
   if (models) known = models;
   if (stats) measure(stats.model_stats);
   showState(models, failed?.reason);
-  if (models) { showModels(models); showMap(models); offer(models); }
+  if (models) { showModels(models); offer(models); }
+  // Where processes are changes rarely, and Ray is asked for it.
+  if (models && turns % MAP_EVERY === 0) await askJson('admin/v1/cluster').then((nodes) => showMap(nodes, models), tellMap);
+  turns += 1;
   if (experiments) showExperiments(experiments);
   if (ensembles) showEnsembles(ensembles);
   if (decisions) showScaling(decisions);
@@ -134,18 +140,65 @@ function sparkline(name, kept) {
   return picture;
 }
 
-function showMap(models) {
-  byId('map').replaceChildren(...models.filter((each) => each.kind === 'variant').map((model) => {
-    const card = element('li', model.is_colocated ? { class: 'inside' } : {},
-      element('h3', {}, model.name),
-      element('div', { class: 'hint' }, model.backend ? `${model.backend}, version ${model.version}` : model.state));
-    if (model.placement) card.append(element('div', { class: 'reason' }, model.placement));
-    const count = model.state === 'UNAVAILABLE' ? 0 : model.replicas ?? 0;
-    const squares = element('div', { class: 'replicas', role: 'img', 'aria-label': `${count} replicas` });
-    for (let index = 0; index < Math.min(count, 64); index += 1) squares.append(element('span'));
-    card.append(squares);
+function tellMap(error) {
+  byId('map').replaceChildren(element('li', { class: 'bad' }, `no map: ${error.message}`));
+}
+
+// A card a node, its kinds of devices below, what runs on each: squares are processes of their own.
+function showMap(nodes, models) {
+  const about = new Map(models.map((each) => [each.name, each]));
+  const running = new Set(nodes.flatMap((node) => node.processes.flatMap((each) => [each.variant, ...(each.holds ?? [])])));
+  const cards = nodes.map((node) => {
+    const gpus = node.num_gpus ? `, ${node.num_gpus} GPUs` : '';
+    const card = element('li', {},
+      element('h3', {}, node.address + (node.is_head ? ', head' : '')),
+      element('div', { class: 'hint' }, `${node.num_cpus} cores${gpus}, ${node.processes.length} processes`));
+    const devices = [...new Set(node.processes.map((each) => each.device))].sort();
+    for (const device of devices) card.append(showDevice(device, node.processes.filter((each) => each.device === device), about));
     return card;
-  }));
+  });
+  const idle = models.filter((each) => each.kind === 'variant' && !running.has(each.name));
+  if (idle.length) {
+    cards.push(element('li', { class: 'inside' }, element('h3', {}, 'Nowhere'),
+      ...idle.map((each) => element('div', { class: 'hint' }, `${each.name}: ${each.state}${each.reason ? `, ${each.reason}` : ''}`))));
+  }
+  byId('map').replaceChildren(...cards);
+}
+
+function showDevice(device, processes, about) {
+  const rows = new Map();
+  for (const each of processes) {
+    const name = each.kind === 'door' ? 'doors' : each.variant;
+    rows.set(name, [...(rows.get(name) ?? []), each]);
+  }
+  const list = element('ul', { class: 'processes' });
+  for (const [name, found] of rows) list.append(showProcesses(name, found, about.get(name)));
+  return element('div', {}, element('h4', {}, device), list);
+}
+
+function showProcesses(name, found, model) {
+  const row = element('li', {}, element('strong', {}, name));
+  const held = found.find((each) => each.holds?.length)?.holds;
+  if (held) row.append(element('span', { class: 'hint' }, ` and in them ${held.join(', ')}`));
+  const whole = found.filter((each) => each.kind !== 'shard');
+  if (whole.length) {
+    const said = whole.map((each) => `${each.kind} ${each.replica}, ${each.state}, process ${each.pid ?? 'unknown'}`).join('; ');
+    const squares = element('div', { class: 'replicas', role: 'img', 'aria-label': `${name}: ${said}`, title: said });
+    for (const each of whole.slice(0, 64)) squares.append(element('span', { class: each.state }));
+    row.append(squares);
+  }
+  const shards = found.filter((each) => each.kind === 'shard');
+  if (shards.length) row.append(element('ul', { class: 'shards' }, ...shards.map((each) => element('li', {}, shardText(each)))));
+  if (model?.placement) row.append(element('div', { class: 'reason' }, model.placement));
+  return row;
+}
+
+function shardText(shard) {
+  const parts = [`shard ${shard.rank}`];
+  if (shard.last_layer !== undefined) parts.push(`layers ${shard.first_layer}–${shard.last_layer}`);
+  if (shard.tensor_degree > 1) parts.push(`slice ${shard.tensor_rank + 1} of ${shard.tensor_degree}`);
+  if (shard.weight_bytes) parts.push(`${(shard.weight_bytes / MIB).toFixed(shard.weight_bytes < 10 * MIB ? 1 : 0)} MiB`);
+  return parts.join(', ');
 }
 
 function showExperiments(experiments) {

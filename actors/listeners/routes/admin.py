@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
@@ -13,7 +14,10 @@ from actors.listeners.guard import guarded
 from actors.listeners.http_messages import HttpReply, HttpRequest, json_reply
 from actors.listeners.routes.extensions import json_object
 from actors.listeners.routes.table import Handler, Place, Route
+from actors.measures.cluster import look
+from actors.repository.control import app_prefix
 from cluster.config.ensemble import name_of
+from cluster.control.cluster_map import cluster_map
 from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.experiments.report import Feedback
 from cluster.routing.table import EnsembleRoute, ExperimentRoute, VariantRoute
@@ -25,9 +29,10 @@ MAX_FEEDBACK = 10_000
 class AdminRoutes:
     """Bound to one front door."""
 
-    def __init__(self, door: FrontDoor, controller: ControllerClient) -> None:
+    def __init__(self, door: FrontDoor, controller: ControllerClient, *, app: str) -> None:
         self._door = door
         self._controller = controller
+        self._app = app
 
     def routes(self) -> list[Route]:
         admin = "/admin/v1"
@@ -43,6 +48,7 @@ class AdminRoutes:
             _change("DELETE", f"{one}/weights", self._reset, "Back to the configuration", ""),
             _change("POST", f"{one}/feedback", self._feedback, "Rate earlier answers", "Feedback"),
             _get(f"{admin}/autoscaling", self._autoscaling, "Scaling decisions", "Decisions"),
+            _get(f"{admin}/cluster", self._cluster, "Nodes and their processes", "Cluster"),
             _get(f"{admin}/events", self._events, "What happened, newest last", "Events"),
         ]
 
@@ -98,6 +104,10 @@ class AdminRoutes:
 
     async def _autoscaling(self, request: HttpRequest, place: Place) -> HttpReply:
         return json_reply(await self._controller.ask("autoscaling"))
+
+    async def _cluster(self, request: HttpRequest, place: Place) -> HttpReply:
+        seen = await asyncio.to_thread(look, self._app, app_prefix(self._app))
+        return json_reply(cluster_map(self._door.table, *seen))
 
     async def _events(self, request: HttpRequest, place: Place) -> HttpReply:
         return json_reply(await self._controller.ask("events"))

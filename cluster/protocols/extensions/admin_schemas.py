@@ -47,6 +47,36 @@ _EXPERIMENT = _object(
 )
 _RATING = _object(("request_id", "value"), request_id=_TEXT, value=_NUMBER)
 
+_PROCESS = _object(
+    ("kind", "variant", "replica", "state", "pid", "device"),
+    kind={"type": "string", "enum": ["door", "replica", "shard"]},
+    variant=_TEXT,
+    replica=_TEXT,
+    state=_TEXT,
+    pid={"type": ["integer", "null"]},
+    device=_TEXT,
+    num_gpus=_NUMBER,
+    holds=_list(_TEXT),
+    num_shards=_COUNT,
+    rank=_COUNT,
+    stage=_COUNT,
+    first_layer=_COUNT,
+    last_layer=_COUNT,
+    weight_bytes=_COUNT,
+    tensor_rank=_COUNT,
+    tensor_degree=_COUNT,
+)
+_NODE = _object(
+    ("node_id", "address", "is_alive", "is_head", "num_cpus", "num_gpus", "processes"),
+    node_id=_TEXT,
+    address=_TEXT,
+    is_alive=_FLAG,
+    is_head=_FLAG,
+    num_cpus=_NUMBER,
+    num_gpus=_NUMBER,
+    processes=_list(_PROCESS),
+)
+
 ADMIN_SCHEMAS: JsonObject = {
     "Models": _list(_DESCRIBED),
     "Variants": _list(_DESCRIBED),
@@ -62,6 +92,7 @@ ADMIN_SCHEMAS: JsonObject = {
         ("accepted", "counted", "handed_on"), accepted=_COUNT, counted=_COUNT, handed_on=_COUNT
     ),
     "Decisions": _list(_object(("reason",), reason=_TEXT)),
+    "Cluster": _list(_NODE),
     "Events": _list(
         _object(
             ("at_s", "kind", "subject", "reason"),

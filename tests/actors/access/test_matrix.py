@@ -115,6 +115,7 @@ HTTP: dict[frozenset[str], str] = {
         PUT /admin/v1/experiments/{name}/weights
         DELETE /admin/v1/experiments/{name}/weights
         GET /admin/v1/autoscaling
+        GET /admin/v1/cluster
         GET /admin/v1/events
     """,
 }

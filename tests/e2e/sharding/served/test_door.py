@@ -142,6 +142,25 @@ def test_every_shard_is_a_process_named_after_model_replica_and_rank(sharded: Ru
 
 
 @pytest.mark.parametrize("ids", [[[49152]], [[-1]]])
+def test_the_map_shows_every_shard_on_its_node_with_its_layers(sharded: Running) -> None:
+    (node,) = httpx.get(f"{sharded.http}/admin/v1/cluster").json()
+    shards = [each for each in node["processes"] if each["kind"] == "shard"]
+
+    assert node["is_head"]
+    assert {each["pid"] for each in shards} == set(sharded.pids("squadron:"))
+    for name, count in SHARDS.items():
+        own = [each for each in shards if each["variant"] == name]
+        (leader,) = [
+            each
+            for each in node["processes"]
+            if each["kind"] == "replica" and each["variant"] == name
+        ]
+        assert [each["rank"] for each in own] == list(range(count))
+        assert {each["replica"] for each in own} == {leader["replica"]}
+        assert own[0]["first_layer"] == 0
+        assert all(each["weight_bytes"] > 0 for each in own)
+
+
 def test_a_token_that_is_none_is_refused_and_harms_nobody(
     sharded: Running, prompt: Any, ids: list[list[int]]
 ) -> None:
