@@ -16,6 +16,8 @@ import httptools
 CONNECT_ATTEMPTS = 50
 CONNECT_TIMEOUT_S = 5.0
 READ_BYTES = 1 << 20
+FD_SETSIZE = 1024
+"""`select` takes no larger descriptor; a process that has so many waits in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,9 +170,11 @@ class Pool:
     def turn(self, wait_s: float) -> None:
         """Handles what is ready, after at most `wait_s`; `select` waits to the microsecond, a
         selector only to the millisecond."""
-        if wait_s > 0 and not select.select([self._selector], [], [], wait_s)[0]:
-            return
-        for key, events in self._selector.select(0):
+        if wait_s > 0 and self._selector.fileno() < FD_SETSIZE:
+            if not select.select([self._selector], [], [], wait_s)[0]:
+                return
+            wait_s = 0.0
+        for key, events in self._selector.select(wait_s):
             key.data.ready(events)
 
     def offer(self, since_s: float) -> None:

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
 
-from loadtests.connections import Pool, Tally, Target
+from loadtests.connections import FD_SETSIZE, Pool, Tally, Target
 from loadtests.generator import callers, closed_loop, open_loop
 from loadtests.latencies import histogram_of
 from loadtests.usage import Watched
@@ -173,6 +174,19 @@ def test_both_loops_against_a_server() -> None:
     assert capacity.num_ok == sum(capacity.statuses.values()) > 0
     assert load.statuses == {200: load.num_sent}
     assert load.num_good == load.histogram.get_total_count() == load.num_sent
+
+
+def test_a_process_with_thousands_of_files_waits_as_well(wires: Wires) -> None:
+    with ExitStack() as files:
+        for _ in range(FD_SETSIZE):
+            files.enter_context(open(os.devnull))
+        with pool_of(1, wires) as pool:
+            assert pool._selector.fileno() > FD_SETSIZE
+            pool.offer(time.perf_counter())
+            pool.turn(0.001)
+            wires.ends[0].sendall(OK)
+            pool.turn(1.0)
+    assert pool.tally.statuses == {200: 1}
 
 
 def test_callers_are_as_many_as_wait_for_an_answer() -> None:
