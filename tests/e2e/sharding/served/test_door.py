@@ -142,12 +142,24 @@ def test_every_shard_is_a_process_named_after_model_replica_and_rank(sharded: Ru
 
 
 @pytest.mark.parametrize("ids", [[[49152]], [[-1]]])
+def test_a_token_that_is_none_is_refused_and_harms_nobody(
+    sharded: Running, prompt: Any, ids: list[list[int]]
+) -> None:
+    tensor = {"name": "input_ids", "datatype": "INT64", "shape": [1, 1], "data": ids}
+    url = f"{sharded.http}/v2/models/smollm2-tensor3/infer"
+    answer = httpx.post(url, json={"inputs": [tensor]}, timeout=60)
+
+    assert answer.status_code == 400
+    assert "allowed: 0 to 49151" in answer.text
+    assert infer(sharded, "smollm2-tensor3", "input_ids", prompt).shape[0] == 1
+
+
 def test_the_map_shows_every_shard_on_its_node_with_its_layers(sharded: Running) -> None:
     (node,) = httpx.get(f"{sharded.http}/admin/v1/cluster").json()
     shards = [each for each in node["processes"] if each["kind"] == "shard"]
 
     assert node["is_head"]
-    assert {each["pid"] for each in shards} == set(sharded.pids("squadron:"))
+    assert {each["pid"] for each in shards} == set(sharded.pids(":shard"))
     for name, count in SHARDS.items():
         own = [each for each in shards if each["variant"] == name]
         (leader,) = [
@@ -159,18 +171,6 @@ def test_the_map_shows_every_shard_on_its_node_with_its_layers(sharded: Running)
         assert {each["replica"] for each in own} == {leader["replica"]}
         assert own[0]["first_layer"] == 0
         assert all(each["weight_bytes"] > 0 for each in own)
-
-
-def test_a_token_that_is_none_is_refused_and_harms_nobody(
-    sharded: Running, prompt: Any, ids: list[list[int]]
-) -> None:
-    tensor = {"name": "input_ids", "datatype": "INT64", "shape": [1, 1], "data": ids}
-    url = f"{sharded.http}/v2/models/smollm2-tensor3/infer"
-    answer = httpx.post(url, json={"inputs": [tensor]}, timeout=60)
-
-    assert answer.status_code == 400
-    assert "allowed: 0 to 49151" in answer.text
-    assert infer(sharded, "smollm2-tensor3", "input_ids", prompt).shape[0] == 1
 
 
 def test_a_shard_killed_in_mid_stream_ends_it_with_an_error_and_its_replacement_is_right(
