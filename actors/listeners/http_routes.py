@@ -78,8 +78,10 @@ class HttpRoutes:
 
     async def answer(self, request: HttpRequest) -> HttpReply | HttpStream:
         """Never raises: every error has the protocol's shape; a bug is a 500 without details."""
+        is_openai = request.path.startswith(OPENAI)
         try:
             place = self._known.get(request.path) or self._place(request.path)
+            is_openai = place.is_openai
             handler = place.methods.get(request.method)
             if handler is None and request.method == "HEAD":
                 handler = place.methods.get("GET")
@@ -100,10 +102,11 @@ class HttpRoutes:
                 return await compress(reply, headers["accept-encoding"])
             return reply
         except SquadronError as error:
-            return openai_error(error) if request.path.startswith(OPENAI) else error_reply(error)
+            return openai_error(error) if is_openai else error_reply(error)
         except Exception:
             logger.exception("a request failed with a bug of ours")
-            return error_reply(SquadronError("internal error"))
+            bug = SquadronError("internal error")
+            return openai_error(bug) if is_openai else error_reply(bug)
 
     def begin(
         self, request: HttpRequest, done: Callable[[HttpReply], None]

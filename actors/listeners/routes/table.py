@@ -19,12 +19,14 @@ _MODEL = "/v2/models/{model}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What a path says: the model and the version or another name, and what answers there."""
+    """What a path says: the model and the version or another name, and what answers there.
+    `is_openai`: errors in its shape."""
 
     model: str = ""
     version: str = ""
     name: str = ""
     methods: Mapping[str, Handler] = field(default_factory=dict)
+    is_openai: bool = False
 
 
 Handler = Callable[[HttpRequest, Place], Awaitable[HttpReply | HttpStream]]
@@ -61,6 +63,7 @@ class RouteTable:
         self._base_path = base_path
         self._fixed: dict[str, dict[str, Handler]] = {}
         self._named: dict[tuple[str, ...], dict[str, Handler]] = {}
+        self._openai = {route.path for route in self._routes if route.is_openai}
         for route in self._routes:
             for path in route.paths():
                 parts = tuple(path.split("/")[1:])
@@ -78,12 +81,13 @@ class RouteTable:
         trimmed = path.rstrip("/") or "/"
         fixed = self._fixed.get(trimmed)
         if fixed is not None:
-            return Place(methods=fixed)
+            return Place(methods=fixed, is_openai=trimmed in self._openai)
         parts = trimmed.split("/")[1:]
         for template, methods in self._named.items():
             names = _names(template, parts)
             if names is not None:
-                return Place(methods=methods, **names)
+                is_openai = "/".join(("", *template)) in self._openai
+                return Place(methods=methods, is_openai=is_openai, **names)
         raise UnknownRoute("Not Found")
 
     def as_sent(self) -> frozenset[Handler]:
@@ -100,6 +104,7 @@ class RouteTable:
                 takes=route.takes,
                 gives=route.gives,
                 answers_with=route.answers_with,
+                is_openai=route.is_openai,
             )
             for route in self._routes
             for path in route.paths()

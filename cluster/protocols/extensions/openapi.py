@@ -13,7 +13,8 @@ JsonObject = dict[str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One method of one path. `takes` and `gives` name schemas; empty `takes`: no body."""
+    """One method of one path. `takes` and `gives` name schemas; empty `takes`: no body.
+    `is_openai`: its errors have OpenAI's shape, else V2's."""
 
     method: str
     path: str
@@ -21,6 +22,7 @@ class Operation:
     takes: str
     gives: str
     answers_with: str
+    is_openai: bool = False
 
 
 def document(
@@ -48,6 +50,7 @@ def _operation(operation: Operation) -> JsonObject:
     content: JsonObject = {}
     if operation.gives:
         content = {"content": {operation.answers_with: {"schema": _ref(operation.gives)}}}
+    error = "OpenAIError" if operation.is_openai else "Error"
     described: JsonObject = {
         "summary": operation.summary,
         "operationId": _identifier(operation),
@@ -59,7 +62,7 @@ def _operation(operation: Operation) -> JsonObject:
             "200": {"description": "The answer.", **content},
             "default": {
                 "description": "What is wrong, and who can mend it.",
-                "content": {"application/json": {"schema": _ref("Error")}},
+                "content": {"application/json": {"schema": _ref(error)}},
             },
         },
     }
@@ -92,6 +95,7 @@ def _object(required: tuple[str, ...] = (), **properties: JsonObject) -> JsonObj
 
 
 _TEXT: JsonObject = {"type": "string"}
+_MAYBE_TEXT: JsonObject = {"type": ["string", "null"]}
 _FLAG: JsonObject = {"type": "boolean"}
 _COUNT: JsonObject = {"type": "integer", "minimum": 0}
 _PARAMETERS: JsonObject = {
@@ -106,6 +110,16 @@ _SCHEMAS: JsonObject = {
     "Object": {"type": "object"},
     "Text": _TEXT,
     "Error": _object(("error",), error=_TEXT),
+    "OpenAIError": _object(
+        ("error",),
+        error=_object(
+            ("message", "type", "param", "code"),
+            message=_TEXT,
+            type=_TEXT,
+            param=_MAYBE_TEXT,
+            code={"type": ["string", "integer", "null"]},
+        ),
+    ),
     "Live": _object(("live",), live=_FLAG),
     "Ready": _object(("ready",), ready=_FLAG),
     "ModelReady": _object(("name", "ready"), name=_TEXT, ready=_FLAG),

@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from actors.listeners.http_messages import HttpRequest
 from cluster.errors import EngineFailed
 from tests.actors.listeners.doors import SUM, body_of, make_door, simple_body
 
@@ -100,6 +101,25 @@ async def test_every_route_is_in_the_openapi_document(tmp_path: Path) -> None:
     assert ("POST", "/v2/models/{model}/versions/{version}/infer") in described
     ids = [op["operationId"] for ms in document["paths"].values() for op in ms.values()]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("base_path", ["", "/lab"])
+async def test_errors_have_the_shape_that_the_document_says(tmp_path: Path, base_path: str) -> None:
+    door = make_door(tmp_path, base_path=base_path)
+    paths = (await door.json("GET", f"{base_path}/openapi.json"))["paths"]
+
+    told = {}
+    for path in ("/tokenize", "/v2/rerank", "/v1/chat/completions", "/v2/models/simple/infer"):
+        template = path.replace("simple", "{model}")
+        said = paths[base_path + template]["post"]["responses"]["default"]
+        told[path] = said["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        # Neither the body nor, the second time, the method is right.
+        for method in ("POST", "DELETE"):
+            request = HttpRequest(method=method, path=base_path + path, headers={}, body=b"{")
+            error = orjson.loads(body_of(await door.routes.answer(request)))["error"]
+            assert isinstance(error, dict) == (told[path] == "OpenAIError"), (method, path, error)
+
+    assert [*told.values()] == ["OpenAIError", "OpenAIError", "OpenAIError", "Error"]
 
 
 async def test_trace_settings_fall_back_from_the_model_to_the_server(tmp_path: Path) -> None:

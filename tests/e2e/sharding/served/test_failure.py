@@ -37,9 +37,12 @@ def shards(served: Running, model: str) -> dict[str, list[int]]:
     found: dict[str, dict[int, int]] = {}
     for pid in served.pids(f"squadron:{model}:"):
         try:
-            _, _, replica, shard = psutil.Process(pid).cmdline()[0].split(":")
-        except psutil.NoSuchProcess:  # ended since it was listed
+            title = psutil.Process(pid).cmdline()[:1]
+        except psutil.NoSuchProcess:
+            title = []
+        if not title:  # ended since it was listed, or nobody has waited for it yet
             continue
+        _, _, replica, shard = title[0].split(":")
         found.setdefault(replica, {})[int(shard.removeprefix("shard"))] = pid
     return {replica: [pids[rank] for rank in sorted(pids)] for replica, pids in found.items()}
 
