@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from actors.descriptions import server_version
 from actors.front_door import FrontDoor
@@ -11,6 +12,9 @@ from actors.listeners.routes.openai.shape import described
 from actors.listeners.routes.table import Place, Route
 from cluster.errors import ModelNotFound, NoReadyReplica
 from cluster.protocols.openai.models import model_object
+
+EMPTY = "text/plain"
+"""Of an answer without a body: to say JSON of it would be wrong."""
 
 
 class AboutRoutes:
@@ -25,8 +29,14 @@ class AboutRoutes:
         return [
             described("/v1/models", self._models, "The models that can be called", method=get),
             described("/v1/models/{name}", self._model, "One of them", method=get),
-            described("/health", self._health, "200 when ready", method=get),
-            described("/ping", self._health, "200 when ready", method=get),
+            *(
+                replace(
+                    described(path, self._health, "200 when ready", method=get),
+                    gives="",
+                    answers_with=EMPTY,
+                )
+                for path in ("/health", "/ping")
+            ),
             described("/version", self._version, "This server's version", method=get),
         ]
 
@@ -43,7 +53,7 @@ class AboutRoutes:
         why = self._door.not_ready()
         if why:
             raise NoReadyReplica("; ".join(why), retry_after_s=1)
-        return HttpReply(status=200)
+        return HttpReply(status=200, content_type=EMPTY)
 
     async def _version(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
         return json_reply({"version": server_version(self._door)})
