@@ -13,6 +13,7 @@ and with a cost curve nothing is run that cannot be done by its deadline.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from itertools import groupby
 from math import inf
 from operator import attrgetter
@@ -33,7 +34,9 @@ _shelf = attrgetter("shelf")
 
 PROBE_EVERY = 16
 """When everything is refused for what batches are thought to cost, each so many refusals one is
-run in spite of it: a curve that one slow batch has spoilt would otherwise never be put right."""
+run in spite of it, and believed if it was quicker (`BatchCost.ease`): a curve that a slow spell has
+spoilt would otherwise never be put right. Not every one, though the engine is idle: a model that is
+that slow would work for nobody, before those who have the time."""
 
 
 class BatchQueue(Generic[P]):
@@ -159,7 +162,8 @@ class BatchQueue(Generic[P]):
                 limit = min(limit, limit_of(key))
             draft = self._draft(first, key, now_s, limit)
             if draft.hopeless and self._is_probe_due(draft):
-                return self._run([draft.hopeless[0][0]], "to measure the cost again", dropped)
+                probe = self._run([draft.hopeless[0][0]], "to measure the cost again", dropped)
+                return replace(probe, is_probe=True)
             dropped += [self._refuse(item, reason) for item, reason in draft.hopeless]
             if draft.items:
                 count, reason = draft.close(delay_s)

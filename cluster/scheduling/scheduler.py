@@ -40,6 +40,7 @@ class Scheduler(Generic[P]):
         # With limits that move, the surest count of batches is one a row.
         self._sure_batch_rows = 1 if self._limits is not None else self.policy.max_batch_size
         self._running: tuple[Hashable, int, float, float] | None = None
+        self._is_probe = False
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -132,6 +133,7 @@ class Scheduler(Generic[P]):
             lane = self._queue.lane_of(decision.batch[0])
             rows = decision.rows
             self._running = lane, rows, now_s, self.costs.curve(lane).mean_s(rows)
+            self._is_probe = decision.is_probe
         return decision
 
     def finished(self, now_s: float, *, is_whole: bool = True, cpu_s: float | None = None) -> None:
@@ -144,7 +146,8 @@ class Scheduler(Generic[P]):
         if is_whole:
             if cpu_s is not None:
                 self._computing.observe(rows, cpu_s)
-            self.costs.observe(lane, rows, now_s - started_s)
+            learn = self.costs.ease if self._is_probe else self.costs.observe
+            learn(lane, rows, now_s - started_s)
             if self._limits is not None:
                 self._limits.observe(lane, rows, now_s - started_s)
 

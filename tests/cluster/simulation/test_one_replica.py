@@ -65,6 +65,23 @@ def test_goodput_at_three_times_the_capacity_stays_at_its_peak(timeout_s: float)
     assert max(found.values()) >= (0.85 if timeout_s < 0.1 else 0.95) * CAPACITY_PER_S, found
 
 
+def test_an_engine_that_was_slow_for_a_while_is_not_refused_for_good() -> None:
+    """One request a second after a spell in which everything took a hundred times as long."""
+    usual, num_run = engine(), 0
+
+    def slow_at_first(rows: int, lane: Hashable) -> float:
+        nonlocal num_run
+        num_run += 1
+        return usual(rows, lane) * (1 if num_run > 5 else 100)
+
+    arrivals = [Arrival(time_s=float(second), timeout_s=0.1) for second in range(200)]
+    outcomes = list(simulate(arrivals, scheduler(), slow_at_first))
+    kinds = [each.kind for each in sorted(outcomes, key=lambda each: each.arrival.time_s)]
+
+    spell = next(index for index, kind in enumerate(kinds) if kind == "in_time")
+    assert set(kinds[spell:]) == {"in_time"}
+
+
 def test_hardly_anything_is_computed_in_vain_under_overload() -> None:
     kinds = Counter(outcome.kind for outcome in run(3.0, NUM_ARRIVALS, 0.1))
 
