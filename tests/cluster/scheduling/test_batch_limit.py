@@ -37,7 +37,7 @@ def test_the_limit_grows_to_what_two_batches_of_the_target_allow_and_stays_there
     # 15 rows take 20 ms, half the target; one step above is tried, and nine tenths taken after.
     others = [rows for rows in seen[50:] if rows not in range(13, 17)]
     # Halves of that, to see whether they pay as well.
-    assert set(others) <= {1, 3, 6, 7, 8}
+    assert set(others) <= {1, 3, 4, 6, 7, 8}
     assert len(others) <= 300 // PROBE_EVERY
     assert limit.now.reason.endswith("rows fit in the target of 40 ms")
 
