@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 from actors.listeners.http1.reader import HttpReader
 from actors.listeners.http1.slow_reader import SlowReader
+from actors.listeners.http1.turns import Turns
 from actors.listeners.http1.wire import (
     ByteBudget,
     reply_head,
@@ -51,6 +52,7 @@ class ConnectionOwner(Protocol):
     """Who wants to know which connections there are, and says what they may hold together."""
 
     budget: ByteBudget
+    turns: Turns
 
     def joined(self, connection: HttpConnection) -> None:
         """Raises: Overloaded, when there are as many as there may be."""
@@ -68,6 +70,7 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         self._routes = routes
         self._listener = listener
         self._budget = listener.budget
+        self._turns = listener.turns
         self._held_bytes = 0
         self._answered_bytes = 0
         self._unsent_bytes = 0
@@ -121,6 +124,7 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         if self._is_broken:
             self._ignore(len(data))
             return
+        self._turns.read(self)
         try:
             self.feed(data)
         except SquadronError as error:
@@ -140,6 +144,15 @@ class HttpConnection(HttpReader, asyncio.Protocol):
             self._is_broken = True
             self._send(error_reply(self.cut_off()), keeps_alive=False)
         return False
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         self._can_write.clear()
