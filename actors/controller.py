@@ -114,7 +114,7 @@ class Controller:
         self._base, self._is_base_new = table, True
         if self._experiments is None:
             self._experiments = _experiments(self._app, state)
-        self._experiments.adopt(table)
+        self._experiments.adopt(table, generation)
         if self._repository is not None:
             self._repository.give_up_all("the configuration changed meanwhile")
         self._repository = self._commands = None

@@ -56,7 +56,7 @@ class ExperimentControl:
         self._handed_on: dict[str, HandedOn] = dict(kept.handed_on)
         self._costs: dict[str, Mapping[str, Cost]] = {}
         self.repository, self.seasons = kept.repository, kept.seasons
-        self._saved_s = kept.saved_s
+        self._saved_s, self._generation = kept.saved_s, kept.generation
         self._is_dirty = False
 
     @property
@@ -64,8 +64,13 @@ class ExperimentControl:
         """Experiment -> the weights in force."""
         return {name: self._states[name].weights for name in self._configs}
 
-    def adopt(self, table: RoutingTable) -> None:
-        """The configuration's experiments; one whose section is as it was goes on as it was."""
+    def adopt(self, table: RoutingTable, generation: int = 0) -> None:
+        """The configuration's experiments; one whose section is as it was goes on as it was. Events
+        outlive a server: one says where those of the configuration `generation` begin."""
+        if generation != self._generation:
+            self._generation = generation
+            num = len(table.routes)
+            self.note("start", "configuration", f"{num} models; what stands before was before it")
         self._configs = {
             name: route.config
             for name, route in table.routes.items()
@@ -199,6 +204,7 @@ class ExperimentControl:
                 handed_on=self._handed_on,
                 repository=self.repository,
                 seasons=self.seasons,
+                generation=self._generation,
             )
         )
         self._ratings.clean()

@@ -53,7 +53,7 @@ class Kept:
     met under its present weights. `asked`: experiment -> its requests, to be found when they are
     rated; `feedback`: values for requests of which no door has told yet. `repository`: what was
     loaded at run time, as `actors.repository.state` says it; `seasons`: what the autoscaler has
-    learned, in its own words."""
+    learned, in its own words; `generation`: of the newest configuration that it was kept under."""
 
     saved_s: float = 0.0
     experiments: Mapping[str, ExperimentState] = field(default_factory=dict)
@@ -65,6 +65,7 @@ class Kept:
     handed_on: Mapping[str, HandedOn] = field(default_factory=dict)
     repository: str = ""
     seasons: str = ""
+    generation: int = 0
 
 
 _KEPT = TypeAdapter(Kept)

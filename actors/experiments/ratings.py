@@ -6,6 +6,7 @@ are always known. A value for another door's newest request waits until that doo
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -46,7 +47,8 @@ class Ratings:
         self._read = self._runs.read(kept.asked)
         self._number = max((run.number for runs in self._read.values() for run in runs), default=0)
         self._asked: dict[str, Asked] = {}
-        self._waiting: dict[str, dict[int, _Waiting]] = {}
+        # A plain dict walks over all that was deleted at its front to find what is first.
+        self._waiting: dict[str, OrderedDict[int, _Waiting]] = {}
         for experiment, feedback in kept.feedback:
             self.wait(experiment, [feedback])
 
@@ -132,7 +134,7 @@ class Ratings:
         for digest, each in zip(digests, feedback, strict=True):
             waiting.setdefault(digest, _Waiting(until_s=until_s, feedback=each))
         while len(waiting) > MAX_WAITING:
-            del waiting[next(iter(waiting))]
+            waiting.popitem(last=False)
 
     def write(self) -> dict[str, tuple[KeptRun, ...]]:
         """What is kept of requests; see `KeptRuns`."""
@@ -150,11 +152,11 @@ class Ratings:
             for each in islice(waiting.values(), max(0, len(waiting) - MAX_KEPT_WAITING), None)
         )
 
-    def _waiting_for(self, experiment: str) -> dict[int, _Waiting]:
-        waiting = self._waiting.setdefault(experiment, {})
+    def _waiting_for(self, experiment: str) -> OrderedDict[int, _Waiting]:
+        waiting = self._waiting.setdefault(experiment, OrderedDict())
         now_s = self._clock()
         while waiting and next(iter(waiting.values())).until_s < now_s:
-            del waiting[next(iter(waiting))]
+            waiting.popitem(last=False)
         return waiting
 
     def _all(self) -> dict[str, Sequence[Run]]:

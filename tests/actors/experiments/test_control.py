@@ -98,6 +98,19 @@ def test_the_next_controller_knows_weights_counts_and_reports() -> None:
     assert [event.kind for event in second.events] == ["experiment", "traffic"]
 
 
+def test_events_of_an_earlier_server_stand_before_the_start_of_this_one() -> None:
+    memory = Memory()
+    for generation in (5, 5, 9):  # a server, its next controller, the next server
+        made = ExperimentControl(memory, clock=lambda: 1000.0)
+        made.adopt(table(), generation)
+
+    assert [(event.kind, event.subject) for event in made.events] == [
+        ("start", "configuration"),
+        ("experiment", "e"),
+        ("start", "configuration"),
+    ]
+
+
 def test_a_changed_section_ends_what_was_set_by_hand() -> None:
     memory = Memory()
     control(memory).set_weights("e", {"a": 3, "b": 1})
