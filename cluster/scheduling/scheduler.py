@@ -155,6 +155,11 @@ class Scheduler(Generic[P]):
                 self._limits.observe(lane, rows, now_s - started_s)
 
     @property
+    def is_adaptive(self) -> bool:
+        """Whether it finds its batch size by itself."""
+        return self._limits is not None
+
+    @property
     def cap_rows(self) -> int:
         """The largest batch that there is memory for, as far as is known."""
         return self._cap_rows
