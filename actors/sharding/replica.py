@@ -19,8 +19,6 @@ from cluster.engines.sharded.options import dtype_option
 from cluster.errors import ConfigError
 from cluster.models import ShardFacts
 from cluster.placement.automatic import Chosen, choose, is_open
-from cluster.placement.estimates.described import as_configured, described
-from cluster.placement.estimates.layers import of_layers
 from cluster.placement.partition import LayeredModel, Layout, lay_out
 from cluster.placement.search.facts import Demand
 from cluster.simulation.cluster.fast import FastSimulator
@@ -87,7 +85,7 @@ def placed(name: str, variant: VariantConfig, origin: Origin, room: Room) -> Pla
         dtype = dtype_option(dict(variant.options))
         reason = ""
         if is_open(placement):
-            chosen = _planned(name, variant, origin, dtype, room)
+            chosen = _planned(name, variant, origin, room)
             placement, reason = chosen.config, chosen.reason
             logger.info("variants.%s: %s", name, reason)
             if not placement.is_sharded:
@@ -104,19 +102,12 @@ def placed(name: str, variant: VariantConfig, origin: Origin, room: Room) -> Pla
     return Placed(sharding=sharding, reason=reason)
 
 
-def _planned(name: str, variant: VariantConfig, origin: Origin, dtype: str, room: Room) -> Chosen:
+def _planned(name: str, variant: VariantConfig, origin: Origin, room: Room) -> Chosen:
     """What the planner makes of `auto` on the devices that are left now."""
-    from cluster.optimization.facts.variant import facts_of_artefact
+    from cluster.optimization.facts.variant import as_served, facts_of_artefact
 
-    demand = as_configured(variant.placement.demand, variant, is_batched=origin.card.batched)
-    if not demand.bits and origin.card.format == "huggingface":
-        # Of the data type that is computed in, not of the one in the files.
-        demand = demand.model_copy(update={"bits": 32 if dtype == "float32" else 16})
-    facts = described(name, demand)
-    if facts is None and origin.card.format == "torch_export":
-        facts = of_layers(name, layered_model(origin.card, origin.folder))
-    if facts is None:
-        facts = facts_of_artefact(name, origin.card, origin.folder, demand)
+    demand = as_served(variant.placement.demand, variant, origin.card)
+    facts = facts_of_artefact(name, origin.card, origin.folder, demand)
     # Where replicas come and go, each is planned for itself.
     replicas = 1 if variant.autoscaling else max(1, variant.replicas)
 
