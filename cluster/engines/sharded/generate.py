@@ -30,7 +30,8 @@ def generate(
     """A token a response, `token` INT64 [1]. Greedy unless `temperature` is above 0.
 
     Parameters: max_tokens (64), temperature (0), top_k (all), seed (0), stop_token (none; it is
-    given, then the stream ends); others are the protocol's, and not looked at. `end` is called once, however the stream ends.
+    given, then the stream ends); others are the protocol's, and not looked at. `end` is called
+    once, however the stream ends.
     Raises: InvalidRequest for one of them that is no number or out of its range, and for more
     positions than there are; at once, before the first token is asked for.
     """
