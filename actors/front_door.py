@@ -20,6 +20,7 @@ from actors.delivery.answer_size import AnswerSizes
 from actors.delivery.calls import call_of
 from actors.delivery.dispatchers import Arrivals, Dispatchers, MakeTransport, Way
 from actors.delivery.ticket import Ticket
+from actors.delivery.turn_clock import TurnClock
 from actors.ensembles.member import MemberRules
 from actors.ensembles.run import EnsembleRun, RunSetup
 from actors.experiments.desk import ExperimentDesk
@@ -85,6 +86,7 @@ class FrontDoor:
         self._dispatchers = Dispatchers(make_transport, metrics)
         self._num_in_flight = 0
         self._loop = asyncio.get_running_loop()
+        self._clock = TurnClock(self._loop)
         self._tally = RequestTally(metrics, lambda: self._num_in_flight)
         self._tally.flush_with(self._dispatchers.write_counts)
         self.answers = Answers(lambda: self.table)
@@ -210,13 +212,12 @@ class FrontDoor:
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Raises: RequestError, CapacityError or ReplicaError, each with its protocol's status."""
         self.enter(request)
-        # The loop's own clock is good for deadlines; uvloop's has a resolution of 1 ms.
         began_s = time.perf_counter()
         answered_by = ""
         outcome = "cancelled"
         try:
             route = self.route(request.model, request.version)
-            deadline_s = self._loop.time() + self.timeout_s(request)
+            deadline_s = self._clock.arrived_s() + self.timeout_s(request)
             answer = await self._ask(route, request, deadline_s)
             answered_by, outcome = answer.variant, "success"
         except SquadronError as error:
@@ -267,7 +268,7 @@ class FrontDoor:
             self.experiments.began(request)
         began_s = time.perf_counter()
         call = call_of(request, rows)
-        deadline_s = self._loop.time() + timeout_s
+        deadline_s = self._clock.arrived_s() + timeout_s
         return dispatcher.submit(
             call,
             deadline_s=deadline_s,

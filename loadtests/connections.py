@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from types import TracebackType
 
 import httptools
@@ -128,7 +129,11 @@ def dial(target: Target) -> socket.socket:
 
 
 class Pool:
-    """Connections, what waits for one, and what to send next."""
+    """Connections, what waits for one, and what to send next.
+
+    Whoever waits `patience_s` for a connection gives up, and is counted with status 0: nobody sends
+    a request whose answer would be late before it left.
+    """
 
     def __init__(
         self,
@@ -136,6 +141,7 @@ class Pool:
         tally: Tally,
         *,
         is_closed_loop: bool,
+        patience_s: float = inf,
         connect: Callable[[Target], socket.socket] = dial,
     ) -> None:
         self.target = target
@@ -143,6 +149,7 @@ class Pool:
         self.num_sent = 0
         self.buffer = memoryview(bytearray(READ_BYTES))
         self._is_closed_loop = is_closed_loop
+        self._patience_s = patience_s
         self._connect = connect
         self._idle: list[Connection] = []
         self._waiting: deque[float] = deque()
@@ -229,8 +236,14 @@ class Pool:
     def _use(self, connection: Connection, now_s: float) -> None:
         if self._is_closed_loop:
             self._send(connection, now_s)
-        elif self._waiting:
-            self._send(connection, self._waiting.popleft())
+            return
+        while self._waiting and now_s - self._waiting[0] >= self._patience_s:
+            self._waiting.popleft()
+            self.tally.count(0, 0.0)
+        if self._waiting:
+            is_patient = self._patience_s == inf
+            since_s = self._waiting.popleft() if is_patient else self._waiting.pop()
+            self._send(connection, since_s)
         else:
             self._idle.append(connection)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 
 from hdrh.histogram import HdrHistogram
 
@@ -104,14 +105,16 @@ def open_loop(
     slo_ms: float | None = None,
     seed: int = 0,
 ) -> Load:
-    """Requests leave at their times whatever the server does; what it cannot take waits here.
+    """Requests leave at their times whatever the server does; what it cannot take waits here, for
+    as long as an answer could still be in time (`slo_ms`): then its caller gives up (status 0).
 
     Answers that come later than `DRAIN_S` after the last arrival count as status 0.
     """
     times_s = arrival_times(arrivals, rate_per_s=rate_per_s, seconds=seconds, seed=seed)
     tally = Tally()
     lags_s: list[float] = []
-    with Pool(target, tally, is_closed_loop=False) as pool:
+    patience_s = inf if slo_ms is None else slo_ms / 1000
+    with Pool(target, tally, is_closed_loop=False, patience_s=patience_s) as pool:
         pool.open(connections)
         before, generator_s = watched.read(), time.process_time()
         started_s = time.perf_counter()

@@ -76,13 +76,14 @@ def _is_own_name(host: str) -> bool:
 
 def _check_content_type(request: HttpRequest) -> None:
     """JSON. A caller that is no browser may leave it out or send raw bytes' type, as the public
-    clients of the protocol do; a form's type is what a page without scripts can send.
+    clients of the protocol do; a form's type is what a page without scripts can send, also with
+    nothing in it.
 
     Raises: InvalidRequest.
     """
     sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_page = "origin" in request.headers or "sec-fetch-site" in request.headers
-    if sent == JSON or (not request.body and not is_page):
+    if sent == JSON:
         return
     if is_page or sent in _FORMS or sent == "text/plain":
         raise InvalidRequest(f"this route takes content-type {JSON}, got {sent[:60]!r}")

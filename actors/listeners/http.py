@@ -8,6 +8,7 @@ import ssl
 from pathlib import Path
 
 from actors.listeners.http1.connection import HttpConnection
+from actors.listeners.http1.turns import Turns
 from actors.listeners.http1.wire import ByteBudget
 from actors.listeners.http_messages import Answers
 from actors.listeners.port_claim import PortClaim
@@ -26,6 +27,7 @@ class HttpListener:
         self._routes = routes
         self._limits = limits
         self.budget = ByteBudget(limits.max_buffered_bytes)
+        self.turns = Turns()
         self._connections: set[HttpConnection] = set()
         self._is_empty = asyncio.Event()
         self._is_empty.set()

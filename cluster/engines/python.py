@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -99,7 +101,9 @@ class PythonEngine:
             model.load(context)
         except SquadronError:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if _is_from_outside(error):
+                raise
             name = self._setup.card.python_class
             raise ConfigError(
                 f"{name}: loading failed: {type(error).__name__}: {error}", key="python_class"
@@ -168,8 +172,10 @@ class PythonEngine:
             return call()
         except SquadronError:
             raise
-        except (Exception, SystemExit) as error:
-            # SystemExit too: `sys.exit()` in a model must not take the batching thread with it.
+        except BaseException as error:
+            # `sys.exit()` in a model too: it must not take the batching thread with it.
+            if _is_from_outside(error):
+                raise
             place = f"{self._setup.card.python_class}.{method}"
             if isinstance(error, Exception) and is_out_of_memory(error):
                 raise OutOfMemory(f"{place} had too little memory: {error}") from error
@@ -192,6 +198,14 @@ class PythonEngine:
             if promised[name].datatype == "BYTES" and array.dtype.kind in "SUO":
                 outputs[name] = self._guarded(method, partial(_as_bytes, name, array))
         return outputs
+
+
+def _is_from_outside(error: BaseException) -> bool:
+    """Ctrl-C reaches the main thread; anywhere else the model itself has raised it. A generator
+    that is closed ends by GeneratorExit."""
+    if isinstance(error, KeyboardInterrupt):
+        return threading.current_thread() is threading.main_thread()
+    return isinstance(error, GeneratorExit | asyncio.CancelledError)
 
 
 def _as_bytes(name: str, array: Array) -> Array:
@@ -223,7 +237,9 @@ def _class_of(setup: EngineSetup) -> Any:
         found = getattr(module, name)
     except SquadronError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if _is_from_outside(error):
+            raise
         raise ConfigError(
             f"python_class {named!r} cannot be imported: {type(error).__name__}: {error}",
             key="python_class",

@@ -44,7 +44,8 @@ class Reject:
 
 
 def admit(load: Load, curve: BatchCost) -> Admit | Reject:
-    """An idle replica refuses nobody: running a request is how a wrong curve is put right."""
+    """An idle replica leaves it to its queue, which runs some of those that it thinks hopeless:
+    that is how a wrong curve is put right."""
     batches_ahead, rest = divmod(load.rows_ahead, load.max_batch_size)
     # Behind a backlog its batch will be full by then, with those that come after it.
     own_rows = load.max_batch_size if batches_ahead else min(load.max_batch_size, rest + load.rows)

@@ -52,6 +52,23 @@ class BatchCost:
             point.mean_s += gain * error
             point.deviation_s += DEVIATION_GAIN * (abs(error) - point.deviation_s)
             point.num_seen += 1
+        self._level_out()
+
+    def ease(self, rows: int, seconds: float) -> None:
+        """A batch that was refused for its cost was run all the same, and took only so long: the
+        whole curve comes down by as much. The moving averages need dozens of batches for that, and
+        get none while all is refused. What is too cheap now is put right by the batches that run.
+        """
+        known_s = self.mean_s(rows)
+        if seconds >= known_s:
+            self.observe(rows, seconds)
+            return
+        for point in self._points.values():
+            point.mean_s *= seconds / known_s
+            point.deviation_s = min(point.deviation_s, point.mean_s / 2)
+        self._level_out()
+
+    def _level_out(self) -> None:
         points = [self._points[rows] for rows in self._rows]
         self._means = list(accumulate((p.mean_s for p in points), max))
         safes = (p.mean_s + NUM_DEVIATIONS * p.deviation_s for p in points)
@@ -115,6 +132,12 @@ class CostBook:
         self._curves[None].observe(rows, seconds)
         if (curve := self.curve(lane)) is not self._curves[None]:
             curve.observe(rows, seconds)
+
+    def ease(self, lane: Hashable, rows: int, seconds: float) -> None:
+        """See `BatchCost.ease`."""
+        self._curves[None].ease(rows, seconds)
+        if (curve := self.curve(lane)) is not self._curves[None]:
+            curve.ease(rows, seconds)
 
     def curve(self, lane: Hashable) -> BatchCost:
         found = self._curves.get(lane)

@@ -54,10 +54,11 @@ class Dropped(Generic[P]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(Generic[P]):
-    """Run these now, in this order."""
+    """Run these now, in this order. `is_probe`: in spite of what they are thought to cost."""
 
     batch: tuple[Queued[P], ...]
     reason: str
+    is_probe: bool = False
     dropped: tuple[Dropped[P], ...] = ()
 
     @property

@@ -34,6 +34,8 @@ class Doubler:
             raise ZeroDivisionError("the user's own words")
         if self.mode == "exit":
             sys.exit(3)
+        if self.mode == "interrupt":
+            raise KeyboardInterrupt
         if self.mode == "double":
             return {"y": x.astype("float64")}
         if self.mode == "short":

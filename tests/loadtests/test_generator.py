@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import inf
 from threading import Thread
 
 import pytest
@@ -71,10 +72,21 @@ def wires() -> Iterator[Wires]:
 
 
 def pool_of(
-    num: int, wires: Wires, *, request: bytes = b"ask", is_closed_loop: bool = False
+    num: int,
+    wires: Wires,
+    *,
+    request: bytes = b"ask",
+    is_closed_loop: bool = False,
+    patience_s: float = inf,
 ) -> Pool:
     target = Target(host="h", port=1, request=request)
-    pool = Pool(target, Tally(), is_closed_loop=is_closed_loop, connect=wires.connect)
+    pool = Pool(
+        target,
+        Tally(),
+        is_closed_loop=is_closed_loop,
+        patience_s=patience_s,
+        connect=wires.connect,
+    )
     pool.open(num)
     return pool
 
@@ -187,6 +199,20 @@ def test_a_process_with_thousands_of_files_waits_as_well(wires: Wires) -> None:
             wires.ends[0].sendall(OK)
             pool.turn(1.0)
     assert pool.tally.statuses == {200: 1}
+
+
+def test_who_waits_too_long_for_a_connection_gives_up_and_the_last_to_come_is_sent(
+    wires: Wires,
+) -> None:
+    with pool_of(1, wires, patience_s=1.0) as pool:
+        now_s = time.perf_counter()
+        for since_s in (now_s, now_s - 2.0, now_s - 0.2, now_s - 0.1):
+            pool.offer(since_s)
+        wires.ends[0].sendall(OK)
+        pool.turn(1.0)
+        assert pool.tally.statuses == {200: 1, 0: 1}
+        assert [each.since_s for each in pool._all] == [now_s - 0.1]
+        assert pool.num_open() == 2
 
 
 def test_callers_are_as_many_as_wait_for_an_answer() -> None:

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 from actors.listeners.http1.reader import HttpReader
 from actors.listeners.http1.slow_reader import SlowReader
+from actors.listeners.http1.turns import Turns
 from actors.listeners.http1.wire import (
     ByteBudget,
     reply_head,
@@ -38,6 +39,8 @@ MAX_PIPELINED = 16
 LINGER_S = 1.0
 """How long a draining door waits on an idle connection for a request that is on its way."""
 
+_REFUSALS = (503, 504)
+
 LINGER_BYTES = 16 * 2**20
 """How much a refused caller may still send."""
 
@@ -51,6 +54,7 @@ class ConnectionOwner(Protocol):
     """Who wants to know which connections there are, and says what they may hold together."""
 
     budget: ByteBudget
+    turns: Turns
 
     def joined(self, connection: HttpConnection) -> None:
         """Raises: Overloaded, when there are as many as there may be."""
@@ -68,6 +72,7 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         self._routes = routes
         self._listener = listener
         self._budget = listener.budget
+        self._turns = listener.turns
         self._held_bytes = 0
         self._answered_bytes = 0
         self._unsent_bytes = 0
@@ -121,6 +126,7 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         if self._is_broken:
             self._ignore(len(data))
             return
+        self._turns.read(self)
         try:
             self.feed(data)
         except SquadronError as error:
@@ -140,6 +146,15 @@ class HttpConnection(HttpReader, asyncio.Protocol):
             self._is_broken = True
             self._send(error_reply(self.cut_off()), keeps_alive=False)
         return False
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         self._can_write.clear()
@@ -187,6 +202,8 @@ class HttpConnection(HttpReader, asyncio.Protocol):
     def _answered(self, reply: HttpReply) -> None:
         self._cancel = None
         self._send(reply, keeps_alive=self._keeps_alive and not self._closes_when_idle)
+        if reply.status in _REFUSALS:
+            self._turns.refused(self)
         self._finished()
 
     async def _answer(self, request: HttpRequest) -> None:

@@ -70,9 +70,11 @@ class QuickInfer:
         done: Callable[[HttpReply], None],
         outcome: InferenceResponse | SquadronError,
     ) -> None:
+        if isinstance(outcome, SquadronError):
+            # Not raised: under overload most answers are this one.
+            done(error_reply(outcome))
+            return
         try:
-            if isinstance(outcome, SquadronError):
-                raise outcome
             chunks = self._encoder.encode(outcome, asked)
             if chunks is None:
                 reply = self._whole.reply(asked, outcome)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -493,3 +494,28 @@ async def test_a_tenant_pays_for_the_tokens_it_sends_also_as_numbers() -> None:
     mixed = Call(call_id=1, rows=1, left_s=1, inputs=(text, tensor("k", np.ones(50, np.int32))))
 
     assert [weight_of(each) for each in (short, long, mixed)] == [4, 400, text.num_bytes]
+
+
+async def test_what_waited_in_its_socket_until_too_late_is_refused_unsent() -> None:
+    transport = Doubling()
+    to, _ = dispatcher(transport)
+    now_s = asyncio.get_running_loop().time()
+    replies: dict[int, Reply] = {}
+    is_computed = asyncio.Event()
+
+    def done(value: int, reply: Reply) -> None:
+        replies[value] = reply
+        if reply.error is None:
+            is_computed.set()
+
+    for value, deadline_s in ((1, now_s - 0.001), (2, now_s + 5), (3, now_s - 5)):
+        to.submit(call(value), deadline_s=deadline_s, done=partial(done, value))
+    assert replies == {}
+    await asyncio.wait_for(is_computed.wait(), 5)
+
+    assert values(transport) == [[2]]
+    for value in (1, 3):
+        error = replies[value].error
+        assert isinstance(error, DeadlineExceeded)
+        assert error.retry_after_s == 1
+    assert to.is_idle

@@ -127,3 +127,11 @@ async def test_grpc_does_not_answer_what_a_proxy_on_this_machine_passes_on(
             await ask(b"", metadata=metadata)
 
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("sent", ["text/plain", "application/x-www-form-urlencoded"])
+async def test_a_form_with_nothing_in_it_is_refused_as_well(tmp_path: Path, sent: str) -> None:
+    path = "/v2/repository/models/simple/unload"
+    status, text = await make_door(tmp_path).refusal("POST", path, b"", content_type=sent)
+
+    assert (status, "application/json" in text) == (400, True)

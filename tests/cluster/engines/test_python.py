@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,16 @@ def test_a_model_may_refuse_its_inputs_as_the_callers_mistake(tmp_path: Path) ->
 
     with pytest.raises(InvalidRequest, match="must not be negative"):
         engine.infer({"x": -X})
+
+
+def test_a_model_cannot_end_the_batching_thread(tmp_path: Path) -> None:
+    """In the main thread the same exception is somebody's Ctrl-C, and goes on."""
+    engine = doubler(tmp_path, "interrupt")
+
+    with ThreadPoolExecutor(1) as thread, pytest.raises(EngineFailed, match="KeyboardInterrupt"):
+        thread.submit(engine.infer, {"x": X}).result()
+    with pytest.raises(KeyboardInterrupt):
+        engine.infer({"x": X})
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,26 @@ def test_lanes_have_curves_of_their_own_up_to_a_number() -> None:
     assert book.curve(None).mean_s(4) == pytest.approx(0.025)
     many = [book.curve(lane) for lane in range(1000, 1000 + 2 * MAX_CURVES)]
     assert many[-1] is book.curve(None)
+
+
+def test_a_quick_probe_is_believed_at_once_at_every_size() -> None:
+    curve = line(1, 4, 8, times=50)
+    for _ in range(4):
+        for size in (1, 4, 8):
+            curve.observe(size, 2.0)
+    spoilt_s = curve.safe_s(8)
+
+    curve.ease(1, 0.011)
+
+    assert spoilt_s > 1
+    assert curve.mean_s(1) == pytest.approx(0.011)
+    assert curve.safe_s(8) < 0.05
+
+
+def test_a_slow_probe_counts_as_any_other_batch() -> None:
+    curve, same = line(1), line(1)
+
+    curve.ease(1, 0.1)
+    same.observe(1, 0.1)
+
+    assert curve.points() == same.points()
