@@ -16,7 +16,7 @@ def make_part(setup: PartSetup) -> Part:
 
             return TorchPart(setup)
         case "onnx":
-            from cluster.engines.sharded.onnx_part import OnnxPart
+            from cluster.engines.sharded.onnx.part import OnnxPart
 
             return OnnxPart(setup)
         case "torch_export":
@@ -29,8 +29,13 @@ def make_part(setup: PartSetup) -> Part:
 
 def refuse_format(format: str) -> ConfigError:
     allowed = ", ".join(SHARDED_FORMATS)
+    own = (
+        "; its engine has degrees of its own: llm.tensor_parallel and llm.pipeline_parallel"
+        if format == "causal_lm"
+        else ""
+    )
     return ConfigError(
-        f"a model of format {format} cannot be cut into shards; allowed: {allowed}",
+        f"a model of format {format} cannot be cut into shards; allowed: {allowed}{own}",
         key="placement.strategy",
         value=format,
         allowed=allowed,
