@@ -18,6 +18,7 @@ from cluster.cli.import_triton import import_
 from cluster.config.model_card import ModelCard, TensorCard
 from cluster.config.store import ModelStore, default_root
 from cluster.errors import ConfigError
+from cluster.tensors import TensorSpec
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -240,6 +241,15 @@ def add(
         list[str] | None,
         typer.Option("--output", help="NAME:DATATYPE:DIMS, in order, where the file does not say."),
     ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="What a Hugging Face folder becomes: huggingface (its safetensors files as they "
+            "are; can be cut into shards), causal_lm (text in, text out) or onnx (an encoder, "
+            "exported) \\[default: by what is in it].",
+        ),
+    ] = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -251,7 +261,17 @@ def add(
 
       squadron models add traced.pt --input x:FP32:-1,4 --output y:FP32:-1,2
 
-      squadron models add ./my-bert --name encoder
+      squadron models add ./my-bert --name encoder               an encoder, exported to ONNX
+
+      squadron models add ./my-gpt2 --format huggingface         token ids to logits, or to tokens
+
+      squadron models add ./my-vit                               pictures to labels
+
+    Folders of the Llama, GPT-2, BERT and ViT families can be cut into shards (--format
+    huggingface); any causal language model with a tokenizer.json generates text. Weights are read
+    from safetensors files; nothing is unpickled.
+
+    More examples:
 
       squadron models add my_code.py:Double --input x:FP32:-1,4 --output y:FP32:-1,4
 
@@ -265,17 +285,35 @@ def add(
           def infer(self, inputs):
               return {"y": inputs["x"] * self.factor}
     """
+    from cluster.cli.progress import RichProgress
     from cluster.optimization.add import add_model
+    from cluster.optimization.huggingface.intake import ways_to_serve
 
     models = ModelStore(_root(store))
-    with _mendable(as_json=as_json):
-        card = add_model(path, models, name, version, inputs=inputs, outputs=outputs)
+    with _mendable(as_json=as_json), RichProgress() as progress:
+        card = add_model(
+            path,
+            models,
+            name,
+            version,
+            inputs=inputs,
+            outputs=outputs,
+            format_=format_ or "",
+            progress=progress,
+        )
     if as_json:
         print(json.dumps(_facts(card, models)))
         return
-    Console(highlight=False).print(
-        f"{card.name} version {card.version} is in {models.folder(card.name, card.version)}"
-    )
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    folder = models.folder(card.name, card.version)
+    console.print(f"{card.name} version {card.version} is in {folder}")
+    public = card.public_signature()
+    given = ", ".join(_said(spec) for spec in public.inputs)
+    made = ", ".join(_said(spec) for spec in public.outputs)
+    console.print(f"format {card.format}: {given} -> {made}")
+    console.print("in a config, below variants:")
+    for line in ways_to_serve(card, folder):
+        console.print(f"  {line}")
 
 
 def _named_in(config: Path | None) -> tuple[str, ...]:
@@ -320,6 +358,10 @@ def _facts(card: ModelCard, models: ModelStore) -> dict[str, object]:
 
 def _tensor(card: TensorCard) -> dict[str, object]:
     return {"name": card.name, "datatype": card.datatype, "shape": list(card.shape)}
+
+
+def _said(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.datatype} {list(spec.shape)}"
 
 
 def _num_bytes(card: ModelCard, models: ModelStore) -> int:

@@ -29,8 +29,13 @@ def make_part(setup: PartSetup) -> Part:
 
 def refuse_format(format: str) -> ConfigError:
     allowed = ", ".join(SHARDED_FORMATS)
+    hint = (
+        "; its directory can be added again for that: squadron models add DIR --format huggingface"
+        if format == "causal_lm"
+        else ""
+    )
     return ConfigError(
-        f"a model of format {format} cannot be cut into shards; allowed: {allowed}",
+        f"a model of format {format} cannot be cut into shards; allowed: {allowed}{hint}",
         key="placement.strategy",
         value=format,
         allowed=allowed,
