@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from cluster.cli.add import add
 from cluster.cli.import_triton import import_
-from cluster.config.model_card import ModelCard, TensorCard
-from cluster.config.store import ModelStore, default_root
+from cluster.cli.model_store import AsJson, Store, facts, mendable, num_bytes, root
+from cluster.config.model_card import ModelCard
+from cluster.config.store import ModelStore
 from cluster.errors import ConfigError
-from cluster.tensors import TensorSpec
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,14 +37,7 @@ app = typer.Typer(
 )
 
 app.command(name="import")(import_)
-
-Store = Annotated[
-    Path | None,
-    typer.Option(
-        "--store", help="The store's folder \\[default: $SQUADRON_MODEL_STORE, else ./models]."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+app.command()(add)
 
 
 @app.command()
@@ -81,12 +74,12 @@ def fetch(
     from cluster.optimization.remote.mirror import bring_into
 
     started_s = time.perf_counter()
-    with _mendable(as_json=as_json), RichProgress() as progress:
+    with mendable(as_json=as_json), RichProgress() as progress:
         at_uris = tuple(name for name in names or () if "://" in name)
         wanted = tuple(name for name in names or () if "://" not in name) + _named_in(config)
-        brought = [bring_into(_root(store), each, progress) for each in at_uris]
+        brought = [bring_into(root(store), each, progress) for each in at_uris]
         report = (
-            fetch_models(_root(store), wanted, progress=progress)
+            fetch_models(root(store), wanted, progress=progress)
             if wanted or not (at_uris or config)
             else FetchReport(models=(), new_samples=(), downloaded_bytes=0)
         )
@@ -111,7 +104,7 @@ def fetch(
         return
     num_new = sum(is_new for *_, is_new in came)
     Console(highlight=False).print(
-        f"{len(came)} models in {_root(store)}: {num_new} made now, "
+        f"{len(came)} models in {root(store)}: {num_new} made now, "
         f"{downloaded_bytes / 1e6:.0f} MB downloaded, {took_s:.1f} s"
     )
 
@@ -136,8 +129,8 @@ def publish(
     if not isinstance(target, StoreUri):
         raise ConfigError(f"{uri}: a folder; copy the model's folder there", key="uri", value=uri)
     model, _, version = name.partition("/")
-    with _mendable(as_json=as_json):
-        card = publish_version(ModelStore(_root(store)), target, model, version)
+    with mendable(as_json=as_json):
+        card = publish_version(ModelStore(root(store)), target, model, version)
     if as_json:
         print(json.dumps({"name": card.name, "version": card.version, "uri": str(target)}))
         return
@@ -150,10 +143,10 @@ def list_models(store: Store = None, as_json: AsJson = False) -> None:
 
     Example: squadron models list --store /data/models
     """
-    models = ModelStore(_root(store))
+    models = ModelStore(root(store))
     cards, problems = models.readable()
     if as_json:
-        facts = [_facts(card, models) for card in cards]
+        facts = [facts(card, models) for card in cards]
         content = {"store": str(models.root), "models": facts, "problems": list(problems)}
         print(json.dumps(content))
     elif cards:
@@ -176,7 +169,7 @@ def _show(cards: Sequence[ModelCard], models: ModelStore) -> None:
             card.version,
             card.format,
             card.precision,
-            f"{_num_bytes(card, models) / 1e6:.1f} MB",
+            f"{num_bytes(card, models) / 1e6:.1f} MB",
             ", ".join(spec.name for spec in public.outputs),
         )
     Console(highlight=False).print(table)
@@ -194,7 +187,7 @@ def verify(
 
     Example: squadron models verify efficientnet-lite0/1
     """
-    models = ModelStore(_root(store))
+    models = ModelStore(root(store))
     problems: list[str] = []
     if names:
         wanted = [name.partition("/")[::2] for name in names]
@@ -218,104 +211,6 @@ def verify(
     _end_with(problems)
 
 
-@app.command()
-def add(
-    path: Annotated[
-        str,
-        typer.Argument(
-            help=".onnx, TorchScript .pt, torch.export .pt2, a Hugging Face folder, file.py:Class "
-            "or module:Class."
-        ),
-    ],
-    name: Annotated[
-        str | None, typer.Option(help="The model's name \\[default: the file's].")
-    ] = None,
-    version: Annotated[
-        str | None, typer.Option(help="A whole number \\[default: the next free one].")
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", help="NAME:DATATYPE:DIMS, in order, where the file does not say."),
-    ] = None,
-    outputs: Annotated[
-        list[str] | None,
-        typer.Option("--output", help="NAME:DATATYPE:DIMS, in order, where the file does not say."),
-    ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="What a Hugging Face folder becomes: huggingface (its safetensors files as they "
-            "are; can be cut into shards), causal_lm (text in, text out) or onnx (an encoder, "
-            "exported) \\[default: by what is in it].",
-        ),
-    ] = None,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Put a model of your own into the store.
-
-    Examples:
-
-      squadron models add my_model.onnx
-
-      squadron models add traced.pt --input x:FP32:-1,4 --output y:FP32:-1,2
-
-      squadron models add ./my-bert --name encoder               an encoder, exported to ONNX
-
-      squadron models add ./my-gpt2 --format huggingface         token ids to logits, or to tokens
-
-      squadron models add ./my-vit                               pictures to labels
-
-    Folders of the Llama, GPT-2, BERT and ViT families can be cut into shards (--format
-    huggingface); any causal language model with a tokenizer.json generates text. Weights are read
-    from safetensors files; nothing is unpickled.
-
-    More examples:
-
-      squadron models add my_code.py:Double --input x:FP32:-1,4 --output y:FP32:-1,4
-
-    A class of your own needs these two methods; inputs and outputs are NumPy arrays by name:
-
-    \b
-      class Double:
-          def load(self, context):  # .folder .device .threads .options .signature
-              self.factor = 2
-    \b
-          def infer(self, inputs):
-              return {"y": inputs["x"] * self.factor}
-    """
-    from cluster.cli.progress import RichProgress
-    from cluster.optimization.add import add_model
-    from cluster.optimization.huggingface.intake import ways_to_serve
-
-    models = ModelStore(_root(store))
-    with _mendable(as_json=as_json), RichProgress() as progress:
-        card = add_model(
-            path,
-            models,
-            name,
-            version,
-            inputs=inputs,
-            outputs=outputs,
-            format_=format_ or "",
-            progress=progress,
-        )
-    if as_json:
-        print(json.dumps(_facts(card, models)))
-        return
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    folder = models.folder(card.name, card.version)
-    console.print(f"{card.name} version {card.version} is in {folder}")
-    public = card.public_signature()
-    given = ", ".join(_said(spec) for spec in public.inputs)
-    made = ", ".join(_said(spec) for spec in public.outputs)
-    console.print(f"format {card.format}: {given} -> {made}")
-    console.print("in a config, below variants:")
-    for line in ways_to_serve(card, folder):
-        console.print(f"  {line}")
-
-
 def _named_in(config: Path | None) -> tuple[str, ...]:
     """The example models among the sources of a Serve config file, each once."""
     from cluster.config.serve_file import read_serve_file
@@ -337,53 +232,8 @@ def _named_in(config: Path | None) -> tuple[str, ...]:
     return tuple(name for name in found if name in examples)
 
 
-def _root(store: Path | None) -> Path:
-    return store if store is not None else default_root()
-
-
-def _facts(card: ModelCard, models: ModelStore) -> dict[str, object]:
-    return {
-        "name": card.name,
-        "version": card.version,
-        "format": card.format,
-        "precision": card.precision,
-        "folder": str(models.folder(card.name, card.version)),
-        "artefact": card.artefact,
-        "artefact_bytes": _num_bytes(card, models),
-        "sha256": card.sha256,
-        "inputs": [_tensor(tensor) for tensor in card.signature.inputs],
-        "outputs": [_tensor(tensor) for tensor in card.signature.outputs],
-    }
-
-
-def _tensor(card: TensorCard) -> dict[str, object]:
-    return {"name": card.name, "datatype": card.datatype, "shape": list(card.shape)}
-
-
-def _said(spec: TensorSpec) -> str:
-    return f"{spec.name} {spec.datatype} {list(spec.shape)}"
-
-
-def _num_bytes(card: ModelCard, models: ModelStore) -> int:
-    artefact = models.folder(card.name, card.version) / card.artefact
-    return artefact.stat().st_size if card.artefact and artefact.is_file() else 0
-
-
 def _end_with(problems: Sequence[str]) -> None:
     """What is wrong goes to standard error, after what is right: exit code 2."""
     if problems:
         print("\n".join(f"squadron: {problem}" for problem in problems), file=sys.stderr)
         raise typer.Exit(2)
-
-
-@contextmanager
-def _mendable(*, as_json: bool) -> Iterator[None]:
-    """What the operator can mend is one message and exit code 2, whoever runs the command; who
-    reads standard output gets an object in every case."""
-    try:
-        yield
-    except ConfigError as error:
-        if as_json:
-            print(json.dumps({"error": error.message}))
-        print(f"squadron: {error.message}", file=sys.stderr)
-        raise typer.Exit(2) from None

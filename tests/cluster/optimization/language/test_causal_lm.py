@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from cluster.config.store import ModelStore
 from cluster.config.yaml_file import check_section
@@ -17,11 +19,10 @@ from cluster.optimization.fetch import fetch
 from cluster.optimization.progress import Progress
 from cluster.optimization.sources import Archive, Sources
 
-NO_WEIGHTS = (2).to_bytes(8, "little") + b"{}"
+WEIGHTS = save({"lm_head.weight": torch.zeros(2)})
 
 
 def language_model(folder: Path, *files: str) -> Path:
-    """Of weights there is but the header."""
     folder.mkdir()
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -31,7 +32,7 @@ def language_model(folder: Path, *files: str) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config))
     for file in files:
-        (folder / file).write_bytes(NO_WEIGHTS if file.endswith(".safetensors") else b"{}")
+        (folder / file).write_bytes(WEIGHTS if file.endswith(".safetensors") else b"{}")
     return folder
 
 
