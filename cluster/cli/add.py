@@ -13,6 +13,16 @@ from cluster.config.model_card import ModelCard
 from cluster.config.store import ModelStore
 from cluster.tensors import TensorSpec
 
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="What a Hugging Face folder becomes: huggingface (its safetensors files as they are; "
+        "can be cut into shards), causal_lm (text in, text out) or onnx (an encoder, exported) "
+        "\\[default: by what is in it].",
+    ),
+]
+
 
 def add(
     path: Annotated[
@@ -36,15 +46,7 @@ def add(
         list[str] | None,
         typer.Option("--output", help="NAME:DATATYPE:DIMS, in order, where the file does not say."),
     ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="What a Hugging Face folder becomes: huggingface (its safetensors files as they "
-            "are; can be cut into shards), causal_lm (text in, text out) or onnx (an encoder, "
-            "exported) \\[default: by what is in it].",
-        ),
-    ] = None,
+    format_: Format = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:

@@ -146,8 +146,8 @@ def list_models(store: Store = None, as_json: AsJson = False) -> None:
     models = ModelStore(root(store))
     cards, problems = models.readable()
     if as_json:
-        facts = [facts(card, models) for card in cards]
-        content = {"store": str(models.root), "models": facts, "problems": list(problems)}
+        rows = [facts(card, models) for card in cards]
+        content = {"store": str(models.root), "models": rows, "problems": list(problems)}
         print(json.dumps(content))
     elif cards:
         _show(cards, models)
