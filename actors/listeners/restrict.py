@@ -15,8 +15,8 @@ from typing import Any
 
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream
 from actors.listeners.routes.table import Handler, Place, Route
-from cluster.config.restricted import ApiGroup, RestrictedApis
 from cluster.config.security.references import resolve
+from cluster.config.security.restricted import ApiGroup, RestrictedApis
 from cluster.errors import Forbidden
 
 GRPC_PREFIX = "triton-grpc-protocol-"

@@ -7,7 +7,7 @@ from importlib import metadata
 
 import typer
 
-from cluster.cli import admin, check, ensemble, keys, kubernetes, models, serve
+from cluster.cli import admin, check, config, ensemble, keys, kubernetes, models, serve
 from cluster.cli.plan import command as planning
 from cluster.cli.toolchain import commands as toolchain
 from cluster.errors import ConfigError
@@ -27,6 +27,8 @@ app = typer.Typer(
       squadron models fetch                       download and prepare the example models
 
       squadron check serve_configs/prod.yaml      is this file right?
+
+      squadron config batching                    which keys are there?
 
       squadron status --watch                     what runs, and how the traffic splits
 
@@ -61,6 +63,7 @@ app.command(name="explain")(admin.explain)
 app.add_typer(ensemble.app, name="ensemble")
 app.command(name="serve")(serve.serve)
 app.command(name="check")(check.check)
+app.command(name="config")(config.config)
 app.command(name="plan")(planning.plan)
 toolchain.add_to(app)
 

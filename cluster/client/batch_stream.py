@@ -31,12 +31,15 @@ class BatchStream(Generic[T, R]):
         timeout_ms: float,
         clock: Callable[[], float],
         on_results: Callable[[Sequence[R]], None] | None = None,
+        check: Callable[[T], object] = lambda item: None,
     ) -> None:
-        """`clock` gives monotonic seconds (`time.monotonic`)."""
+        """`clock` gives monotonic seconds (`time.monotonic`). `check` raises for an item that does
+        not fit, before it is taken: a batch is computed as one, and would fail as one."""
         self._core: BatchStreamCore[T] = BatchStreamCore(max_batch_size, timeout_ms / 1e3)
         self._compute = compute
         self._clock = clock
         self._on_results = on_results
+        self._check = check
         self._results: list[R] = []
         self._error: BaseException | None = None
         self._is_closed = False
@@ -53,7 +56,9 @@ class BatchStream(Generic[T, R]):
         self.close()
 
     def process(self, item: T) -> list[R] | None:
-        """Raises: ValueError when the stream is closed."""
+        """Raises: ValueError when the stream is closed; what `check` raises, and then the item is
+        not taken."""
+        self._check(item)
         with self._changed:
             if self._is_closed:
                 raise ValueError("the batch stream is closed")

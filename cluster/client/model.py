@@ -16,6 +16,7 @@ from cluster.client.inputs import apart, groups, named_inputs, num_rows, togethe
 from cluster.client.measure.benchmark import best_size, run_benchmark
 from cluster.client.values import BatchFigure, Setting
 from cluster.errors import EngineFailed, InvalidRequest, Unsupported
+from cluster.processing.signature_check import check_inputs
 from cluster.tensors import Array, Signature
 
 if TYPE_CHECKING:
@@ -191,8 +192,13 @@ class Model:
         on_results: Callable[[Sequence[dict[str, Array]]], None] | None = None,
     ) -> BatchStream[Any, dict[str, Array]]:
         """Items go in one by one (`process`), answers come out a batch at a time, in order: when
-        `max_batch_size` are there or the first waited `timeout_ms`."""
+        `max_batch_size` are there or the first waited `timeout_ms`. An item that does not fit the
+        model is refused by `process` (InvalidRequest) and costs no other its answer."""
         self._check_open()
+
+        def check(item: Any) -> None:
+            inputs = named_inputs(item, {}, self.signature)
+            check_inputs(inputs, self.signature, is_batched=self.backend.is_batched)
 
         def compute(items: Sequence[Any]) -> list[dict[str, Array]]:
             return self.batch_predict(items, batch_size=max_batch_size)
@@ -204,6 +210,7 @@ class Model:
                 timeout_ms=timeout_ms,
                 clock=time.monotonic,
                 on_results=on_results,
+                check=check,
             )
         except ValueError as error:
             raise InvalidRequest(str(error)) from None

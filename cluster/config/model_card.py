@@ -43,6 +43,8 @@ class TensorCard(Section):
 
 
 class SignatureCard(Section):
+    """What the model takes and gives, in the order of its own inputs and outputs."""
+
     inputs: list[TensorCard] = Field(min_length=1)
     outputs: list[TensorCard] = Field(min_length=1)
 

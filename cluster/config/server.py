@@ -15,8 +15,8 @@ from cluster.config.cache import (
 )
 from cluster.config.observability.logs import LogsConfig
 from cluster.config.observability.tracing import TracingConfig
-from cluster.config.restricted import RestrictedApis
 from cluster.config.section import Mistake, Mistakes, Section
+from cluster.config.security.restricted import RestrictedApis
 from cluster.config.security.tls import TlsConfig
 
 NODES_VARIABLE = "SQUADRON_NODES"

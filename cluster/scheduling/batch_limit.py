@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from cluster.scheduling.batch_cost import BatchCost, CostBook
+from cluster.scheduling.batch_cost import BatchCost, CostBook, grain
 
 DECREASE = 0.9
 GAIN_NEEDED = 0.05
 """A larger batch must save this share of a row's time, or it only adds latency."""
 
 PROBE_EVERY = 64
-"""Each so many batches one may be larger than what pays: engines and their inputs change."""
+"""Each so many batches one may be larger than what pays: engines and their inputs change. Before
+that, one is smaller until such sizes were seen: behind a backlog all batches are full, and nothing
+would ever show that a quarter of them pays as well."""
 
 SEEN_ENOUGH = 3
 MAX_LANES = 64
@@ -57,10 +59,17 @@ class AdaptiveLimit:
                 self._ceiling = min(float(self._max_batch_size), self._ceiling + 1)
         self._pays = what_pays(curve, self._max_batch_size)
         self.now = self._choose()
+        if self._is_probe_due():
+            rows = _unseen_below(min(int(self._ceiling), self._pays.rows), curve)
+            if rows:
+                self.now = BatchLimit(rows=rows, reason=f"to see whether {rows} rows pay as well")
+
+    def _is_probe_due(self) -> bool:
+        return self._num_batches % PROBE_EVERY == PROBE_EVERY - 1
 
     def _choose(self) -> BatchLimit:
         ceiling = int(self._ceiling)
-        if self._pays.rows < ceiling and self._num_batches % PROBE_EVERY != PROBE_EVERY - 1:
+        if self._pays.rows < ceiling and not self._is_probe_due():
             return self._pays
         if ceiling < self._max_batch_size:
             target_ms = (self._target_s or 0.0) * 1e3
@@ -116,6 +125,16 @@ def what_pays(curve: BatchCost, max_batch_size: int) -> BatchLimit:
                     return BatchLimit(rows=point.rows, reason=_why(point.rows, row_s, best_s))
                 break
     return BatchLimit(rows=max_batch_size, reason="max_batch_size")
+
+
+def _unseen_below(rows: int, curve: BatchCost) -> int:
+    """The largest of its halves that was not seen often enough; 0 when all were."""
+    seen = {point.rows for point in curve.points() if point.num_seen >= SEEN_ENOUGH}
+    while rows > 1:
+        rows //= 2
+        if grain(rows) not in seen:
+            return rows
+    return 0
 
 
 def _why(rows: int, row_s: float, best_s: float) -> str:

@@ -33,10 +33,12 @@ P = TypeVar("P")
 _shelf = attrgetter("shelf")
 
 PROBE_EVERY = 16
-"""When everything is refused for what batches are thought to cost, each so many refusals one is
-run in spite of it, and believed if it was quicker (`BatchCost.ease`): a curve that a slow spell has
-spoilt would otherwise never be put right. Not every one, though the engine is idle: a model that is
-that slow would work for nobody, before those who have the time."""
+PROBE_IDLE = 2.0
+"""When everything is refused for what batches are thought to cost, one is run in spite of it, and
+believed if it was quicker (`BatchCost.ease`): a curve that a slow spell has spoilt would otherwise
+never be put right. That is each sixteenth, or one when the engine has been idle for twice what it
+is thought to cost. Not every one: a model that is that slow would work for nobody, before those who
+have the time."""
 
 
 class BatchQueue(Generic[P]):
@@ -128,18 +130,23 @@ class BatchQueue(Generic[P]):
         return above + min(own.rows, passed)
 
     def decide(
-        self, now_s: float, limit_of: Callable[[Hashable], int] | None = None
+        self,
+        now_s: float,
+        limit_of: Callable[[Hashable], int] | None = None,
+        *,
+        idle_s: float = 0.0,
     ) -> Run[P] | Wait[P] | Idle[P]:
         """What a free engine does now. `Run` removes its requests from the queue.
 
         `limit_of` a lane: rows of a batch now, where they should be fewer than `max_batch_size`.
+        `idle_s`: for how long the engine has been free.
         What is `dropped` has left the queue and waits for its answer.
         """
         if not self._num_waiting:
             return Idle()
         dropped = self._expire(now_s)
         while self._num_waiting:
-            decision = self._look(now_s, limit_of, dropped)
+            decision = self._look(now_s, limit_of, dropped, idle_s)
             if decision is not None:
                 return decision
         return Idle(dropped=tuple(dropped))
@@ -149,6 +156,7 @@ class BatchQueue(Generic[P]):
         now_s: float,
         limit_of: Callable[[Hashable], int] | None,
         dropped: list[Dropped[P]],
+        idle_s: float,
     ) -> Run[P] | Wait[P] | None:
         """None when all that was looked at had to be refused: then look at the rest."""
         first = 0
@@ -161,7 +169,7 @@ class BatchQueue(Generic[P]):
             if limit_of is not None:
                 limit = min(limit, limit_of(key))
             draft = self._draft(first, key, now_s, limit)
-            if draft.hopeless and self._is_probe_due(draft):
+            if draft.hopeless and self._is_probe_due(draft, key, idle_s):
                 probe = self._run([draft.hopeless[0][0]], "to measure the cost again", dropped)
                 return replace(probe, is_probe=True)
             dropped += [self._refuse(item, reason) for item, reason in draft.hopeless]
@@ -186,12 +194,14 @@ class BatchQueue(Generic[P]):
                     break
         return draft
 
-    def _is_probe_due(self, draft: Draft[P]) -> bool:
+    def _is_probe_due(self, draft: Draft[P], lane: Hashable, idle_s: float) -> bool:
         if draft.items:
             self._num_refused = 0
             return False
         self._num_refused += len(draft.hopeless)
-        if self._num_refused < PROBE_EVERY:
+        assert self._costs is not None
+        cost_s = self._costs.curve(lane).safe_s(draft.hopeless[0][0].rows)
+        if self._num_refused < PROBE_EVERY and idle_s < PROBE_IDLE * cost_s:
             return False
         self._num_refused = 0
         return True

@@ -16,8 +16,8 @@ class BatchStreamCore(Generic[T]):
     """Collects until `max_batch_size` items are there or the first of them waited `timeout_s`."""
 
     def __init__(self, max_batch_size: int, timeout_s: float) -> None:
-        """Raises: ValueError for a size below 1 or a negative timeout."""
-        if max_batch_size < 1 or timeout_s < 0:
+        """Raises: ValueError for a size below 1, or a timeout that is negative or no number."""
+        if max_batch_size < 1 or not timeout_s >= 0:
             raise ValueError(
                 f"a batch stream needs max_batch_size >= 1 and timeout >= 0, "
                 f"got {max_batch_size} and {timeout_s}"

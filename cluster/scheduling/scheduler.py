@@ -41,6 +41,7 @@ class Scheduler(Generic[P]):
         self._sure_batch_rows = 1 if self._limits is not None else self.policy.max_batch_size
         self._running: tuple[Hashable, int, float, float] | None = None
         self._is_probe = False
+        self._free_since_s = 0.0
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -128,7 +129,8 @@ class Scheduler(Generic[P]):
 
     def decide(self, now_s: float) -> Run[P] | Wait[P] | Idle[P]:
         """What the free engine does now."""
-        decision = self._queue.decide(now_s, self._limit_of)
+        idle_s = now_s - self._free_since_s
+        decision = self._queue.decide(now_s, self._limit_of, idle_s=idle_s)
         if isinstance(decision, Run):
             lane = self._queue.lane_of(decision.batch[0])
             rows = decision.rows
@@ -143,6 +145,7 @@ class Scheduler(Generic[P]):
         assert self._running is not None
         lane, rows, started_s, _ = self._running
         self._running = None
+        self._free_since_s = now_s
         if is_whole:
             if cpu_s is not None:
                 self._computing.observe(rows, cpu_s)
@@ -150,6 +153,11 @@ class Scheduler(Generic[P]):
             learn(lane, rows, now_s - started_s)
             if self._limits is not None:
                 self._limits.observe(lane, rows, now_s - started_s)
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether it finds its batch size by itself."""
+        return self._limits is not None
 
     @property
     def cap_rows(self) -> int:

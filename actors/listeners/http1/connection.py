@@ -39,6 +39,8 @@ MAX_PIPELINED = 16
 LINGER_S = 1.0
 """How long a draining door waits on an idle connection for a request that is on its way."""
 
+_REFUSALS = (503, 504)
+
 LINGER_BYTES = 16 * 2**20
 """How much a refused caller may still send."""
 
@@ -200,6 +202,8 @@ class HttpConnection(HttpReader, asyncio.Protocol):
     def _answered(self, reply: HttpReply) -> None:
         self._cancel = None
         self._send(reply, keeps_alive=self._keeps_alive and not self._closes_when_idle)
+        if reply.status in _REFUSALS:
+            self._turns.refused(self)
         self._finished()
 
     async def _answer(self, request: HttpRequest) -> None:
@@ -233,6 +237,9 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         socket (the kernel would reset the connection), so an idle connection waits a while for it.
         """
         self._closes_when_idle = True
+        if not self._is_broken:
+            # What it sent while it rested is answered before it is closed.
+            self.resume()
         if not self._is_busy and not self.is_reading:
             self.watch(LINGER_S)
 

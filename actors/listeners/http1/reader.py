@@ -10,7 +10,7 @@ import httptools
 from actors.listeners.http1.wire import HEADER_NAMES, RepeatedHead, lower_name
 from actors.listeners.http_messages import HttpRequest
 from cluster.config.server import LimitsConfig
-from cluster.errors import InvalidRequest, PayloadTooLarge, SquadronError
+from cluster.errors import InvalidRequest, PayloadTooLarge, SquadronError, Unsupported
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_CHUNKS = 65_536
@@ -149,6 +149,10 @@ class HttpReader(ABC):
     def on_headers_complete(self) -> None:
         self._has_head = True
         self._body_began_s = self._loop.time()
+        coding = self._headers.get("transfer-encoding", "chunked").strip().lower()
+        if coding != "chunked":
+            # RFC 9112, 6.1: a coding that is not understood is refused, not looked through.
+            raise Unsupported(f"transfer-encoding {coding[:60]!r} is not supported, only 'chunked'")
         size = self._headers.get("content-length", "")
         if size.isdigit():
             self.has_length = True
@@ -181,7 +185,7 @@ class HttpReader(ABC):
 
     def on_message_complete(self) -> None:
         self.is_reading = False
-        path = self._url.partition(b"?")[0].decode("latin-1")
+        path = self._path()
         method = self._parser.get_method()
         request = HttpRequest(
             method="POST" if method == b"POST" else method.decode("latin-1"),
@@ -200,6 +204,13 @@ class HttpReader(ABC):
         self.forget()
         reserved_bytes, self._counted_bytes = self._counted_bytes, 0
         self.received(request, keeps_alive=keeps_alive, reserved_bytes=reserved_bytes)
+
+    def _path(self) -> str:
+        """Of the request's target; proxies' absolute form is one too (RFC 9112, 3.2.2)."""
+        url = self._url
+        if not url.startswith(b"/") and b"://" in url:
+            url = b"/" + url.partition(b"://")[2].partition(b"/")[2]
+        return url.partition(b"?")[0].decode("latin-1")
 
     def _is_old(self) -> bool:
         version: str = self._parser.get_http_version()

@@ -1,8 +1,9 @@
-"""How much one turn of the event loop reads."""
+"""How much one turn of the event loop reads, and who is read less often while that is too much."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Protocol
 
 MAX_READS = 768
@@ -11,6 +12,22 @@ the kernel for 1024 events at once and, while it gets so many, asks again (48 ti
 and callbacks have their turn. Measured without this, at twice the capacity with a thousand
 connections: turns of 4.8 seconds, in which no deadline, health check or routing table came through.
 """
+
+LONG_S = 0.02
+"""A turn that took longer has let many wait in their sockets."""
+
+REST_S = 1.0
+"""How long a connection is left alone whose request was refused in such times: the refusal says
+`Retry-After: 1`. To read, decode and refuse costs half of what an answer does, so that a door that
+refuses all it cannot do answers nobody at three times its capacity; a request that stays in its
+socket costs nothing."""
+
+
+WAKE_S = 0.01
+NUM_WOKEN = 64
+NUM_WOKEN_IN_LONG_TURNS = 8
+"""So many are read again at a time: a thousand that wake together would make another long turn, and
+all be refused again."""
 
 
 class Paused(Protocol):
@@ -27,20 +44,45 @@ class Turns:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._num_read = 0
+        self._began_s = 0.0
+        self._took_s = 0.0
         self._paused: list[Paused] = []
+        self._resting: deque[tuple[float, Paused]] = deque()
 
     def read(self, connection: Paused) -> None:
         """A connection was read: before what came is looked at."""
         self._num_read += 1
         if self._num_read == 1:
+            self._began_s = self._loop.time()
             # Runs when the poll is over.
             self._loop.call_soon(self._end)
         elif self._num_read > MAX_READS:
             connection.pause()
             self._paused.append(connection)
 
+    def refused(self, connection: Paused) -> None:
+        """It was told that there is too much to do."""
+        now_s = self._loop.time()
+        if self._took_s < LONG_S and now_s - self._began_s < LONG_S:
+            return
+        connection.pause()
+        if not self._resting:
+            self._loop.call_later(REST_S, self._wake)
+        self._resting.append((now_s + REST_S, connection))
+
     def _end(self) -> None:
         self._num_read = 0
+        now_s = self._loop.time()
+        self._took_s, self._began_s = now_s - self._began_s, now_s
         paused, self._paused = self._paused, []
         for connection in paused:
             connection.resume()
+
+    def _wake(self) -> None:
+        now_s = self._loop.time()
+        num_left = NUM_WOKEN if self._took_s < LONG_S / 2 else NUM_WOKEN_IN_LONG_TURNS
+        while self._resting and self._resting[0][0] <= now_s and num_left:
+            self._resting.popleft()[1].resume()
+            num_left -= 1
+        if self._resting:
+            self._loop.call_at(max(self._resting[0][0], now_s + WAKE_S), self._wake)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cluster.engines.memory import is_out_of_memory
+from cluster.engines.memory import is_out_of_memory, return_large_blocks
 from cluster.engines.sharded.caches import Caches
 from cluster.engines.sharded.families import (
     family_of,
@@ -168,6 +168,7 @@ class TorchPart:
                 module._parameters[name] = shared[key]
             self._fill_buffers(module)
         if cap is not None:
+            return_large_blocks()
             staying = sum(p.numel() for p in shared.values()) * self._dtype.itemsize
             stream_layers(layers, self._layer_reader(layers), cap - staying)
         return total

@@ -28,7 +28,7 @@ class TritonModel:
 def read_repository(root: Path) -> list[tuple[TritonModel, Findings]]:
     """Every model by name, each with what is to be said of it.
 
-    Raises: ConfigError when the folder is none, holds no model, or a configuration cannot be read.
+    Raises: ConfigError when the folder is none or holds no model.
     """
     if not root.is_dir():
         raise ConfigError(f"{root}: no such directory", file=str(root))
@@ -75,8 +75,14 @@ def _version_folders(folder: Path) -> list[int]:
 def _read(folder: Path) -> tuple[TritonModel, Findings]:
     findings = Findings(model=folder.name)
     file = folder / CONFIG_FILE
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    config = parse_text(text, source=str(file))
+    try:
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        config = parse_text(text, source=str(file))
+    except (ConfigError, UnicodeDecodeError, OSError) as error:
+        # The others can be taken over all the same, as Triton serves them.
+        text = ""
+        config = parse_text(text, source=str(file))
+        findings.refused(CONFIG_FILE, f"it cannot be read: {error}")
     if config.name and config.name != folder.name:
         findings.refused("name", f"the folder is called {folder.name}, the name is {config.name}")
     versions = chosen_versions(config.version_policy, _version_folders(folder), findings)

@@ -95,6 +95,19 @@ async def test_a_request_is_answered(tmp_path: Path) -> None:
     assert body == b"GET /a "
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [(b"http://h:1/a/b?x=//y", b"/a/b"), (b"http://h", b"/"), (b"/http://h/a", b"/http://h/a")],
+)
+async def test_a_proxys_target_is_the_path_in_it(
+    tmp_path: Path, target: bytes, path: bytes
+) -> None:
+    async with listening(tmp_path) as (_, _, port):
+        answer = await say(port, b"GET %s HTTP/1.1\r\nhost: h\r\n" % target + CLOSE)
+
+    assert answer.endswith(b"\r\n\r\nGET %s " % path)
+
+
 async def test_a_body_may_come_in_pieces_and_in_chunks(tmp_path: Path) -> None:
     async with listening(tmp_path) as (_, _, port):
         pieces = await say(
@@ -151,6 +164,10 @@ async def test_expect_100_continue_is_answered_before_the_body(tmp_path: Path) -
         (
             b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
             b"400",
+        ),
+        (
+            b"POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+            b"501",
         ),
     ],
 )

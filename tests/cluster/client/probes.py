@@ -171,6 +171,9 @@ def model_enable_dynamic_batching(place: Place, folder: Path) -> None:
 def model_create_batch_stream(place: Place, folder: Path) -> None:
     with echo(place) as model, model.create_batch_stream(2, 60_000) as stream:
         assert stream.process(row(1)) is None
+        for wrong in ({"x": np.zeros((1, 3), np.float32)}, {"z": [1.0]}, "no array"):
+            with pytest.raises(InvalidRequest):
+                stream.process(wrong)
         found = stream.process(row(2))
         assert found is not None
         assert [_y(answer) for answer in found] == [3, 5]

@@ -80,6 +80,32 @@ def test_an_engine_that_was_slow_for_a_while_is_not_refused_for_good() -> None:
 
     spell = next(index for index, kind in enumerate(kinds) if kind == "in_time")
     assert set(kinds[spell:]) == {"in_time"}
+    assert spell < 20
+
+
+def test_an_idle_engine_that_was_slow_once_is_tried_again_soon() -> None:
+    """A thousand batches of 10 ms, one of 2 s, then a request a second with 0.4 s each."""
+    found = scheduler()
+    for _ in range(1000):
+        found.ran(1, 0.010, 0.010)
+    found.ran(1, 2.0, 2.0)
+
+    arrivals = [Arrival(time_s=10.0 + second, timeout_s=0.4) for second in range(60)]
+    outcomes = list(simulate(arrivals, found, lambda rows, lane: 0.010))
+
+    assert sum(each.kind != "in_time" for each in outcomes) <= 3
+
+
+def test_a_model_that_is_too_slow_for_its_callers_works_little_for_nobody() -> None:
+    """Each takes 2 s and has 0.4 s: a third of the time is the most that may be tried in vain."""
+    found = scheduler()
+    found.ran(1, 2.0, 2.0)
+
+    arrivals = [Arrival(time_s=index * 0.1, timeout_s=0.4) for index in range(6000)]
+    outcomes = list(simulate(arrivals, found, lambda rows, lane: 2.0 * rows))
+
+    num_run = sum(each.kind == "late" for each in outcomes)
+    assert num_run * 2.0 <= 0.6 * 600
 
 
 def test_hardly_anything_is_computed_in_vain_under_overload() -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import gc
+import sys
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +129,37 @@ def test_a_cap_leaves_no_page_of_the_files_mapped(tmp_path: Path) -> None:
     through([capped], dict(inputs_of("llama")))
 
     assert not mapped_files(tmp_path)
+
+
+def held_bytes() -> int:
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in x)
+    return int(line.split()[1]) * 1024
+
+
+def grown_under_a_cap(folder: Path, card: Any, cap_bytes: int) -> int:
+    """In a process of its own: what it holds more than before it had a model."""
+    before = held_bytes()
+    capped = part(folder, card, range(12), of=12, max_memory_bytes=cap_bytes)
+    capped.load()
+    for _ in range(5):
+        through([capped], dict(inputs_of("llama")))
+    return held_bytes() - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and sets glibc's allocator")
+def test_a_cap_is_kept_by_the_process_not_only_by_its_tensors(tmp_path: Path) -> None:
+    """Freed weights that the C library keeps would take half as much again."""
+    wide = {"hidden_size": 512, "intermediate_size": 2048}
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 4}
+    model = llama(num_hidden_layers=12, **wide, **heads)
+    card = saved(model, tmp_path)
+    layer_bytes = sum(p.numel() * 4 for p in model.model.layers[0].parameters())
+    cap_bytes = 4 * layer_bytes
+
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        grown = pool.submit(grown_under_a_cap, tmp_path, card, cap_bytes).result()
+
+    assert grown < 1.25 * cap_bytes, (grown, cap_bytes)
 
 
 def mapped_files(folder: Path) -> list[str]:

@@ -71,6 +71,21 @@ def test_a_whole_repository_becomes_a_store_and_a_file_that_loads(
     assert report.lost() == ()
 
 
+@pytest.mark.parametrize("written", [b"max_bach_size: 8", b"\xff\xfe", b"input [ {"])
+def test_one_configuration_that_cannot_be_read_leaves_the_others(
+    tmp_path: Path, store: ModelStore, written: bytes
+) -> None:
+    root = write_repository(tmp_path / "triton")
+    (root / "scaler/config.pbtxt").write_bytes(written)
+
+    report = imported(root, store)
+
+    assert {"simple", "picker"} <= set(report.variants)
+    assert "scaler" not in report.variants
+    assert ("config.pbtxt", "refused") in told(report, "scaler")
+    assert [each for each in report.lost() if each.model == "scaler"]
+
+
 def test_batching_priorities_and_instances_are_carried_over(
     tmp_path: Path, store: ModelStore
 ) -> None:
