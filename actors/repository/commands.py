@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -27,6 +28,8 @@ from cluster.protocols.triton.uploads import UploadedFile, uploaded_files
 
 Step = Callable[[], Awaitable[None]]
 """One control pass."""
+
+logger = logging.getLogger("squadron.repository")
 
 LOOK_AGAIN_S = 0.1
 NOT_POLLED = "failed to poll from model repository"
@@ -105,6 +108,8 @@ class Commands:
             raise SquadronError(NOT_POLLED)
         if sent:
             uploaded = await self._upload(model, config, sent)
+            for each in uploaded.lost:
+                logger.warning("%s was loaded without %s", model, each)
             wanted = Wanted(variant=uploaded.variant, store=uploaded.store)
         else:
             wanted = await asyncio.to_thread(self._wanted, model, config)

@@ -17,6 +17,7 @@ from cluster.config.squadron import SquadronConfig
 from cluster.config.storage.location import parse_location
 from cluster.config.store import ModelStore
 from cluster.config.variant import VariantConfig
+from cluster.engines.artefact import inside
 from cluster.engines.fit import check_fit
 from cluster.engines.sharded.cut import cut
 from cluster.engines.sharded.generate import generating
@@ -45,6 +46,10 @@ def hold_against_models(config: SquadronConfig) -> Fitting:
     unseen: dict[str, str] = {}
     with _told():
         for name, variant in config.variants.items():
+            try:
+                _check_class(variant)
+            except ConfigError as error:
+                mistakes.append(_mistake(name, error))
             if not variant.placement.is_sharded and "task" not in variant.options:
                 continue
             try:
@@ -77,6 +82,16 @@ def _model(config: SquadronConfig, variant: VariantConfig) -> tuple[ModelCard, P
     if not is_installed(engine):
         return f"{engine} is not installed here"
     return card, folder
+
+
+def _check_class(variant: VariantConfig) -> None:
+    """A card in the file itself belongs to the folder where it is served."""
+    place = variant.card.python_class.partition(":")[0] if variant.card is not None else ""
+    if place.endswith(".py"):
+        try:
+            inside(Path.cwd(), place)
+        except ConfigError as error:
+            raise ConfigError(error.message, key="card.python_class", value=place) from None
 
 
 def _check(variant: VariantConfig, card: ModelCard, folder: Path) -> None:

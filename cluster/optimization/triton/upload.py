@@ -35,10 +35,12 @@ _FILE_OPERATORS = frozenset({"EPContext"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uploaded:
-    """`store`: the folder that became the model's store."""
+    """`store`: the folder that became the model's store. `lost`: what of the configuration has no
+    effect here, and why."""
 
     variant: VariantConfig
     store: str
+    lost: tuple[str, ...] = ()
 
 
 def store_upload(
@@ -95,7 +97,10 @@ def _stored(model: str, config_json: str, folder: Path, store: ModelStore) -> Up
         raise InvalidRequest(_without_paths(told, folder))
     source = f"{model}/{versions[-1]}"
     variant = VariantConfig.model_validate({"source": source, "colocate": "never", **section})
-    return Uploaded(variant=variant, store=str(store.root))
+    lost = tuple(
+        f"{each.field}: {each.reason}" for each in findings.found if each.outcome == "dropped"
+    )
+    return Uploaded(variant=variant, store=str(store.root), lost=lost)
 
 
 def remove_uploads(root: Path, model: str, kept: Collection[str]) -> None:

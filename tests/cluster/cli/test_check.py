@@ -88,3 +88,27 @@ def test_a_placement_is_held_against_its_model_where_that_is_here(
     assert checked(tmp_path, store, placement=placement) == (0, '{"fitting": ["m"], "unseen": {}}')
     code, told = checked(tmp_path, store, placement=placement, source="elsewhere")
     assert (code, "no model 'elsewhere' in" in told) == (0, True)
+
+
+def test_a_class_outside_its_folder_is_a_mistake_before_anything_starts(tmp_path: Path) -> None:
+    tensors = {"name": "x", "datatype": "FP32", "shape": [-1, 1]}
+    card = {
+        "name": "m",
+        "format": "python",
+        "python_class": "/etc/model.py:C",
+        "signature": {"inputs": [tensors], "outputs": [tensors]},
+    }
+    application = {
+        "name": "squadron",
+        "import_path": "actors.app:build",
+        "args": {"variants": {"m": {"card": card}}},
+    }
+    file = tmp_path / "serve.yaml"
+    file.write_text(yaml.safe_dump({"applications": [application]}))
+
+    found = CliRunner().invoke(app, [str(file), "--json"])
+
+    assert found.exit_code == 2
+    error = json.loads(found.stdout)["error"]
+    assert "variants.m.card.python_class" in error
+    assert "outside" in error
