@@ -9,12 +9,17 @@ import actors.own_package  # isort: skip  (before the first import of `cluster`)
 
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from ray.experimental.internal_kv import (
+    _internal_kv_get,
+    _internal_kv_initialized,
+    _internal_kv_put,
+)
 from ray.serve import Application
 
 from actors.autoscaling.setup import autoscaling_of
@@ -31,11 +36,17 @@ from cluster.config.squadron import SquadronConfig
 from cluster.config.storage.location import parse_location
 from cluster.errors import ConfigError
 from cluster.optimization.remote.mirror import open_store
-from cluster.routing.table import GATEWAY, build_table
+from cluster.routing.table import GATEWAY, build_table, next_version
 
 assert actors.own_package
 
 STORE_VARIABLE = "SQUADRON_MODEL_STORE"
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    read: Callable[[], bytes | None]
+    write: Callable[[bytes], object]
 
 
 def build(args: dict[str, object]) -> Application:
@@ -72,6 +83,25 @@ def with_environment(config: SquadronConfig, environment: Mapping[str, str]) -> 
         changes["nodes"] = int(nodes)
     server = config.server.model_copy(update=changes)
     return config.model_copy(update={"server": server})
+
+
+def next_generation(now_ns: int, kept: Generations | None = None) -> int:
+    """Of the configuration that is being built: above every earlier one of this cluster, also when
+    the clock was set back meanwhile, or is another machine's. `kept`: where the last one is; Ray's
+    store by default, which lives as long as any door that has one. Without Ray nothing came
+    before."""
+    if kept is None:
+        if not _internal_kv_initialized():
+            return now_ns
+        kept = Generations(
+            read=lambda: _internal_kv_get(b"generation", namespace=b"squadron"),
+            write=lambda text: _internal_kv_put(
+                b"generation", text, overwrite=True, namespace=b"squadron"
+            ),
+        )
+    found = next_version(now_ns, int(kept.read() or 0))
+    kept.write(str(found).encode())
+    return found
 
 
 def check_postgres(config: SquadronConfig) -> None:
@@ -135,7 +165,7 @@ def _bound(config: SquadronConfig) -> Application:
         server=server,
         table=table,
         colocated=colocated,
-        generation=time.time_ns(),
+        generation=next_generation(time.time_ns()),
         autoscaling=autoscaling_of(config),
         repository=RepositorySetup(config=config, store=store) if is_controlled else None,
         state_place=f"{config.server.name}\0{store_location(config)}",

@@ -44,7 +44,7 @@ from cluster.control.reconcile import (
     record,
     variants_seen,
 )
-from cluster.experiments.report import Cost, Feedback, Report
+from cluster.experiments.report import Cost, Post, Report
 from cluster.experiments.view import JsonObject
 from cluster.observability.metrics import make_metrics
 from cluster.routing.table import RoutingTable, next_version
@@ -55,7 +55,7 @@ CALM_S = 10.0
 CALM_PERIOD_S = 2.0
 """Serve is asked every pass; every so often when it has said the same for `CALM_S`: an answer costs
 the two processes some 16 ms of CPU (2 here, the rest in Serve's)."""
-KEEP_S = 0.02
+KEEP_EVERY_S = 0.1
 LONG_POLL_S = 20.0
 DOOR_GONE_S = 2 * LONG_POLL_S
 ORPHANED_S = 30.0
@@ -89,6 +89,7 @@ class Controller:
         self._seen: apps.Seen = {}
         self._observed_s = -math.inf
         self._moved_s = -math.inf
+        self._kept_s = -math.inf
         make_metrics(metrics_folder())
         watch_process("controller")
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -108,10 +109,12 @@ class Controller:
         if generation <= self._generation and self._base is not None:
             return
         self._generation = generation
+        # Who orders configurations and tables alike (the autoscaler) takes its tables for newer.
+        self._newest_version = max(self._newest_version, generation)
         self._base, self._is_base_new = table, True
         if self._experiments is None:
             self._experiments = _experiments(self._app, state)
-        self._experiments.adopt(table)
+        self._experiments.adopt(table, generation)
         if self._repository is not None:
             self._repository.give_up_all("the configuration changed meanwhile")
         self._repository = self._commands = None
@@ -164,22 +167,21 @@ class Controller:
         return self._table
 
     async def report(
-        self, door: str, report: Report | None, seen_feedback: int
-    ) -> tuple[int, list[tuple[str, Feedback]]]:
-        """A door's counts since it last told; gives it the feedback that it may know of."""
-        return (await self._with_experiments()).take(door, report, seen_feedback)
+        self, door: str, report: Report | None, posts: Sequence[Post] = ()
+    ) -> list[int | None]:
+        """A door's counts since it last told, and feedback that it was given: how many values of
+        each post were counted, None for no experiment. Returns when all that was kept."""
+        control = await self._with_experiments()
+        counted = control.take(door, report, posts)
+        # What comes close together is written together.
+        await asyncio.sleep(self._kept_s + KEEP_EVERY_S - time.monotonic())
+        if control.keep():
+            self._kept_s = time.monotonic()
+        return counted
 
     async def costs(self, node: str, costs: Mapping[str, Cost]) -> None:
         """What a node's engines took since it started."""
         (await self._with_experiments()).take_costs(node, costs)
-
-    async def feedback(self, experiment: str, feedback: list[Feedback]) -> None:
-        """Returns when it was kept. Raises: ModelNotFound."""
-        control = await self._with_experiments()
-        control.pass_on(experiment, feedback)
-        # Those of one moment are written together.
-        await asyncio.sleep(KEEP_S)
-        control.keep()
 
     async def set_weights(self, experiment: str, weights: Mapping[str, float]) -> JsonObject:
         """The experiment, when every live door has the new weights.

@@ -94,7 +94,7 @@ class FrontDoor:
         self.answer_sizes = AnswerSizes(limit, metrics.door.answers_too_large)
         self._cache = RouteCache(server.cache, metrics.cache, table)
         self._sequences = SequenceAnswers(make_sequences)
-        self.experiments = ExperimentDesk(keeps_ratings=bool(server.state_postgres.url))
+        self.experiments = ExperimentDesk()
         self.experiments.adopt(table)
         self._mirror = Mirror(self, draw)
         self._streams = StreamAnswers(self, make_streams, self._mirror)

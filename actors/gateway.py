@@ -125,7 +125,9 @@ class Gateway:
             await self._adopt_first_table()
         for warning in warnings_of(server):
             logger.warning(warning)
-        offered = make_offered(self._door, metrics_folder(), self._controller)
+        offered = make_offered(
+            self._door, metrics_folder(), self._controller, door_id=self._door_id
+        )
         routes = make_routes(self._door, offered, app=app)
         self._routes = noted(routes, server.logging)
         self._claims: list[PortClaim] = []
@@ -144,7 +146,7 @@ class Gateway:
         self._following = asyncio.get_running_loop().create_task(self._follow())
         self._door.check_health = self.check_health
         self._reporter = Reporter(
-            self._door.experiments, self._door_id, self._controller, offered.statistics.costs
+            self._door.experiments, offered.controller, offered.statistics.costs
         )
         self._reporting: asyncio.Task[None] | None = None
         if self._door.experiments.is_needed:

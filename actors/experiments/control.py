@@ -8,9 +8,9 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 
 from actors.experiments.kept import Event, Keeper, Kept
+from actors.experiments.ratings import Counted, Ratings
 from cluster.config.experiment import ExperimentConfig
 from cluster.control.reconcile import (
     Action,
@@ -21,7 +21,7 @@ from cluster.control.reconcile import (
 )
 from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.experiments.callers import Callers
-from cluster.experiments.report import Cost, Feedback, HandedOn, Rated, Report, Tallied
+from cluster.experiments.report import Cost, HandedOn, Post, Rated, Report, Tallied
 from cluster.experiments.state import ExperimentState, begin
 from cluster.experiments.view import JsonObject, experiment_view
 from cluster.routing.table import ExperimentRoute, RoutingTable
@@ -30,10 +30,6 @@ logger = logging.getLogger("squadron.experiments")
 
 MAX_EVENTS = 1000
 MAX_KEPT_REPORTS = 256
-MAX_WAITING_FEEDBACK = 100_000
-FEEDBACK_KEPT_S = 30.0
-MAX_KEPT_FEEDBACK = 10_000
-"""Doors ask once a second: what is older was given to all that live."""
 
 
 class ExperimentControl:
@@ -56,15 +52,11 @@ class ExperimentControl:
         self._callers = {name: Callers(found) for name, found in kept.callers.items()}
         self._reports: dict[str, int] = dict(kept.reports)
         self.events: deque[Event] = deque(kept.events, maxlen=MAX_EVENTS)
-        self._feedback: deque[tuple[str, Feedback]] = deque(
-            kept.feedback, maxlen=MAX_WAITING_FEEDBACK
-        )
-        self._fed: deque[tuple[float, int]] = deque([(clock(), len(kept.feedback))])
-        self._num_feedback = kept.num_feedback
+        self._ratings = Ratings(store, kept, clock)
         self._handed_on: dict[str, HandedOn] = dict(kept.handed_on)
         self._costs: dict[str, Mapping[str, Cost]] = {}
         self.repository, self.seasons = kept.repository, kept.seasons
-        self._saved_s = kept.saved_s
+        self._saved_s, self._generation = kept.saved_s, kept.generation
         self._is_dirty = False
 
     @property
@@ -72,8 +64,13 @@ class ExperimentControl:
         """Experiment -> the weights in force."""
         return {name: self._states[name].weights for name in self._configs}
 
-    def adopt(self, table: RoutingTable) -> None:
-        """The configuration's experiments; one whose section is as it was goes on as it was."""
+    def adopt(self, table: RoutingTable, generation: int = 0) -> None:
+        """The configuration's experiments; one whose section is as it was goes on as it was. Events
+        outlive a server: one says where those of the configuration `generation` begin."""
+        if generation != self._generation:
+            self._generation = generation
+            num = len(table.routes)
+            self.note("start", "all", f"{num} models; what stands before was before this start")
         self._configs = {
             name: route.config
             for name, route in table.routes.items()
@@ -85,8 +82,8 @@ class ExperimentControl:
                 self._begin(name, "its section of the configuration is new")
         for gone in self._states.keys() - self._configs.keys():
             del self._states[gone]
-            self._callers.pop(gone, None)
-            self._handed_on.pop(gone, None)
+            self._forget(gone)
+        self._ratings.adopt({name: each.feedback.remember for name, each in self._configs.items()})
         self.keep()
 
     def seen(self) -> dict[str, ExperimentSeen]:
@@ -112,38 +109,22 @@ class ExperimentControl:
                     pass
 
     def take(
-        self, door: str, report: Report | None, seen_feedback: int
-    ) -> tuple[int, list[tuple[str, Feedback]]]:
-        """Count a report, once; and the feedback that came since the door last asked."""
+        self, door: str, report: Report | None, posts: Sequence[Post] = ()
+    ) -> list[int | None]:
+        """Count a report, once, and then what `posts` say. How many values of each post were
+        counted; None for an experiment that does not exist. Kept with the next `keep`."""
         if report is not None and report.number > self._reports.get(door, 0):
             for tallied in report.tallies:
                 self._count(tallied)
-            for name, num in report.found.items():
-                if name in self._states:
-                    self._hand_on(name, HandedOn(found=num))
-            if self._rated is not None and report.rated:
-                self._rated(report.rated)
+                found = self._ratings.take(tallied)
+                self._rate(found)
+                self._hand_on(tallied.experiment, HandedOn(found=len(found.rated)))
             self._reports.pop(door, None)
             self._reports[door] = report.number
             while len(self._reports) > MAX_KEPT_REPORTS:
                 del self._reports[next(iter(self._reports))]
             self._is_dirty = True
-            self.keep()
-        fresh = self._num_feedback - seen_feedback
-        # A door of an earlier controller counts in its numbers: everything there is, is new to it.
-        if fresh < 0 or fresh > len(self._feedback):
-            fresh = len(self._feedback)
-        newest = list(self._feedback)[len(self._feedback) - fresh :] if fresh else []
-        return self._num_feedback, newest
-
-    def pass_on(self, experiment: str, feedback: list[Feedback]) -> None:
-        """Feedback for requests that the asked door does not know: another one may. It outlives
-        the controller once it was kept (`keep`)."""
-        self._config(experiment)
-        self._feedback.extend((experiment, each) for each in feedback)
-        self._fed.append((self._clock(), len(feedback)))
-        self._num_feedback += len(feedback)
-        self._hand_on(experiment, HandedOn(values=len(feedback)))
+        return [self._post(post) for post in posts]
 
     def take_costs(self, node: str, costs: Mapping[str, Cost]) -> None:
         """What the node's engines took so far; every door of a node says the same."""
@@ -203,11 +184,12 @@ class ExperimentControl:
         self._is_dirty = self._is_dirty or text != self.seasons
         self.seasons = text
 
-    def keep(self) -> None:
-        """Write what has changed, so that the next controller knows it."""
+    def keep(self) -> bool:
+        """Write what has changed, so that the next controller knows it. Whether anything had."""
         if not self._is_dirty:
-            return
+            return False
         self._is_dirty = False
+        asked = self._ratings.write()
         # The newest counts when several are found: also after the clock was set back.
         self._saved_s = max(self._clock(), self._saved_s + 0.001)
         self._store.write(
@@ -217,23 +199,42 @@ class ExperimentControl:
                 callers={name: tuple(each.digests) for name, each in self._callers.items()},
                 reports=self._reports,
                 events=tuple(self.events)[-200:],
-                feedback=self._newest_feedback(),
-                num_feedback=self._num_feedback,
+                asked=asked,
+                feedback=self._ratings.waiting(),
                 handed_on=self._handed_on,
                 repository=self.repository,
                 seasons=self.seasons,
+                generation=self._generation,
             )
         )
+        self._ratings.clean()
+        return True
 
-    def _newest_feedback(self) -> tuple[tuple[str, Feedback], ...]:
-        while self._fed and self._fed[0][0] < self._clock() - FEEDBACK_KEPT_S:
-            self._fed.popleft()
-        num = min(sum(num for _, num in self._fed), MAX_KEPT_FEEDBACK, len(self._feedback))
-        return tuple(islice(self._feedback, len(self._feedback) - num, None))
+    def _post(self, post: Post) -> int | None:
+        name = post.experiment
+        if name not in self._configs:
+            return None
+        found, unknown = self._ratings.rate(name, post.feedback)
+        self._rate(found)
+        self._ratings.wait(name, unknown)
+        self._hand_on(name, HandedOn(values=len(unknown)))
+        return len(found.rated)
+
+    def _rate(self, found: Counted) -> None:
+        for tallied in found.tallies:
+            self._count(tallied)
+        if self._rated is not None and found.rated:
+            self._rated(found.rated)
 
     def _hand_on(self, experiment: str, more: HandedOn) -> None:
-        self._handed_on[experiment] = self._handed_on.get(experiment, HandedOn()) + more
-        self._is_dirty = True
+        if experiment in self._states and more != HandedOn():
+            self._handed_on[experiment] = self._handed_on.get(experiment, HandedOn()) + more
+            self._is_dirty = True
+
+    def _forget(self, experiment: str) -> None:
+        self._callers.pop(experiment, None)
+        self._handed_on.pop(experiment, None)
+        self._ratings.forget(experiment)
 
     def _count(self, tallied: Tallied) -> None:
         name = tallied.experiment
@@ -252,8 +253,7 @@ class ExperimentControl:
     def _begin(self, name: str, reason: str) -> None:
         config = self._configs[name]
         self._change(name, begin(config, digest_of(config), self._clock()))
-        self._callers.pop(name, None)
-        self._handed_on.pop(name, None)
+        self._forget(name)
         self.note("experiment", name, f"begins with {shown(self._states[name].weights)}: {reason}")
 
     def _change(self, name: str, state: ExperimentState) -> None:

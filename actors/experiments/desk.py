@@ -1,11 +1,10 @@
-"""What a door does for experiments: chooses the arm, counts what comes of it, remembers which
-request met which arm, and hands its sums over once a second. Nothing here waits for anybody."""
+"""What a door does for experiments: chooses the arm, counts what comes of it, notes which request
+met which arm, and hands all that over once a second. Nothing here waits for anybody."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -15,7 +14,7 @@ from cluster.config.experiment import ExperimentConfig
 from cluster.errors import SquadronError
 from cluster.experiments.callers import Callers, cluster_of, digest_of
 from cluster.experiments.counts import NUM_CLUSTERS, Agreement
-from cluster.experiments.report import Feedback, Rated, Tallied
+from cluster.experiments.report import Tallied
 from cluster.requests import Assignment, InferenceRequest, rows_of, sequence_of
 from cluster.routing.split import choose_arm
 from cluster.routing.table import ExperimentRoute, RoutingTable, VariantRoute
@@ -23,8 +22,6 @@ from cluster.routing.table import ExperimentRoute, RoutingTable, VariantRoute
 Found = TypeVar("Found")
 
 MAX_TRACKING_CHARACTERS = 128
-MAX_RATINGS = 100_000
-"""Held while there is no controller to take them."""
 FAULTS = frozenset(
     {
         "overloaded",
@@ -54,17 +51,13 @@ class _Running:
     slo_s: float
     batched: frozenset[str] = frozenset()
     callers: Callers = field(default_factory=Callers)
-    asked: dict[str, Assignment] = field(default_factory=dict)
 
 
 class ExperimentDesk:
-    """Lives on the door's loop. `keeps_ratings`: each value of feedback is handed over, not only
-    their sums."""
+    """Lives on the door's loop."""
 
-    def __init__(self, *, keeps_ratings: bool = False) -> None:
+    def __init__(self) -> None:
         self.has_rules = False
-        self._keeps_ratings = keeps_ratings
-        self._rated: deque[Rated] = deque(maxlen=MAX_RATINGS)
         self._running: dict[str, _Running] = {}
         self._weights: dict[tuple[str, int], Mapping[str, float]] = {}
         self._tallies: dict[tuple[str, int, str], ArmTally] = {}
@@ -147,10 +140,9 @@ class ExperimentDesk:
             tally.answered += 1
         if outcome == "success":
             tally.served(assignment.cluster, seconds)
-            if running is not None:
-                if seconds > running.slo_s:
-                    tally.slow += 1
-                _remember(running, request.tracking_id, assignment)
+            tally.remember(request.tracking_id, assignment.cluster)
+            if running is not None and seconds > running.slo_s:
+                tally.slow += 1
         elif outcome in FAULTS:
             tally.failed(assignment.cluster)
 
@@ -173,41 +165,18 @@ class ExperimentDesk:
         tally = self._tallies.setdefault(place, ArmTally())
         tally.agreement = tally.agreement + found
 
-    def rate(self, experiment: str, feedback: Feedback) -> bool:
-        """Count a value for a request of this door; False when it is not known here (any more).
-        A request is rated once."""
-        running = self._running.get(experiment)
-        assignment = running.asked.pop(feedback.request_id, None) if running is not None else None
-        if assignment is None:
-            return False
-        self._tally(assignment).rated(assignment.cluster, feedback.value)
-        if self._keeps_ratings:
-            self._rated.append(
-                Rated(
-                    experiment=experiment,
-                    arm=assignment.arm,
-                    request_id=feedback.request_id,
-                    value=feedback.value,
-                    at_s=time.time(),
-                )
-            )
-        return True
-
-    def ratings(self) -> tuple[Rated, ...]:
-        """Those since the last time."""
-        found = tuple(self._rated)
-        self._rated.clear()
-        return found
-
     def next_slice(self) -> None:
         """Requests without a key that come from now on are of another moment."""
         self._slice = (self._slice + 1) % NUM_CLUSTERS
+        for tally in self._tallies.values():
+            tally.pack()
 
     def collect(self) -> tuple[Tallied, ...]:
         """What was counted since the last time."""
         tallies, self._tallies = self._tallies, {}
         grouped: dict[tuple[str, int], dict[str, ArmTally]] = {}
         for (experiment, number, arm), tally in tallies.items():
+            tally.pack()
             grouped.setdefault((experiment, number), {})[arm] = tally
         return tuple(
             Tallied(
@@ -215,6 +184,7 @@ class ExperimentDesk:
                 weights=self._weights[place],
                 arms={name: arm.counts() for name, arm in arms.items()},
                 callers={name: tuple(arm.callers) for name, arm in arms.items() if arm.callers},
+                asked={name: arm.asked for name, arm in arms.items() if arm.asked},
             )
             for place, arms in grouped.items()
             if place in self._weights
@@ -228,7 +198,7 @@ class ExperimentDesk:
             return known
         number = known.number + 1 if known is not None else 1
         self._weights[route.name, number] = route.weights
-        # Feedback may come for requests of long ago: their weights are remembered with them.
+        # Requests that began under weights of before are told with those.
         while len(self._weights) > 4096:
             del self._weights[next(iter(self._weights))]
         slo_ms = config.analysis.slo_ms
@@ -237,7 +207,6 @@ class ExperimentDesk:
             config=config,
             number=number,
             slo_s=float("inf") if slo_ms is None else slo_ms / 1e3,
-            asked=known.asked if known is not None else {},
         )
 
     def _tally(self, assignment: Assignment) -> ArmTally:
@@ -267,8 +236,11 @@ def answer_headers(asked: InferenceRequest, variant: str) -> list[tuple[str, str
     return headers
 
 
-def _remember(running: _Running, tracking_id: str, assignment: Assignment) -> None:
-    asked = running.asked
-    asked[tracking_id] = assignment
-    if len(asked) > running.config.feedback.remember:
-        del asked[next(iter(asked))]
+def failure_headers(asked: InferenceRequest) -> list[tuple[str, str]]:
+    """The same of a request that was not answered, as far as it came."""
+    headers = []
+    if asked.assignment is not None:
+        headers.append(("x-squadron-variant", asked.assignment.arm))
+    if asked.tracking_id:
+        headers.append(("x-request-id", asked.tracking_id))
+    return headers

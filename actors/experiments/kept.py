@@ -1,5 +1,5 @@
-"""What must outlive the controller and the cluster: traffic set at run time, experiments, models
-loaded at run time, events.
+"""What must outlive the controller and the cluster: traffic set at run time, experiments, which
+request met which arm, models loaded at run time, events.
 
 It is written twice. Ray's internal key-value store lives in the head's GCS and is there on whatever
 node the controller comes back on, also after `kill -9`. A file outlives a cluster whose GCS is in
@@ -12,14 +12,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
-from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+from ray.experimental.internal_kv import (
+    _internal_kv_del,
+    _internal_kv_get,
+    _internal_kv_list,
+    _internal_kv_put,
+)
 
+from actors.experiments.kept_runs import KeptRun, RunKeeper
 from cluster.config.cache import PostgresConfig, RedisConfig
 from cluster.experiments.report import Feedback, HandedOn
 from cluster.experiments.state import ExperimentState
@@ -43,10 +50,10 @@ class Event:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """`reports`: the last number counted of each door. `callers`: experiment -> digests of those
-    met under its present weights. `feedback`: the newest that was handed on, by experiment, and
-    `num_feedback` how many there ever were: a door may not have asked for it yet. `repository`:
-    what was loaded at run time, as `actors.repository.state` says it; `seasons`: what the
-    autoscaler has learned, in its own words."""
+    met under its present weights. `asked`: experiment -> its requests, to be found when they are
+    rated; `feedback`: values for requests of which no door has told yet. `repository`: what was
+    loaded at run time, as `actors.repository.state` says it; `seasons`: what the autoscaler has
+    learned, in its own words; `generation`: of the newest configuration that it was kept under."""
 
     saved_s: float = 0.0
     experiments: Mapping[str, ExperimentState] = field(default_factory=dict)
@@ -54,16 +61,17 @@ class Kept:
     reports: Mapping[str, int] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     feedback: tuple[tuple[str, Feedback], ...] = ()
-    num_feedback: int = 0
+    asked: Mapping[str, tuple[KeptRun, ...]] = field(default_factory=dict)
     handed_on: Mapping[str, HandedOn] = field(default_factory=dict)
     repository: str = ""
     seasons: str = ""
+    generation: int = 0
 
 
 _KEPT = TypeAdapter(Kept)
 
 
-class Keeper(Protocol):
+class Keeper(RunKeeper, Protocol):
     """Gives back what it was given last, also to another process."""
 
     def read(self) -> Kept: ...
@@ -93,7 +101,9 @@ class Store:
 
     def __init__(self, app: str, setup: StateSetup) -> None:
         self._key = f"experiments:{app}"
-        self._file = state_folder(setup.folder) / f"{setup.digest(app)}.json"
+        self._place = setup.digest(app)
+        self._file = state_folder(setup.folder) / f"{self._place}.json"
+        self._runs = self._file.with_suffix(".asked")
 
     def read(self) -> Kept:
         """The newer of what the store and the file have."""
@@ -103,13 +113,27 @@ class Store:
     def write(self, kept: Kept) -> None:
         content = dumped(kept)
         _internal_kv_put(self._key, content, overwrite=True, namespace=_NAMESPACE)
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            new = self._file.with_suffix(f".{os.getpid()}.new")
-            new.write_bytes(content)
-            new.replace(self._file)
-        except OSError as error:
-            logger.warning("state is kept in Ray only: %s", error)
+        _replace(self._file, content)
+
+    def runs(self) -> Mapping[int, bytes]:
+        found = {int(file.stem): file.read_bytes() for file in self._runs.glob("*.run")}
+        prefix = self._run_key("").encode()
+        for key in _internal_kv_list(prefix, namespace=_NAMESPACE):
+            content = _internal_kv_get(key, namespace=_NAMESPACE)
+            if content is not None:
+                found[int(key.removeprefix(prefix))] = content
+        return found
+
+    def write_run(self, number: int, content: bytes) -> None:
+        _internal_kv_put(self._run_key(number), content, overwrite=True, namespace=_NAMESPACE)
+        _replace(self._runs / f"{number}.run", content)
+
+    def drop_run(self, number: int) -> None:
+        _internal_kv_del(self._run_key(number), namespace=_NAMESPACE)
+        (self._runs / f"{number}.run").unlink(missing_ok=True)
+
+    def _run_key(self, number: int | str) -> str:
+        return f"asked:{self._place}:{number}"
 
     def _read(self) -> bytes | None:
         try:
@@ -130,6 +154,28 @@ class Newest:
     def write(self, kept: Kept) -> None:
         for keeper in self._keepers:
             keeper.write(kept)
+
+    def runs(self) -> Mapping[int, bytes]:
+        return dict(ChainMap(*(dict(keeper.runs()) for keeper in self._keepers)))
+
+    def write_run(self, number: int, content: bytes) -> None:
+        for keeper in self._keepers:
+            keeper.write_run(number, content)
+
+    def drop_run(self, number: int) -> None:
+        for keeper in self._keepers:
+            keeper.drop_run(number)
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """As a whole, or not at all."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_suffix(f".{os.getpid()}.new")
+        new.write_bytes(content)
+        new.replace(file)
+    except OSError as error:
+        logger.warning("state is kept in Ray only: %s", error)
 
 
 def state_folder(configured: str) -> Path:

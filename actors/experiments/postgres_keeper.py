@@ -11,7 +11,9 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 from psycopg import Cursor, sql
 from psycopg.errors import DataError, Error
@@ -38,6 +40,9 @@ CREATE TABLE IF NOT EXISTS {feedback} (
     value double precision NOT NULL, at_s double precision NOT NULL,
     PRIMARY KEY (place, experiment, request_id)
 );
+CREATE TABLE IF NOT EXISTS {asked} (
+    place text NOT NULL, run bigint NOT NULL, content bytea NOT NULL, PRIMARY KEY (place, run)
+);
 CREATE INDEX IF NOT EXISTS {feedback_of} ON {feedback} (experiment, arm, at_s);
 """
 READ = "SELECT content::text FROM {state} WHERE place = %s"
@@ -50,6 +55,27 @@ ADD_EVENTS = "INSERT INTO {events} VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NO
 ADD_FEEDBACK = "INSERT INTO {feedback} VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
 
 
+READ_RUNS = "SELECT run, content FROM {asked} WHERE place = %s"
+WRITE_RUN = """
+INSERT INTO {asked} VALUES (%s, %s, %s)
+ON CONFLICT (place, run) DO UPDATE SET content = excluded.content
+"""
+DROP_RUN = "DELETE FROM {asked} WHERE place = %s AND run = %s"
+
+
+MAX_WAITING_RUNS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _News:
+    """What is to be written. `runs`: None for one that is to go."""
+
+    state: Kept | None
+    events: list[Event]
+    ratings: list[Rated]
+    runs: dict[int, bytes | None]
+
+
 class PostgresKeeper:
     """`place` tells servers apart that share one database."""
 
@@ -58,12 +84,13 @@ class PostgresKeeper:
         self._place = place
         self._names = {
             name: sql.Identifier(f"{config.prefix}_{name}")
-            for name in ("state", "events", "events_of", "feedback", "feedback_of")
+            for name in ("state", "events", "events_of", "feedback", "feedback_of", "asked")
         }
         self._changed = threading.Condition()
         self._state: Kept | None = None
         self._events: deque[Event] = deque(maxlen=config.max_waiting)
         self._rated: deque[Rated] = deque(maxlen=config.max_waiting)
+        self._runs: dict[int, bytes | None] = {}
         self._told: set[Event] = set()
         self._is_made = False
         self._is_open = True
@@ -114,6 +141,33 @@ class PostgresKeeper:
             self._rated.extend(ratings)
             self._changed.notify()
 
+    def runs(self) -> Mapping[int, bytes]:
+        """None when PostgreSQL has none, or fails."""
+        try:
+            with self._pool.connection() as connection, connection.cursor() as cursor:
+                self._make(cursor)
+                rows = cursor.execute(self._sql(READ_RUNS), (self._place,)).fetchall()
+        except (Error, PoolTimeout) as error:
+            logger.warning("PostgreSQL gave no requests: %s", type(error).__name__)
+            return {}
+        return dict(cast("list[tuple[int, bytes]]", rows))
+
+    def write_run(self, number: int, content: bytes) -> None:
+        """It is written soon, as all else."""
+        self._tell_run(number, content)
+
+    def drop_run(self, number: int) -> None:
+        self._tell_run(number, None)
+
+    def _tell_run(self, number: int, content: bytes | None) -> None:
+        with self._changed:
+            self._runs.pop(number, None)
+            self._runs[number] = content
+            # While PostgreSQL is away: what there is of them is in Ray's store and the file.
+            while len(self._runs) > MAX_WAITING_RUNS:
+                del self._runs[next(iter(self._runs))]
+            self._changed.notify()
+
     def close(self) -> None:
         """Writes what waits, once."""
         with self._changed:
@@ -127,53 +181,67 @@ class PostgresKeeper:
             with self._changed:
                 while self._is_open and not self._has_news():
                     self._changed.wait()
-                state, events, ratings = self._state, list(self._events), list(self._rated)
-                self._state = None
+                news = _News(
+                    state=self._state,
+                    events=list(self._events),
+                    ratings=list(self._rated),
+                    runs=self._runs,
+                )
+                self._state, self._runs = None, {}
                 self._events.clear()
                 self._rated.clear()
                 is_last = not self._is_open
             try:
-                self._write(state, events, ratings)
+                self._write(news)
             except DataError as error:
                 # It would be refused again, and hold up what comes after it.
                 logger.error("PostgreSQL refused some rows for good: %s", error)
             except (Error, PoolTimeout) as error:
                 logger.warning("PostgreSQL keeps nothing for now: %s", type(error).__name__)
-                self._put_back(state, events, ratings)
+                self._put_back(news)
                 with self._changed:
                     self._changed.wait_for(lambda: not self._is_open, self._config.retry_after_s)
             if is_last:
                 return
 
     def _has_news(self) -> bool:
-        return self._state is not None or bool(self._events) or bool(self._rated)
+        return self._state is not None or any((self._events, self._rated, self._runs))
 
-    def _put_back(self, state: Kept | None, events: list[Event], ratings: list[Rated]) -> None:
+    def _put_back(self, news: _News) -> None:
         with self._changed:
-            self._state = self._state or state
-            for waiting, older in ((self._events, events), (self._rated, ratings)):
+            self._state = self._state or news.state
+            self._runs = {**news.runs, **self._runs}
+            for waiting, older in ((self._events, news.events), (self._rated, news.ratings)):
                 newer = list(waiting)
                 waiting.clear()
                 waiting.extend([*older, *newer])  # type: ignore[list-item]
 
-    def _write(self, state: Kept | None, events: list[Event], ratings: list[Rated]) -> None:
-        place = self._place
+    def _write(self, news: _News) -> None:
+        place, state = self._place, news.state
         with self._pool.connection() as connection, connection.cursor() as cursor:
             self._make(cursor)
             if state is not None:
                 content = dumped(state).decode()
                 cursor.execute(self._sql(WRITE_STATE), (place, state.saved_s, content))
-            if events:
+            for number, run in news.runs.items():
+                if run is None:
+                    cursor.execute(self._sql(DROP_RUN), (place, number))
+                else:
+                    cursor.execute(self._sql(WRITE_RUN), (place, number, run))
+            if news.events:
                 cursor.executemany(
                     self._sql(ADD_EVENTS),
-                    [(place, each.at_s, each.kind, each.subject, each.reason) for each in events],
+                    [
+                        (place, each.at_s, each.kind, each.subject, each.reason)
+                        for each in news.events
+                    ],
                 )
-            if ratings:
+            if news.ratings:
                 cursor.executemany(
                     self._sql(ADD_FEEDBACK),
                     [
                         (place, each.experiment, each.request_id, each.arm, each.value, each.at_s)
-                        for each in ratings
+                        for each in news.ratings
                     ],
                 )
         self._is_made = True

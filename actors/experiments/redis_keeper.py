@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -39,6 +39,7 @@ class RedisKeeper:
         self._retry_after_s = config.retry_after_s
         self._clock = clock
         self._key = f"{config.prefix}:experiments:{place}"
+        self._runs = f"{self._key}:asked"
         self._left_alone_until_s = float("-inf")
         self._told: set[Event] = set()
         self._redis = Redis.from_url(
@@ -74,6 +75,29 @@ class RedisKeeper:
             self._fail(error)
             return
         self._told = set(kept.events)
+
+    def runs(self) -> Mapping[int, bytes]:
+        """None when Redis has none, or fails."""
+        try:
+            found = cast("dict[bytes, bytes]", self._redis.hgetall(self._runs))
+        except (RedisError, OSError) as error:
+            self._fail(error)
+            return {}
+        return {int(number): content for number, content in found.items()}
+
+    def write_run(self, number: int, content: bytes) -> None:
+        self._do(lambda: self._redis.hset(self._runs, str(number), cast("str", content)))
+
+    def drop_run(self, number: int) -> None:
+        self._do(lambda: self._redis.hdel(self._runs, str(number)))
+
+    def _do(self, work: Callable[[], object]) -> None:
+        if self._clock() < self._left_alone_until_s:
+            return
+        try:
+            work()
+        except (RedisError, OSError) as error:
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self._left_alone_until_s = self._clock() + self._retry_after_s

@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from cluster.experiments.asked import pack
 from cluster.experiments.counts import NUM_CLUSTERS, Agreement, ArmCounts, Measure
 from cluster.experiments.quantiles import bucket_of
+
+MAX_ASKED = 1_000_000
+"""Remembered of an arm while there is no controller to be told."""
+PACK_AT = 2048
+"""Half a millisecond in which nothing else happens."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -36,6 +42,24 @@ class ArmTally:
     callers: list[int] = field(default_factory=list)
     cells: dict[int, _Cell] = field(default_factory=dict)
     buckets: dict[int, int] = field(default_factory=dict)
+    asked: bytes = b""
+    _ids: list[str] = field(default_factory=list)
+    _clusters: bytearray = field(default_factory=bytearray)
+
+    def remember(self, tracking_id: str, cluster: int) -> None:
+        """The request may be rated later."""
+        self._ids.append(tracking_id)
+        self._clusters.append(cluster)
+        if len(self._ids) == PACK_AT:
+            self.pack()
+
+    def pack(self) -> None:
+        """Bring what is remembered into the few bytes in which it is told: 0.25 µs a request, all
+        together."""
+        if self._ids:
+            packed = pack(self._ids, self._clusters)
+            self.asked = (self.asked + packed)[-8 * MAX_ASKED :]
+            self._ids, self._clusters = [], bytearray()
 
     def served(self, cluster: int, seconds: float) -> None:
         log_s = math.log(max(seconds, 1e-9))

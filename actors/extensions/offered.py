@@ -29,7 +29,11 @@ class Offered:
 
 
 def make_offered(
-    door: FrontDoor, metrics_folder: Path, get_controller: GetController | None = None
+    door: FrontDoor,
+    metrics_folder: Path,
+    get_controller: GetController | None = None,
+    *,
+    door_id: str = "",
 ) -> Offered:
     """The extensions of one door, as its configuration wants them."""
     return Offered(
@@ -44,5 +48,5 @@ def make_offered(
             CudaMemory(is_only_door=door.server.doors_per_node == 1),
         ),
         repository=Repository(door, get_controller),
-        controller=ControllerClient(door, get_controller),
+        controller=ControllerClient(door, get_controller, door_id),
     )

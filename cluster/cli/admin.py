@@ -259,7 +259,9 @@ def explain(
                 for each in placed
                 if name in ("", each["name"])
             ],
-            "events": [each for each in events if name in ("", each["subject"])],
+            "events": [
+                each for each in events if name in ("", each["subject"]) or each["kind"] == "start"
+            ],
             "autoscaling": [each for each in decisions if name in ("", each.get("variant"))],
         }
 
@@ -341,7 +343,12 @@ def _experiment(value: Any) -> RenderableType:
 
 def _clock(event: Any) -> str:
     at_s = event.get("at_s")
-    return "now" if at_s is None else datetime.fromtimestamp(at_s).strftime("%H:%M:%S")
+    if at_s is None:
+        return "now"
+    at = datetime.fromtimestamp(at_s)
+    # Events outlive servers: one may be of another day.
+    is_today = at.date() == datetime.now().date()
+    return at.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S")
 
 
 def _ms(value: float | None) -> str:

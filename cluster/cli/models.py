@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +13,11 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from cluster.cli.add import add
 from cluster.cli.import_triton import import_
-from cluster.config.model_card import ModelCard, TensorCard
-from cluster.config.store import ModelStore, default_root
+from cluster.cli.model_store import AsJson, Store, facts, mendable, num_bytes, root
+from cluster.config.model_card import ModelCard
+from cluster.config.store import ModelStore
 from cluster.errors import ConfigError
 
 app = typer.Typer(
@@ -36,14 +37,7 @@ app = typer.Typer(
 )
 
 app.command(name="import")(import_)
-
-Store = Annotated[
-    Path | None,
-    typer.Option(
-        "--store", help="The store's folder \\[default: $SQUADRON_MODEL_STORE, else ./models]."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+app.command()(add)
 
 
 @app.command()
@@ -80,12 +74,12 @@ def fetch(
     from cluster.optimization.remote.mirror import bring_into
 
     started_s = time.perf_counter()
-    with _mendable(as_json=as_json), RichProgress() as progress:
+    with mendable(as_json=as_json), RichProgress() as progress:
         at_uris = tuple(name for name in names or () if "://" in name)
         wanted = tuple(name for name in names or () if "://" not in name) + _named_in(config)
-        brought = [bring_into(_root(store), each, progress) for each in at_uris]
+        brought = [bring_into(root(store), each, progress) for each in at_uris]
         report = (
-            fetch_models(_root(store), wanted, progress=progress)
+            fetch_models(root(store), wanted, progress=progress)
             if wanted or not (at_uris or config)
             else FetchReport(models=(), new_samples=(), downloaded_bytes=0)
         )
@@ -110,7 +104,7 @@ def fetch(
         return
     num_new = sum(is_new for *_, is_new in came)
     Console(highlight=False).print(
-        f"{len(came)} models in {_root(store)}: {num_new} made now, "
+        f"{len(came)} models in {root(store)}: {num_new} made now, "
         f"{downloaded_bytes / 1e6:.0f} MB downloaded, {took_s:.1f} s"
     )
 
@@ -135,8 +129,8 @@ def publish(
     if not isinstance(target, StoreUri):
         raise ConfigError(f"{uri}: a folder; copy the model's folder there", key="uri", value=uri)
     model, _, version = name.partition("/")
-    with _mendable(as_json=as_json):
-        card = publish_version(ModelStore(_root(store)), target, model, version)
+    with mendable(as_json=as_json):
+        card = publish_version(ModelStore(root(store)), target, model, version)
     if as_json:
         print(json.dumps({"name": card.name, "version": card.version, "uri": str(target)}))
         return
@@ -149,11 +143,11 @@ def list_models(store: Store = None, as_json: AsJson = False) -> None:
 
     Example: squadron models list --store /data/models
     """
-    models = ModelStore(_root(store))
+    models = ModelStore(root(store))
     cards, problems = models.readable()
     if as_json:
-        facts = [_facts(card, models) for card in cards]
-        content = {"store": str(models.root), "models": facts, "problems": list(problems)}
+        rows = [facts(card, models) for card in cards]
+        content = {"store": str(models.root), "models": rows, "problems": list(problems)}
         print(json.dumps(content))
     elif cards:
         _show(cards, models)
@@ -175,7 +169,7 @@ def _show(cards: Sequence[ModelCard], models: ModelStore) -> None:
             card.version,
             card.format,
             card.precision,
-            f"{_num_bytes(card, models) / 1e6:.1f} MB",
+            f"{num_bytes(card, models) / 1e6:.1f} MB",
             ", ".join(spec.name for spec in public.outputs),
         )
     Console(highlight=False).print(table)
@@ -193,7 +187,7 @@ def verify(
 
     Example: squadron models verify efficientnet-lite0/1
     """
-    models = ModelStore(_root(store))
+    models = ModelStore(root(store))
     problems: list[str] = []
     if names:
         wanted = [name.partition("/")[::2] for name in names]
@@ -217,67 +211,6 @@ def verify(
     _end_with(problems)
 
 
-@app.command()
-def add(
-    path: Annotated[
-        str,
-        typer.Argument(
-            help=".onnx, TorchScript .pt, torch.export .pt2, a Hugging Face folder, file.py:Class "
-            "or module:Class."
-        ),
-    ],
-    name: Annotated[
-        str | None, typer.Option(help="The model's name \\[default: the file's].")
-    ] = None,
-    version: Annotated[
-        str | None, typer.Option(help="A whole number \\[default: the next free one].")
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", help="NAME:DATATYPE:DIMS, in order, where the file does not say."),
-    ] = None,
-    outputs: Annotated[
-        list[str] | None,
-        typer.Option("--output", help="NAME:DATATYPE:DIMS, in order, where the file does not say."),
-    ] = None,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
-    """Put a model of your own into the store.
-
-    Examples:
-
-      squadron models add my_model.onnx
-
-      squadron models add traced.pt --input x:FP32:-1,4 --output y:FP32:-1,2
-
-      squadron models add ./my-bert --name encoder
-
-      squadron models add my_code.py:Double --input x:FP32:-1,4 --output y:FP32:-1,4
-
-    A class of your own needs these two methods; inputs and outputs are NumPy arrays by name:
-
-    \b
-      class Double:
-          def load(self, context):  # .folder .device .threads .options .signature
-              self.factor = 2
-    \b
-          def infer(self, inputs):
-              return {"y": inputs["x"] * self.factor}
-    """
-    from cluster.optimization.add import add_model
-
-    models = ModelStore(_root(store))
-    with _mendable(as_json=as_json):
-        card = add_model(path, models, name, version, inputs=inputs, outputs=outputs)
-    if as_json:
-        print(json.dumps(_facts(card, models)))
-        return
-    Console(highlight=False).print(
-        f"{card.name} version {card.version} is in {models.folder(card.name, card.version)}"
-    )
-
-
 def _named_in(config: Path | None) -> tuple[str, ...]:
     """The example models among the sources of a Serve config file, each once."""
     from cluster.config.serve_file import read_serve_file
@@ -299,49 +232,8 @@ def _named_in(config: Path | None) -> tuple[str, ...]:
     return tuple(name for name in found if name in examples)
 
 
-def _root(store: Path | None) -> Path:
-    return store if store is not None else default_root()
-
-
-def _facts(card: ModelCard, models: ModelStore) -> dict[str, object]:
-    return {
-        "name": card.name,
-        "version": card.version,
-        "format": card.format,
-        "precision": card.precision,
-        "folder": str(models.folder(card.name, card.version)),
-        "artefact": card.artefact,
-        "artefact_bytes": _num_bytes(card, models),
-        "sha256": card.sha256,
-        "inputs": [_tensor(tensor) for tensor in card.signature.inputs],
-        "outputs": [_tensor(tensor) for tensor in card.signature.outputs],
-    }
-
-
-def _tensor(card: TensorCard) -> dict[str, object]:
-    return {"name": card.name, "datatype": card.datatype, "shape": list(card.shape)}
-
-
-def _num_bytes(card: ModelCard, models: ModelStore) -> int:
-    artefact = models.folder(card.name, card.version) / card.artefact
-    return artefact.stat().st_size if card.artefact and artefact.is_file() else 0
-
-
 def _end_with(problems: Sequence[str]) -> None:
     """What is wrong goes to standard error, after what is right: exit code 2."""
     if problems:
         print("\n".join(f"squadron: {problem}" for problem in problems), file=sys.stderr)
         raise typer.Exit(2)
-
-
-@contextmanager
-def _mendable(*, as_json: bool) -> Iterator[None]:
-    """What the operator can mend is one message and exit code 2, whoever runs the command; who
-    reads standard output gets an object in every case."""
-    try:
-        yield
-    except ConfigError as error:
-        if as_json:
-            print(json.dumps({"error": error.message}))
-        print(f"squadron: {error.message}", file=sys.stderr)
-        raise typer.Exit(2) from None

@@ -98,9 +98,10 @@ class MatchRule(Section):
 
 
 class FeedbackConfig(Section):
-    """`remember`: of how many of its last requests a door knows the arm."""
+    """`remember`: of how many of the last requests, at all doors, the arm is known at least when
+    feedback comes; 8 bytes each."""
 
-    remember: int = Field(default=100_000, ge=1, le=10_000_000)
+    remember: int = Field(default=1_000_000, ge=1, le=10_000_000)
 
 
 class ExperimentConfig(Section):

@@ -53,13 +53,15 @@ class ImagePreprocess(Section):
     """JPEG, PNG, WebP, … bytes -> the artefact's float image.
 
     `(pixel - mean) / scale` per channel on RGB 0..255, after a centre crop of side
-    `min(w, h) * size / (size + crop_padding)` and a resize to `size` × `size`.
+    `min(w, h) * size / (size + crop_padding)` and a resize to `size` × `size`. `fit: stretch`
+    resizes the whole picture, whatever its shape, as ViT's own processor does.
     """
 
     kind: Literal["image"] = "image"
     input: str
     size: int = Field(gt=0)
     crop_padding: int = Field(default=32, ge=0)
+    fit: Literal["crop", "stretch"] = "crop"
     mean: tuple[float, float, float] = (127.0, 127.0, 127.0)
     scale: tuple[float, float, float] = (128.0, 128.0, 128.0)
     layout: Literal["NCHW", "NHWC"] = "NCHW"

@@ -11,12 +11,14 @@ from cluster.experiments.counts import ArmCounts
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tallied:
     """Of one experiment and the weights that its requests were split by. `callers`: arm -> digests
-    of sticky keys that this door met for the first time under them."""
+    of sticky keys that this door met for the first time under them. `asked`: arm -> its requests,
+    as `cluster.experiments.asked.pack` says them, to be found again when they are rated."""
 
     experiment: str
     weights: Mapping[str, float]
     arms: Mapping[str, ArmCounts]
     callers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    asked: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +42,18 @@ class Feedback:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """Feedback for one experiment that a door was given in one call."""
+
+    experiment: str
+    feedback: tuple[Feedback, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HandedOn:
-    """Values of feedback that the door which was asked did not know, and those that another one
-    did. What is missing belongs to requests that nobody remembers: they are too long ago, failed,
-    or their door is gone."""
+    """Values of feedback for requests of which no door had told yet, and those that one did soon
+    after. What is missing belongs to requests that nobody remembers: they are too long ago, failed,
+    were rated before, or their door died within a second of them."""
 
     values: int = 0
     found: int = 0
@@ -54,7 +64,7 @@ class HandedOn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rated:
-    """A value that was counted for a request, and what the door knows of that."""
+    """A value that was counted for a request."""
 
     experiment: str
     arm: str
@@ -65,12 +75,8 @@ class Rated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """`number` grows by one a report of the same door, so that one sent twice counts once.
-    `rated`: each value of feedback, where they are kept one by one. `found`: experiment -> how many
-    of the values that were handed to this door were of its requests."""
+    """`number` grows by one a report of the same door, so that one sent twice counts once."""
 
     door: str
     number: int
     tallies: tuple[Tallied, ...]
-    rated: tuple[Rated, ...] = ()
-    found: Mapping[str, int] = field(default_factory=dict)

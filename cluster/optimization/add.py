@@ -16,6 +16,7 @@ from cluster.config.store import ModelStore, new_version, seal
 from cluster.errors import ConfigError
 from cluster.optimization.intake.python_class import check_methods
 from cluster.optimization.intake.trial import try_zeros
+from cluster.optimization.progress import Progress, Silent
 from cluster.optimization.signature import (
     check_names,
     chosen_signature,
@@ -56,14 +57,17 @@ def add_model(
     *,
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
+    format_: str = "",
+    progress: Progress | None = None,
 ) -> ModelCard:
     """Copy (or export) a model into the store and return its card.
 
     `path`: a file, a Hugging Face directory, `file.py:Class` or `module:Class`. `name` defaults to
     the file's own, `version` to the next free number. `inputs` and `outputs` are
     `name:dtype:dims` (as in `image:FP32:-1,3,224,224`), needed where the artefact does not say
-    (TorchScript, classes). The same bytes under the same name and signature are not stored twice:
-    the version that is there is returned.
+    (TorchScript, classes). `format_`: what a Hugging Face directory becomes, where it could be
+    several things (`huggingface.families.format_of`). The same bytes under the same name and
+    signature are not stored twice: the version that is there is returned.
 
     Raises: ConfigError saying what is wrong with the path, the format, the signature or the name.
     """
@@ -71,6 +75,12 @@ def add_model(
     given = ([parse_tensor(each) for each in flags or ()] for flags in (inputs, outputs))
     input_cards, output_cards = (tuple(cards) for cards in given)
     matched = _CLASS.match(text)
+    if format_ and not Path(text).is_dir():
+        raise ConfigError(
+            f"{text}: --format is for a Hugging Face directory; other files say it themselves",
+            key="format",
+            value=format_,
+        )
     if matched and not Path(text).exists():
         where, class_name = matched["where"], matched["name"]
         own_name = f"{Path(where).stem.split('.')[-1]}-{class_name}".lower()
@@ -81,7 +91,7 @@ def add_model(
         raise ConfigError(f"{source}: no such file or directory", file=text)
     wanted = _wanted(name or _name_of(source), version or "", input_cards, output_cards)
     if source.is_dir():
-        return _add_directory(source, store, wanted)
+        return _add_directory(source, store, wanted, format_, progress or Silent())
     return _add_file(source, store, wanted)
 
 
@@ -157,25 +167,23 @@ def external_data(source: Path, format_: Format) -> list[Path]:
     return [source.parent / name for name in sorted(names)]
 
 
-def _add_directory(source: Path, store: ModelStore, wanted: _Wanted) -> ModelCard:
-    from cluster.optimization.encoder import encoder_inputs, export_encoder
-    from cluster.optimization.language.causal_lm import add_directory, is_causal_lm
+def _add_directory(
+    source: Path, store: ModelStore, wanted: _Wanted, format_: str, progress: Progress
+) -> ModelCard:
+    from cluster.optimization.huggingface.intake import checked_format, take_in
 
-    generates = is_causal_lm(source)
-    if not generates:
-        encoder_inputs(source)
+    chosen = checked_format(source, format_)
     if wanted.inputs or wanted.outputs:
         raise ConfigError(
-            f"{source}: the export decides the signature of a Hugging Face directory; leave out "
+            f"{source}: a Hugging Face directory says itself what it takes and gives; leave out "
             "--input and --output",
             key="input",
         )
     version = wanted.version or _next_version(store, wanted.name)
     _refuse_existing(store, wanted.name, version)
     with new_version(store.root, wanted.name, version) as folder:
-        if generates:
-            return seal(folder, add_directory(source, folder, name=wanted.name, version=version))
-        return seal(folder, export_encoder(source, folder, name=wanted.name, version=version))
+        card = take_in(source, folder, chosen, name=wanted.name, version=version, progress=progress)
+        return seal(folder, card)
 
 
 def _add_class(where: str, class_name: str, store: ModelStore, wanted: _Wanted) -> ModelCard:

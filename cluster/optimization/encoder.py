@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,10 +15,16 @@ from cluster.config.model_card import (
     TensorCard,
     TextPreprocess,
 )
-from cluster.errors import ConfigError
 from cluster.optimization.archive import extract_directory
 from cluster.optimization.download import check_sha256
 from cluster.optimization.export_onnx import export_onnx
+from cluster.optimization.huggingface.families import (
+    ENCODERS,
+    is_encoder,
+    read_config,
+    unsupported,
+)
+from cluster.optimization.huggingface.files import weight_files
 from cluster.optimization.sources import EncoderRecipe, PackagedEncoderRecipe
 from cluster.optimization.workshop import Workshop
 
@@ -27,13 +32,6 @@ if TYPE_CHECKING:
     import torch
 
 OUTPUT = "last_hidden_state"
-SUPPORTED: dict[str, tuple[str, ...]] = {
-    "bert": ("input_ids", "attention_mask", "token_type_ids"),
-    "roberta": ("input_ids", "attention_mask"),
-    "xlm-roberta": ("input_ids", "attention_mask"),
-    "distilbert": ("input_ids", "attention_mask"),
-}
-"""`model_type` of config.json -> the inputs its encoder takes."""
 
 
 def build(
@@ -146,30 +144,11 @@ def export_encoder(
 
 def encoder_inputs(directory: Path) -> tuple[str, ...]:
     """The inputs that the directory's encoder takes. Raises: ConfigError as `export_encoder`."""
-    for needed in ("config.json", "model.safetensors"):
-        if not (directory / needed).is_file():
-            raise ConfigError(
-                f"{directory}: no {needed}; a Hugging Face directory has config.json and "
-                "model.safetensors (pickled weights are not loaded)",
-                file=str(directory / needed),
-            )
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    kind = str(config.get("model_type", ""))
-    architectures = [str(each) for each in config.get("architectures") or []]
-    # A head for a task is more than the encoder; serving the encoder alone would drop it silently.
-    has_head = any(not each.endswith(("Model", "ForMaskedLM")) for each in architectures)
-    if kind not in SUPPORTED or has_head:
-        shown = ", ".join(architectures) or "no architecture"
-        raise ConfigError(
-            f"{directory}: {shown} (model_type {kind!r}) cannot be added from a Hugging Face "
-            f"directory; supported now: encoders without a task head of {', '.join(SUPPORTED)}. "
-            "Export the model to ONNX or torch.export yourself and add that file",
-            file=str(directory / "config.json"),
-            key="model_type",
-            value=kind,
-            allowed=", ".join(SUPPORTED),
-        )
-    return SUPPORTED[kind]
+    config = read_config(directory)
+    if not is_encoder(config):
+        raise unsupported(directory, config)
+    weight_files(directory)
+    return ENCODERS[str(config["model_type"])]
 
 
 def load_encoder(directory: Path, inputs: tuple[str, ...]) -> tuple[torch.nn.Module, int]:

@@ -71,7 +71,9 @@ class ImageReader:
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 size = self._spec.size
-                square = _as_rgb(image.crop(self._centre(image.width, image.height)))
+                is_cut = self._spec.fit == "crop"
+                kept = image.crop(self._centre(image.width, image.height)) if is_cut else image
+                square = _as_rgb(kept)
                 return square.resize((size, size), _RESAMPLE[self._spec.resample])
         except InvalidRequest:
             raise

@@ -9,7 +9,7 @@ import yaml
 from ray import cloudpickle
 from ray.serve.schema import ServeDeploySchema
 
-from actors.app import build, with_environment
+from actors.app import Generations, build, next_generation, with_environment
 from cluster.config.squadron import SquadronConfig
 from cluster.errors import ConfigError
 from cluster.kubernetes.render import serve_config
@@ -38,6 +38,21 @@ def test_keys_are_taken_from_where_the_environment_says_unless_the_file_names_so
 
     assert with_environment(config(), environment).server.api_keys == "/etc/keys.json"
     assert with_environment(config(api_keys="own.json"), environment).server.api_keys == "own.json"
+
+
+def test_a_configuration_is_newer_than_the_last_one_also_when_the_clock_was_set_back() -> None:
+    kept = [b""]
+
+    def write(text: bytes) -> None:
+        kept[0] = text
+
+    generations = Generations(read=lambda: kept[0], write=write)
+
+    built = [next_generation(now_ns, generations) for now_ns in (5_000, 9_000, 2_000, 2_001, 9_500)]
+
+    # A controller leaves aside what is not greater than what it has: the doors' new table, too.
+    assert built == sorted(set(built))
+    assert built[-1] == 9_500
 
 
 def test_no_secret_is_in_what_serve_is_given(

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.config.store import ModelStore
 from cluster.optimization.add import add_model
-from cluster.optimization.encoder import SUPPORTED
+from cluster.optimization.huggingface.families import ENCODERS
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.models
@@ -33,7 +33,7 @@ DISTILBERT_SIZES = {
 }
 
 
-@pytest.mark.parametrize("kind", sorted(SUPPORTED))
+@pytest.mark.parametrize("kind", sorted(ENCODERS))
 def test_encoder_directory_becomes_onnx_that_ignores_padding(tmp_path: Path, kind: str) -> None:
     sizes = DISTILBERT_SIZES if kind == "distilbert" else SIZES
     config = transformers.AutoConfig.for_model(kind, **sizes)
@@ -43,7 +43,7 @@ def test_encoder_directory_becomes_onnx_that_ignores_padding(tmp_path: Path, kin
     card = add_model(tmp_path / "tiny", store)
 
     assert (card.name, card.format, card.preprocess) == ("tiny", "onnx", None)
-    assert tuple(tensor.name for tensor in card.signature.inputs) == SUPPORTED[kind]
+    assert tuple(tensor.name for tensor in card.signature.inputs) == ENCODERS[kind]
     assert card.signature.outputs[0].shape == [-1, -1, 16]
     assert card.batched
     session = onnxruntime.InferenceSession(

@@ -237,6 +237,9 @@ class HttpConnection(HttpReader, asyncio.Protocol):
         socket (the kernel would reset the connection), so an idle connection waits a while for it.
         """
         self._closes_when_idle = True
+        if not self._is_broken:
+            # What it sent while it rested is answered before it is closed.
+            self.resume()
         if not self._is_busy and not self.is_reading:
             self.watch(LINGER_S)
 

@@ -23,6 +23,13 @@ refuses all it cannot do answers nobody at three times its capacity; a request t
 socket costs nothing."""
 
 
+WAKE_S = 0.01
+NUM_WOKEN = 64
+NUM_WOKEN_IN_LONG_TURNS = 8
+"""So many are read again at a time: a thousand that wake together would make another long turn, and
+all be refused again."""
+
+
 class Paused(Protocol):
     """A connection that may be told to wait."""
 
@@ -55,23 +62,27 @@ class Turns:
 
     def refused(self, connection: Paused) -> None:
         """It was told that there is too much to do."""
-        if self._took_s < LONG_S:
+        now_s = self._loop.time()
+        if self._took_s < LONG_S and now_s - self._began_s < LONG_S:
             return
         connection.pause()
         if not self._resting:
             self._loop.call_later(REST_S, self._wake)
-        self._resting.append((self._loop.time() + REST_S, connection))
+        self._resting.append((now_s + REST_S, connection))
 
     def _end(self) -> None:
         self._num_read = 0
-        self._took_s = self._loop.time() - self._began_s
+        now_s = self._loop.time()
+        self._took_s, self._began_s = now_s - self._began_s, now_s
         paused, self._paused = self._paused, []
         for connection in paused:
             connection.resume()
 
     def _wake(self) -> None:
         now_s = self._loop.time()
-        while self._resting and self._resting[0][0] <= now_s:
+        num_left = NUM_WOKEN if self._took_s < LONG_S / 2 else NUM_WOKEN_IN_LONG_TURNS
+        while self._resting and self._resting[0][0] <= now_s and num_left:
             self._resting.popleft()[1].resume()
+            num_left -= 1
         if self._resting:
-            self._loop.call_at(self._resting[0][0], self._wake)
+            self._loop.call_at(max(self._resting[0][0], now_s + WAKE_S), self._wake)

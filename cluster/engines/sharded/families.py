@@ -3,7 +3,11 @@
 To add a family: its line in `FAMILIES`. Needed are the class, where its layers are, which modules
 come before and after them, what stands in for those where a part has none, and for tensor
 parallelism which linear layers are cut by columns (and make heads or hidden units) and which by
-rows (and add up). A family whose backbone takes `inputs_embeds` needs no stand-in.
+rows (and add up). A family whose backbone takes `inputs_embeds` needs no stand-in. Beside it, under
+the same `model_type`: its architectures and tensors in `cluster.optimization.huggingface.families`
+(`squadron models add` reads them) and its sizes in `cluster.placement.estimates.transformers` (the
+planner does); a test says which is missing. A small random model of it in
+`tests/cluster/engines/sharded/directories.py` is then compared with transformers, whole and cut.
 """
 
 from __future__ import annotations
@@ -199,7 +203,12 @@ def read_config(folder: Path) -> Any:
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file}: not JSON: {error}", file=str(file)) from None
     family_of(values.get("model_type"), file)
-    return transformers.AutoConfig.for_model(values.pop("model_type"), **values)
+    try:
+        return transformers.AutoConfig.for_model(values.pop("model_type"), **values)
+    except Exception as error:
+        # Its checks of single values raise many kinds, some of them its own.
+        said = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{file}: transformers refuses it: {said}", file=str(file)) from None
 
 
 def family_of(model_type: object, file: Path) -> Family:
@@ -232,6 +241,26 @@ def checkpoint_name(family: Family, name: str, known: Callable[[str], bool]) -> 
         if not family.body:
             candidates.append(f"{type_prefix(family)}.{candidate}")
     return next((candidate for candidate in candidates if known(candidate)), name)
+
+
+def refuse_by_place(config: Any) -> None:
+    """Raises: ConfigError for layers that compute by their number in the whole model."""
+    if getattr(config, "scale_attn_by_inverse_layer_idx", False):
+        raise ConfigError(
+            "scale_attn_by_inverse_layer_idx depends on a layer's place in the whole model",
+            key="scale_attn_by_inverse_layer_idx",
+            value="true",
+            allowed="false",
+        )
+
+
+def weight_source(family: Family, config: Any, name: str, known: Callable[[str], bool]) -> str:
+    """As `checkpoint_name`; a tied head's weights are the vocabulary's table."""
+    found = checkpoint_name(family, name, known)
+    is_tied = bool(getattr(config, "tie_word_embeddings", False))
+    if is_tied and not known(found) and name == f"{family.head}.weight":
+        return checkpoint_name(family, f"{family.vocabulary}.weight", known)
+    return found
 
 
 def type_prefix(family: Family) -> str:

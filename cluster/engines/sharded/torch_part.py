@@ -17,9 +17,10 @@ from torch import nn
 from cluster.engines.memory import is_out_of_memory, return_large_blocks
 from cluster.engines.sharded.caches import Caches
 from cluster.engines.sharded.families import (
-    checkpoint_name,
     family_of,
     read_config,
+    refuse_by_place,
+    weight_source,
 )
 from cluster.engines.sharded.offload import stream_layers
 from cluster.engines.sharded.part import PartFacts, PartSetup, Step, Values
@@ -126,13 +127,7 @@ class TorchPart:
         config = copy.deepcopy(self._config)
         config._attn_implementation = "sdpa"
         config.num_hidden_layers = len(self._shard.layers)
-        if getattr(config, "scale_attn_by_inverse_layer_idx", False):
-            raise ConfigError(
-                "scale_attn_by_inverse_layer_idx depends on a layer's place in the whole model",
-                key="scale_attn_by_inverse_layer_idx",
-                value="true",
-                allowed="false",
-            )
+        refuse_by_place(config)
         self._config = config
         with torch.device("meta"):
             model: Any = self._family.model_class(config)
@@ -233,10 +228,4 @@ class TorchPart:
         if name.startswith(layers):
             index, dot, rest = name.removeprefix(layers).partition(".")
             name = f"{layers}{int(index) + self._shard.layers.start}{dot}{rest}"
-        found = checkpoint_name(self._family, name, self._files.__contains__)
-        if found not in self._files and name == f"{self._family.head}.weight":
-            # Tied: the head's weights are the vocabulary's table.
-            return checkpoint_name(
-                self._family, f"{self._family.vocabulary}.weight", self._files.__contains__
-            )
-        return found
+        return weight_source(self._family, self._config, name, self._files.__contains__)

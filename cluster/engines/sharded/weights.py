@@ -7,6 +7,7 @@ mapping it was read through is closed again, so that its pages do not count as o
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from cluster.errors import ConfigError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".gguf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,28 @@ class CheckpointFiles:
     def shape(self, name: str) -> tuple[int, ...]:
         with safe_open(str(self._file(name)), "pt") as opened:
             return tuple(opened.get_slice(name).get_shape())
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor, from the files' headers. Raises: ConfigError for a file that is cut
+        short or lacks what the index says."""
+        found: dict[str, tuple[int, ...]] = {}
+        for file in self.files:
+            try:
+                with safe_open(str(file), "pt") as opened:
+                    for name in opened.keys():  # noqa: SIM118 - it is no mapping
+                        if self._files.get(name) == file:
+                            found[name] = tuple(opened.get_slice(name).get_shape())
+            except SafetensorError as error:
+                raise ConfigError(f"{file}: {error}", file=str(file)) from None
+        lacking = next((name for name in self._files if name not in found), None)
+        if lacking is not None:
+            file = self._files[lacking]
+            raise ConfigError(f"{file}: has no tensor {lacking!r}", file=str(file), key=lacking)
+        return found
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(sorted(set(self._files.values())))
 
     def num_bytes(self, names: Sequence[str]) -> dict[str, int]:
         """The bytes of each on disk, from the files' headers."""
@@ -110,17 +134,27 @@ def _index(folder: Path) -> dict[str, Path]:
     """Tensor name -> file. Raises: ConfigError when the folder has no safetensors weights."""
     index = folder / INDEX
     if index.is_file():
-        mapping = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = {name: folder / file for name, file in mapping.items()}
+        try:
+            mapping = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files = {str(name): folder / str(file) for name, file in mapping.items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ConfigError(
+                f"{index}: not an index of safetensors files: an object with weight_map is needed",
+                file=str(index),
+                key="weight_map",
+            ) from None
         for file in set(files.values()):
             if file.parent != folder or not file.is_file():
                 raise ConfigError(f"{index}: names {file}, which is not there", file=str(index))
         return files
     single = folder / SINGLE
     if not single.is_file():
+        others = sorted(file.name for file in folder.glob("*") if file.suffix in OTHER_WEIGHTS)
+        there = f" (there is {', '.join(others[:3])})" if others else ""
         raise ConfigError(
-            f"{folder}: no {SINGLE} and no {INDEX}; weights in other files are not read "
-            "(they would be unpickled): save the model with safetensors",
+            f"{folder}: no {SINGLE} and no {INDEX}{there}; weights in other files are not read, as "
+            "they would be unpickled, which runs what is in them: load the model where you trust "
+            "it and write it anew with transformers' save_pretrained",
             file=str(single),
             key="artefact",
         )
@@ -131,7 +165,8 @@ def _header(file: Path) -> dict[str, dict[str, list[int]]]:
     """Source: the safetensors format, a little-endian u64 of length, then JSON."""
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if length > 100_000_000:
-            raise ConfigError(f"{file}: not a safetensors file", file=str(file))
-        found: dict[str, dict[str, list[int]]] = json.loads(stream.read(length))
-    return found
+        if 0 < length <= 100_000_000:
+            with contextlib.suppress(ValueError):
+                found: dict[str, dict[str, list[int]]] = json.loads(stream.read(length))
+                return found
+    raise ConfigError(f"{file}: not a safetensors file", file=str(file))

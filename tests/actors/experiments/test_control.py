@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from cluster.control.reconcile import MoveTraffic, Snapshot, reconcile
 from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.experiments.agreement import compare
 from cluster.experiments.counts import ArmCounts
-from cluster.experiments.report import Feedback, Rated, Report, Tallied
+from cluster.experiments.report import Report, Tallied
 from cluster.routing.table import ExperimentRoute, RoutingTable, arms_of
 from cluster.tensors import Signature, tensor
 from tests.cluster.experiments.making import arm
@@ -26,12 +27,22 @@ class Memory:
 
     def __init__(self) -> None:
         self.kept = Kept()
+        self.beside: dict[int, bytes] = {}
 
     def read(self) -> Kept:
         return self.kept
 
     def write(self, kept: Kept) -> None:
-        self.kept = kept
+        self.kept = parsed(dumped(kept))
+
+    def runs(self) -> Mapping[int, bytes]:
+        return dict(self.beside)
+
+    def write_run(self, number: int, content: bytes) -> None:
+        self.beside[number] = content
+
+    def drop_run(self, number: int) -> None:
+        del self.beside[number]
 
 
 def table(**config: Any) -> RoutingTable:
@@ -67,7 +78,7 @@ def test_a_report_that_comes_twice_counts_once() -> None:
     made = control(Memory())
 
     for number in (1, 1, 2):
-        made.take("d", report(number, a=arm(1, requests=100)), 0)
+        made.take("d", report(number, a=arm(1, requests=100)))
 
     assert requests(made) == [200, 0]
 
@@ -75,15 +86,29 @@ def test_a_report_that_comes_twice_counts_once() -> None:
 def test_the_next_controller_knows_weights_counts_and_reports() -> None:
     memory = Memory()
     first = control(memory)
-    first.take("d", report(1, a=arm(1, requests=100)), 0)
+    first.take("d", report(1, a=arm(1, requests=100)))
+    first.keep()
     first.set_weights("e", {"b": 1, "a": 3})
 
     second = control(memory)
-    second.take("d", report(1, a=arm(1, requests=100)), 0)
+    second.take("d", report(1, a=arm(1, requests=100)))
 
     assert second.weights == {"e": {"a": 3.0, "b": 1.0}}
     assert requests(second) == [100, 0]
     assert [event.kind for event in second.events] == ["experiment", "traffic"]
+
+
+def test_events_of_an_earlier_server_stand_before_the_start_of_this_one() -> None:
+    memory = Memory()
+    for generation in (5, 5, 9):  # a server, its next controller, the next server
+        made = ExperimentControl(memory, clock=lambda: 1000.0)
+        made.adopt(table(), generation)
+
+    assert [(event.kind, event.subject) for event in made.events] == [
+        ("start", "all"),
+        ("experiment", "e"),
+        ("start", "all"),
+    ]
 
 
 def test_a_changed_section_ends_what_was_set_by_hand() -> None:
@@ -98,7 +123,7 @@ def test_a_changed_section_ends_what_was_set_by_hand() -> None:
 def test_a_reset_drops_what_was_set_and_counted() -> None:
     made = control(Memory())
     made.set_weights("e", {"a": 3, "b": 1})
-    made.take("d", report(1, a=arm(1, requests=100)), 0)
+    made.take("d", report(1, a=arm(1, requests=100)))
 
     made.reset("e")
 
@@ -109,71 +134,17 @@ def test_a_reset_drops_what_was_set_and_counted() -> None:
 def test_a_caller_that_two_doors_met_is_one_unit() -> None:
     made = control(Memory())
 
-    made.take("d", report(1, callers=(7, 8), a=ArmCounts(units=2)), 0)
-    made.take("other", replace(report(1, callers=(8, 9), a=ArmCounts(units=2)), door="other"), 0)
+    made.take("d", report(1, callers=(7, 8), a=ArmCounts(units=2)))
+    made.take("other", replace(report(1, callers=(8, 9), a=ArmCounts(units=2)), door="other"))
 
     found: Any = made.view("e")
     assert found["arms"][0]["callers"] == 3
 
 
-def test_feedback_is_handed_to_every_door_once() -> None:
-    made = control(Memory())
-    first, second = (Feedback(request_id=name, value=1.0) for name in ("r1", "r2"))
-    made.pass_on("e", [first])
-    upto, given = made.take("d", None, 0)
-    made.pass_on("e", [second])
-
-    assert given == [("e", first)]
-    assert made.take("d", None, upto) == (2, [("e", second)])
-    assert made.take("other", None, 0)[1] == [("e", first), ("e", second)]
-
-
-def test_feedback_that_was_handed_on_outlives_the_controller() -> None:
-    memory = Memory()
-    first = control(memory)
-    early, late = (Feedback(request_id=name, value=1.0) for name in ("r1", "r2"))
-    first.pass_on("e", [early])
-    upto, _ = first.take("d", None, 0)
-    first.pass_on("e", [late])
-    first.keep()
-
-    memory.kept = parsed(dumped(memory.kept))
-    second = control(memory)
-
-    assert second.take("d", None, upto) == (2, [("e", late)])
-    assert second.take("other", None, 0) == (2, [("e", early), ("e", late)])
-
-
-def test_feedback_that_every_door_has_been_given_is_not_kept_any_more() -> None:
-    memory, now_s = Memory(), [1000.0]
-    made = ExperimentControl(memory, clock=lambda: now_s[0])
-    made.adopt(table())
-    made.pass_on("e", [Feedback(request_id="r1", value=1.0)])
-    made.keep()
-    now_s[0] += 31
-    made.pass_on("e", [Feedback(request_id="r2", value=1.0)])
-    made.keep()
-
-    assert [each.request_id for _, each in memory.kept.feedback] == ["r2"]
-    assert memory.kept.num_feedback == 2
-
-
-def test_the_view_says_how_much_feedback_nobody_remembered() -> None:
-    memory = Memory()
-    made = control(memory)
-    made.pass_on("e", [Feedback(request_id=f"r{number}", value=1.0) for number in range(5)])
-    rated = arm(1, requests=3, accuracy=1.0)
-    made.take("d", replace(report(1, a=rated), found={"e": 3}), 0)
-
-    for each in (made, control(memory)):
-        found: Any = each.view("e")
-        assert found["feedback"] == {"counted": 3, "handed_on": 5, "found": 3}
-
-
 def test_a_decided_roll_back_is_carried_out_noted_and_kept() -> None:
     memory = Memory()
     made = control(memory, guardrails={})
-    made.take("d", report(1, a=arm(1), b=arm(2, log_latency=-4.5)), 0)
+    made.take("d", report(1, a=arm(1), b=arm(2, log_latency=-4.5)))
 
     actions = reconcile(Snapshot(at_s=1000.0, experiments=made.seen()))
     made.act(actions)
@@ -188,7 +159,7 @@ def test_a_decided_roll_back_is_carried_out_noted_and_kept() -> None:
 
 def test_weights_set_after_a_verdict_begin_anew() -> None:
     made = control(Memory(), guardrails={})
-    made.take("d", report(1, a=arm(1), b=arm(2, log_latency=-4.5)), 0)
+    made.take("d", report(1, a=arm(1), b=arm(2, log_latency=-4.5)))
     made.act(reconcile(Snapshot(at_s=1000.0, experiments=made.seen())))
 
     made.set_weights("e", {"a": 9, "b": 1})
@@ -212,19 +183,6 @@ def test_weights_that_do_not_fit_change_nothing() -> None:
     assert made.weights == {"e": WEIGHTS}
 
 
-def test_values_of_feedback_are_passed_on_once() -> None:
-    passed: list[Rated] = []
-    made = ExperimentControl(Memory(), clock=lambda: 1000.0, rated=passed.extend)
-    made.adopt(table())
-    rated = Rated(experiment="e", arm="a", request_id="r", value=1.0, at_s=5.0)
-
-    for number in (1, 1, 2):
-        told = report(number, a=arm(1, requests=1))
-        made.take("d", replace(told, rated=(rated,) if number == 1 else ()), 0)
-
-    assert passed == [rated]
-
-
 @pytest.mark.parametrize(
     "weights", [{"a": 1e-200, "b": 1e200}, {"a": 1e308, "b": 1e308}, {"a": 1e-7, "b": 1}]
 )
@@ -246,7 +204,7 @@ def test_masked_scores_in_a_copy_leave_what_is_kept_readable() -> None:
     made = control(memory)
     masked = (tensor("s", np.array([[0.5, -np.inf]])),)
     copied = ArmCounts(agreement=compare(masked, (tensor("s", np.array([[0.5, 1.0]])),)))
-    made.take("d", report(1, a=copied), 0)
+    made.take("d", report(1, a=copied))
     made.keep()
 
     assert parsed(dumped(memory.kept)) == memory.kept

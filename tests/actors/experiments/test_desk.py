@@ -11,8 +11,8 @@ import pytest
 
 from actors.experiments.desk import ExperimentDesk
 from cluster.config.experiment import ExperimentConfig
+from cluster.experiments.asked import pack
 from cluster.experiments.counts import ArmCounts
-from cluster.experiments.report import Feedback
 from cluster.requests import InferenceRequest
 from cluster.routing.table import ExperimentRoute, RoutingTable, VariantRoute, arms_of
 from cluster.tensors import Signature, tensor
@@ -180,41 +180,36 @@ def test_an_id_that_is_no_header_is_replaced() -> None:
     assert asked.tracking_id
 
 
-def test_feedback_finds_the_arm_of_its_request_once_and_late() -> None:
+def test_which_request_met_which_arm_is_told_with_the_weights_of_its_time() -> None:
     found = route()
     made = desk(found)
     served(made, found, request(request_id="r1"))
-    made.collect()
-
-    assert made.rate("e", Feedback(request_id="r1", value=0.5))
-    assert not made.rate("e", Feedback(request_id="r1", value=0.5))
-    assert not made.rate("e", Feedback(request_id="unknown", value=0.5))
-
-    quality = collected(made)["a"].quality
-    assert (quality.count, quality.total) == (1, 0.5)
-
-
-def test_feedback_after_a_change_of_weights_counts_where_the_request_was() -> None:
-    found = route()
-    made = desk(found)
-    served(made, found, request(request_id="r1"))
-    made.collect()
+    made.next_slice()
+    served(made, found, request(request_id="r2"), draw=0.99)
     made.adopt(table(replace(found, arms=arms_of({"a": 1.0, "b": 1.0}))))
+    served(made, found, request(request_id="r3"))
 
-    made.rate("e", Feedback(request_id="r1", value=1.0))
+    first, second = made.collect()
+
+    assert (dict(first.weights), dict(second.weights)) == ({"a": 90, "b": 10}, {"a": 1, "b": 1})
+    assert dict(first.asked) == {"a": pack(["r1"], bytes([0])), "b": pack(["r2"], bytes([1]))}
+    assert dict(second.asked) == {"a": pack(["r3"], bytes([1]))}
+    assert made.collect() == ()
+
+
+def test_requests_that_failed_or_met_a_rule_cannot_be_rated() -> None:
+    found = route(match=[{"header": "x-country", "value": "de", "arm": "b"}])
+    made = desk(found)
+    ruled, failed = request(request_id="ruled"), request(request_id="failed")
+    ruled.assignment = made.match("e", {"x-country": "de"})
+    served(made, found, ruled)
+    made.choose(found, failed, lambda: 0.0)
+    made.began(failed)
+    made.ended(failed, "engine_failed", 0.01)
 
     (tallied,) = made.collect()
-    assert dict(tallied.weights) == {"a": 90, "b": 10}
 
-
-def test_only_the_last_requests_are_remembered() -> None:
-    found = route(feedback={"remember": 10})
-    made = desk(found)
-    for number in range(11):
-        served(made, found, request(request_id=f"r{number}"))
-
-    assert not made.rate("e", Feedback(request_id="r0", value=1.0))
-    assert made.rate("e", Feedback(request_id="r1", value=1.0))
+    assert tallied.asked == {}
 
 
 def test_a_sticky_caller_is_one_unit_and_all_its_requests_are_one_cluster() -> None:
@@ -249,21 +244,6 @@ def test_weights_that_did_not_change_are_not_a_new_stratum(is_same: bool) -> Non
     served(made, found, request())
 
     assert len(made.collect()) == (1 if is_same else 2)
-
-
-def test_values_are_handed_over_one_by_one_only_where_they_are_kept() -> None:
-    found = route()
-    sums, both = desk(found), ExperimentDesk(keeps_ratings=True)
-    both.adopt(table(found))
-    for made in (sums, both):
-        arm = served(made, found, request(request_id="mine"))
-        assert made.rate("e", Feedback(request_id="mine", value=0.5))
-        assert not made.rate("e", Feedback(request_id="nobody's", value=0.5))
-
-    assert sums.ratings() == ()
-    (rated,) = both.ratings()
-    assert (rated.experiment, rated.arm, rated.request_id, rated.value) == ("e", arm, "mine", 0.5)
-    assert both.ratings() == ()
 
 
 def test_the_rows_of_an_arm_are_counted_where_it_is_batched() -> None:

@@ -58,6 +58,21 @@ def test_the_next_controller_finds_what_was_kept(config: PostgresConfig) -> None
     elsewhere.close()
 
 
+def test_runs_of_requests_are_kept_by_their_number(config: PostgresConfig) -> None:
+    first = PostgresKeeper(config, "here")
+    first.write_run(7, b"\0seven")
+    first.write_run(2**60, b"old")
+    first.write_run(2**60, b"new")
+    first.drop_run(7)
+    first.close()
+    here, elsewhere = PostgresKeeper(config, "here"), PostgresKeeper(config, "elsewhere")
+
+    assert here.runs() == {2**60: b"new"}
+    assert elsewhere.runs() == {}
+    here.close()
+    elsewhere.close()
+
+
 def test_an_older_state_does_not_replace_a_newer_one(config: PostgresConfig) -> None:
     for saved_s in (2.0, 1.0):
         keeper = PostgresKeeper(config, "here")

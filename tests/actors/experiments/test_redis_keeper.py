@@ -42,6 +42,20 @@ def test_the_next_controller_finds_what_was_kept(tmp_path: Path) -> None:
         assert RedisKeeper(config(server.url), "elsewhere").read() == Kept()
 
 
+def test_runs_of_requests_are_kept_by_their_number(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        first = RedisKeeper(config(server.url), "here")
+        first.write_run(7, b"\0seven")
+        first.write_run(2**60, b"old")
+        first.write_run(2**60, b"new")
+        first.drop_run(7)
+
+        assert RedisKeeper(config(server.url), "here").runs() == {2**60: b"new"}
+        assert RedisKeeper(config(server.url), "elsewhere").runs() == {}
+    first.write_run(8, b"to nobody")
+    assert first.runs() == {}
+
+
 def test_each_event_is_in_the_stream_once(tmp_path: Path) -> None:
     with redis_server(tmp_path) as server:
         first = RedisKeeper(config(server.url), "here")

@@ -17,8 +17,10 @@ from torch import nn
 from actors.sharding.control import Ready
 from actors.sharding.shard_group import ShardGroup
 from cluster.config.model_card import ModelCard
+from cluster.config.store import ModelStore
 from cluster.config.variant import ProcessLimits
 from cluster.errors import EngineFailed, InvalidRequest, ShardLost
+from cluster.optimization.add import add_model
 from tests.cluster.engines.sharded.directories import MODELS, expected, inputs_of, llama, saved
 from tests.e2e.sharding.groups import group
 
@@ -46,9 +48,11 @@ def test_slices_of_every_family_compute_what_transformers_does(
     family: str, placement: dict[str, Any], tmp_path: Path
 ) -> None:
     model = MODELS[family]()
-    card = saved(model, tmp_path)
+    saved(model, tmp_path / "directory")
+    store = ModelStore(tmp_path / "store")
+    card = add_model(tmp_path / "directory", store, family, format_="huggingface")
 
-    with group(card, tmp_path, **placement) as shards:
+    with group(card, store.folder(family), **placement) as shards:
         (found,) = shards.infer(arrays(family)).values()
 
     assert np.abs(found - expected(model, inputs_of(family)).numpy()).max() < 1e-5

@@ -60,6 +60,13 @@ def eventually(holds: Callable[[], bool], what: str) -> None:
     raise AssertionError(f"did not come true: {what}")
 
 
+def can_answer(served: Running) -> bool:
+    try:
+        return httpx.get(f"{served.http}/v2/health/ready", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def new_connections(url: str, model: str, count: int) -> Counter[str]:
     """Each on a connection of its own, so that both doors are met."""
     seen: Counter[str] = Counter()
@@ -171,20 +178,55 @@ def test_users_meet_one_arm_and_a_reset_takes_the_configurations_weights(
     assert all(len(arms) == 1 for arms in met.values())
 
 
-def test_feedback_is_counted_whichever_door_it_meets(served: Running, http: httpx.Client) -> None:
-    before = sum(arm["rated"] for arm in shown(http, "plain")["arms"])
-    ids = [ask(http, "plain", x).headers["x-request-id"] for x in range(20)]
-    for request_id in ids:
-        with httpx.Client(base_url=served.http) as client:
-            rating = {"request_id": request_id, "value": 1}
-            answer = client.post("/admin/v1/experiments/plain/feedback", json=rating)
-            said = answer.json()
-            assert said["accepted"] == 1 == said["counted"] + said["handed_on"], answer.text
+def test_feedback_is_counted_whichever_door_it_meets_and_when_the_one_that_answered_is_gone(
+    served: Running, http: httpx.Client
+) -> None:
+    def rated() -> int:
+        return sum(arm["rated"] for arm in shown(http, "plain")["arms"])
 
-    eventually(
-        lambda: sum(a["rated"] for a in shown(http, "plain")["arms"]) == before + 20,
-        "all feedback is counted, once",
-    )
+    def rate(ids: list[str]) -> list[dict[str, int]]:
+        """Each over a connection of its own, so that it meets either door."""
+        path, said = f"{served.http}/admin/v1/experiments/plain/feedback", []
+        for request_id in ids:
+            rating = {"request_id": request_id, "value": 1}
+            answer = httpx.post(path, json=rating, timeout=60)
+            while answer.status_code == 504:  # the controller is still coming back: ask again
+                answer = httpx.post(path, json=rating, timeout=60)
+            assert answer.status_code == 200, answer.text
+            said.append(answer.json())
+        return said
+
+    def asked(num: int) -> list[str]:
+        ids = []
+        for x in range(num):
+            with httpx.Client(base_url=served.http, timeout=60) as client:
+                ids.append(ask(client, "plain", x).headers["x-request-id"])
+        return ids
+
+    before = rated()
+    early = asked(20)
+    at_once = rate(asked(20))
+    eventually(lambda: rated() == before + 20, "what came before its door had told is counted")
+    assert all(each["accepted"] == 1 == each["counted"] + each["handed_on"] for each in at_once)
+
+    # By now each door has told of what it answered: over a second ago.
+    doors = served.pids("ServeReplica:squadron:gateway")
+    for victim in doors:
+        os.kill(victim, signal.SIGKILL)
+        eventually(
+            lambda: (
+                len(set(served.pids("ServeReplica:squadron:gateway")) - set(doors)) > 0
+                and can_answer(served)
+            ),
+            "another door",
+        )
+    (controller,) = served.pids("ray::Controller")
+    os.kill(controller, signal.SIGKILL)
+
+    late = rate([*early, early[0]])
+
+    assert [each["counted"] for each in late] == [1] * 20 + [0]
+    assert rated() == before + 40
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from cluster.config.store import ModelStore
 from cluster.config.yaml_file import check_section
@@ -16,6 +18,8 @@ from cluster.optimization.add import add_model
 from cluster.optimization.fetch import fetch
 from cluster.optimization.progress import Progress
 from cluster.optimization.sources import Archive, Sources
+
+WEIGHTS = save({"lm_head.weight": torch.zeros(2)})
 
 
 def language_model(folder: Path, *files: str) -> Path:
@@ -28,7 +32,7 @@ def language_model(folder: Path, *files: str) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config))
     for file in files:
-        (folder / file).write_text("{}")
+        (folder / file).write_bytes(WEIGHTS if file.endswith(".safetensors") else b"{}")
     return folder
 
 
@@ -48,11 +52,11 @@ def test_a_directory_that_generates_text_is_added_as_it_is(tmp_path: Path) -> No
     }
 
 
-def test_a_language_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_text_is_not_generated_without_a_tokenizer(tmp_path: Path) -> None:
     source = language_model(tmp_path / "mine", "model.safetensors")
 
     with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
-        add_model(source, ModelStore(tmp_path / "store"))
+        add_model(source, ModelStore(tmp_path / "store"), format_="causal_lm")
 
 
 @dataclass

@@ -1,0 +1,123 @@
+"""`squadron models add`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cluster.cli.model_store import AsJson, Store, facts, mendable, root
+from cluster.config.model_card import ModelCard
+from cluster.config.store import ModelStore
+from cluster.tensors import TensorSpec
+
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="What a Hugging Face folder becomes: huggingface (its safetensors files as they are; "
+        "can be cut into shards), causal_lm (text in, text out) or onnx (an encoder, exported) "
+        "\\[default: by what is in it].",
+    ),
+]
+
+
+def add(
+    path: Annotated[
+        str,
+        typer.Argument(
+            help=".onnx, TorchScript .pt, torch.export .pt2, a Hugging Face folder, file.py:Class "
+            "or module:Class."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="The model's name \\[default: the file's].")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="A whole number \\[default: the next free one].")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="NAME:DATATYPE:DIMS, in order, where the file does not say."),
+    ] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option("--output", help="NAME:DATATYPE:DIMS, in order, where the file does not say."),
+    ] = None,
+    format_: Format = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a model of your own into the store.
+
+    Examples:
+
+      squadron models add my_model.onnx
+
+      squadron models add traced.pt --input x:FP32:-1,4 --output y:FP32:-1,2
+
+      squadron models add ./my-bert --name encoder               an encoder, exported to ONNX
+
+      squadron models add ./my-gpt2 --format huggingface         token ids to logits, or to tokens
+
+      squadron models add ./my-vit                               pictures to labels
+
+    Folders of the Llama, GPT-2, BERT and ViT families can be cut into shards (--format
+    huggingface); any causal language model with a tokenizer.json generates text. Weights are read
+    from safetensors files; nothing is unpickled.
+
+    More examples:
+
+      squadron models add my_code.py:Double --input x:FP32:-1,4 --output y:FP32:-1,4
+
+    A class of your own needs these two methods; inputs and outputs are NumPy arrays by name:
+
+    \b
+      class Double:
+          def load(self, context):  # .folder .device .threads .options .signature
+              self.factor = 2
+    \b
+          def infer(self, inputs):
+              return {"y": inputs["x"] * self.factor}
+    """
+    from cluster.cli.progress import RichProgress
+    from cluster.optimization.add import add_model
+
+    models = ModelStore(root(store))
+    with mendable(as_json=as_json), RichProgress() as progress:
+        card = add_model(
+            path,
+            models,
+            name,
+            version,
+            inputs=inputs,
+            outputs=outputs,
+            format_=format_ or "",
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(facts(card, models)))
+        return
+    _show(card, models)
+
+
+def _show(card: ModelCard, models: ModelStore) -> None:
+    """Where it is, what it takes and gives, what to write in a config."""
+    from cluster.optimization.huggingface.intake import ways_to_serve
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    folder = models.folder(card.name, card.version)
+    console.print(f"{card.name} version {card.version} is in {folder}")
+    public = card.public_signature()
+    given = ", ".join(_said(spec) for spec in public.inputs)
+    made = ", ".join(_said(spec) for spec in public.outputs)
+    console.print(f"format {card.format}: {given} -> {made}")
+    console.print("in a config, below variants:")
+    for line in ways_to_serve(card, folder):
+        console.print(f"  {line}")
+
+
+def _said(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.datatype} {list(spec.shape)}"
