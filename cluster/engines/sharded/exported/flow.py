@@ -14,11 +14,6 @@ from cluster.errors import ConfigError
 _NO_EFFECT = ("_assert", "sym_constrain", "_check")
 """Operators that only refuse: each stage's own export makes those that it needs."""
 
-_WORK = ("conv", "linear", "mm", "matmul", "attention", "einsum", "embedding")
-"""Operators that no stage does again."""
-SMALL_BYTES = 4096
-"""A constant that several stages may have."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
@@ -41,24 +36,6 @@ class Flow:
                 if not isinstance(found, int) and str(found) == wanted:
                     return tensor, dim
         return None
-
-    def made_of_inputs(self) -> dict[Node, frozenset[Node]]:
-        """Tensors that are computed cheaply (no weight, no product) of the caller's inputs and of
-        sizes alone, with the inputs and sizes that each is made of."""
-        heavy = {n for n, value in self.weights.items() if value.nbytes > SMALL_BYTES}
-        found: dict[Node, frozenset[Node]] = {}
-        for node in self.body:
-            reads = set(node.all_input_nodes)
-            depends = reads & self.computed
-            if reads & heavy and not depends:
-                heavy.add(node)
-            if not depends or node in self.sizes or reads & heavy:
-                continue
-            own = depends & (self.sizes | set(self.inputs))
-            is_work = any(word in str(node.target) for word in _WORK)
-            if not is_work and depends - own <= found.keys():
-                found[node] = frozenset(own).union(*(found[n] for n in depends - own))
-        return found
 
 
 def flow_of(program: ExportedProgram) -> Flow:

@@ -55,23 +55,6 @@ class Masked(nn.Module):
         return self.second(torch.tanh(self.first(ids))) * mask.unsqueeze(-1)
 
 
-class Deep(nn.Module):
-    """Every block reads one mask, made once of the second input and of a size."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Embedding(20, 8)
-        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
-
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        hidden = self.first(ids)
-        length = ids.shape[1]
-        seen = torch.ones(length, length).tril() * mask[:, None, :]
-        for block in self.blocks:
-            hidden = hidden + seen @ torch.tanh(block(hidden))
-        return hidden
-
-
 class Small(nn.Module):
     """Convolutions, a batch norm and a pool."""
 
@@ -90,7 +73,6 @@ class Small(nn.Module):
 CASES: dict[str, tuple[type[nn.Module], tuple[torch.Tensor, ...], list[str]]] = {
     "stack": (Stack, (torch.randn(3, 8),), ["y", "rows"]),
     "masked": (Masked, (torch.randint(0, 20, (3, 5)), torch.rand(3, 5)), ["y"]),
-    "deep": (Deep, (torch.randint(0, 20, (3, 5)), torch.rand(3, 5)), ["y"]),
     "small": (Small, (torch.randn(3, 3, 9, 9),), ["y"]),
 }
 
@@ -184,13 +166,6 @@ def test_a_skip_leaves_no_cut_beside_it_unless_it_skips_from_the_input(tmp_path:
     one, two = (8 * 32 + 32) * 4, (32 * 8 + 8) * 4
     assert block == one + two
     assert [size for size in layered.layer_bytes if size > 32] == [one, two, block, block, block]
-
-
-def test_a_mask_that_all_blocks_read_leaves_the_places_between_them(tmp_path: Path) -> None:
-    _, file = exported("deep", tmp_path)
-    block = (8 * 8 + 8) * 4
-
-    assert [size for size in segments(file).layer_bytes if size] == [20 * 8 * 4, *[block] * 4]
 
 
 class Counting(nn.Module):
