@@ -36,6 +36,7 @@ logger = logging.getLogger("squadron.shard")
 
 RETRY_AFTER_S = 5.0
 """A group that was lost is replaced by another one of the same shape; a small one in seconds."""
+TELL_S = 30.0
 
 
 class ShardGroup:
@@ -59,6 +60,7 @@ class ShardGroup:
         self._watch = watch
         self._signature = setup.card.raw_signature()
         self._lost = ""
+        self._is_told = threading.Event()
         self._is_closed = False
         self._lock = threading.Lock()
         self._numbers = count(1)
@@ -207,6 +209,10 @@ class ShardGroup:
                 done += 1
         except ShardLost as error:
             self._lose(self._lost or error.message)
+            if not self._is_closed:
+                # Who is told of the loss ends the process, and the caller's request is run
+                # elsewhere: an answer that goes out before that is final.
+                self._is_told.wait(TELL_S)
             raise ShardLost(
                 f"the sharded replica is lost: {self._lost}", retry_after_s=RETRY_AFTER_S
             ) from None
@@ -292,6 +298,7 @@ class ShardGroup:
         self._starter.stop()
         self._end_channels()
         self._on_lost(reason)
+        self._is_told.set()
 
     def check(self) -> None:
         """Raises: EngineFailed when a shard is lost."""
