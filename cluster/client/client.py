@@ -11,6 +11,7 @@ from cluster.client.measure.validation import validate_accuracy
 from cluster.client.model import DEFAULT_BATCH_SIZE, Model
 from cluster.client.remote.coding import Compression
 from cluster.client.remote.http import HttpServer
+from cluster.client.remote.placed import load_placed
 from cluster.client.remote.retry import Retry
 from cluster.client.remote.server import Server
 from cluster.client.remote.settings import ServerSettings
@@ -21,7 +22,7 @@ from cluster.client.search.optimize import (
     write_ort,
     write_phone_files,
 )
-from cluster.client.staged.placement import placement_of, yaml_of
+from cluster.client.staged.placement import placement_of
 from cluster.client.values import BatchFigure
 from cluster.client.workplace import Workplace, cache_in, make_workplace, open_backend, open_staged
 from cluster.config.model_card import ModelCard
@@ -218,23 +219,27 @@ class Client:
         strategy: str = "layer",
         shard_config: Mapping[str, Any] | None = None,
     ) -> Model:
-        """The model cut into stages, all in this process: each holds its own layers only, and the
-        answers are those of the whole model. What spares memory is a bound on each
-        (`enable_memory_optimization`); more devices are used by a cluster.
+        """The model cut into shards; the answers are those of the whole model.
 
-        `strategy`: layer (one call at a time), pipeline (micro-batches in flight) or auto.
+        Of a server (with `repository_control: explicit`): its model of this name is served so from
+        now on, to everyone, by processes on its cluster's devices, with any `strategy`: layer (one
+        call at a time), pipeline (micro-batches in flight), tensor (every layer cut by columns and
+        rows), data (`num_shards` whole copies), auto, and with `shard_config={"tensor": N}` slices
+        within stages. In this process: layer, pipeline or auto; each stage holds its own layers
+        only, and what spares memory is a bound on each (`enable_memory_optimization`).
+
         `shard_config`: the keys of the YAML's `placement:` (`shard_map`, `max_memory_mb`, …).
-        Formats: ONNX and Hugging Face directories of Llama, GPT-2, BERT and ViT.
-        Raises: ConfigError for a cut that does not fit; Unsupported for a server's client, with the
-        line that the server's YAML needs.
+        Formats: ONNX, `torch.export` and Hugging Face directories of Llama, GPT-2, BERT and ViT.
+        Raises: ConfigError or InvalidRequest for a cut that does not fit; Unsupported by a server
+        that loads nothing on request, with what to write instead.
         """
         self._check_open()
-        placement = placement_of(num_shards, strategy, shard_config)
+        copies = num_shards if strategy == "data" else None
+        placement = placement_of(None if copies else num_shards, strategy, shard_config)
         if self._server is not None:
-            raise Unsupported(
-                "shard_model works embedded only: a server's variants are cut where they are "
-                f"configured, in its YAML: {yaml_of(placement)}"
-            )
+            name = model.name if isinstance(model, Model) else str(model)
+            load_placed(self._server, name, placement, replicas=copies)
+            return self.load_model(name)
         given = _source_of(model) if isinstance(model, Model) else model
         backend = open_staged(given, self._place, placement)
         return self._kept(Model(backend, source=given, place=self._place))

@@ -153,7 +153,10 @@ def _of_card(card: ModelCard, folder: Path, place: Workplace) -> Backend:
     raw = card.raw_signature()
     has_logits = raw.output("logits") is not None and raw.input("input_ids") is not None
     if card.format == "causal_lm" or (card.format == "huggingface" and has_logits):
-        return _language(folder / card.artefact, card.name, place)
+        artefact = folder / card.artefact
+        # A language model's artefact may be its file of weights, the directory's one file.
+        directory = artefact.parent if artefact.is_file() else artefact
+        return _language(directory, card.name, place)
     variant = Variant(card=card, folder=folder)
     return EngineBackend(variant, device=place.device, threads=place.threads)
 

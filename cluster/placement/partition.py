@@ -162,8 +162,9 @@ def _cap(config: PlacementConfig, model: LayeredModel) -> float:
 def cut_layers(
     model: LayeredModel, num_stages: int, *, by_cost: bool, max_bytes: float = inf
 ) -> tuple[range, ...]:
-    """Contiguous runs whose dearest one is as cheap as can be: by work for a pipeline, whose pace
-    is its slowest stage's, by bytes otherwise; none above `max_bytes` where that is possible.
+    """Contiguous runs whose dearest one is as cheap as can be, the others as even as that allows:
+    by work for a pipeline, whose pace is its slowest stage's, by bytes otherwise; none above
+    `max_bytes` where that is possible.
 
     Raises: ConfigError for more stages than layers.
     """
@@ -194,17 +195,36 @@ def cut_layers(
 def _bounds(
     costs: Sequence[float], parts: int, fits: Callable[[int, int], bool]
 ) -> list[int] | None:
-    """Where to cut, by dynamic programming over the first `n` layers in `k` parts; None when no cut
-    has only parts that fit."""
+    """Where to cut so that the dearest part is as cheap as can be, and the others are as even as
+    that allows; None when no cut has only parts that fit."""
     sums = [0.0, *accumulate(costs)]
-    count = len(costs)
-    best = [[each if fits(0, n) else inf for n, each in enumerate(sums)]]
+    found = _best_bounds(sums, parts, fits, max)
+    if found is None:
+        return None
+    dearest = max(sums[stop] - sums[start] for start, stop in pairwise([0, *found, len(costs)]))
+
+    def is_cheap(start: int, stop: int) -> bool:
+        return sums[stop] - sums[start] <= dearest and fits(start, stop)
+
+    return _best_bounds(sums, parts, is_cheap, lambda before, cost: before + cost * cost)
+
+
+def _best_bounds(
+    sums: Sequence[float],
+    parts: int,
+    fits: Callable[[int, int], bool],
+    together: Callable[[float, float], float],
+) -> list[int] | None:
+    """By dynamic programming over the first `n` layers in `k` parts. `together`: what parts cost,
+    of the cost of those before and the last one's."""
+    count = len(sums) - 1
+    best = [[together(0.0, each) if fits(0, n) else inf for n, each in enumerate(sums)]]
     choice: list[list[int]] = [[0] * (count + 1)]
     for k in range(1, parts):
         row, chosen = [float("inf")] * (count + 1), [0] * (count + 1)
         for n in range(k + 1, count + 1):
             for cut in range(k, n):
-                worst = max(best[k - 1][cut], sums[n] - sums[cut])
+                worst = together(best[k - 1][cut], sums[n] - sums[cut])
                 if worst < row[n] and fits(cut, n):
                     row[n], chosen[n] = worst, cut
         best.append(row)

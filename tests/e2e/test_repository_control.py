@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +21,14 @@ import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 import yaml
+from numpy.testing import assert_allclose
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
-from cluster.config.store import ModelStore
+from cluster.client import Client
+from cluster.config.store import CARD_FILE, ModelStore
 from cluster.optimization.add import add_model
+from tests.cluster.engines.sharded.directories import llama, saved
 from tests.e2e.running import Running, running
 from tests.triton_repository import write_model, write_scaler
 
@@ -186,6 +190,25 @@ def test_the_server_stays_ready_and_the_index_filters(both: Both, served: Runnin
     assert both.client.is_server_ready()
     found = httpx.post(f"{served.http}/v2/repository/index", json={"ready": True}).json()
     assert [each["name"] for each in found] == ["triple", "two", "two"]
+
+
+def test_the_sdk_has_a_model_cut_into_slices_while_the_server_runs(
+    served: Running, store: ModelStore
+) -> None:
+    folder = store.root / "words" / "1"
+    card = saved(llama(), folder).model_copy(update={"name": "words"})
+    (folder / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
+    ids = np.array([[5, 6, 7, 8]])
+    try:
+        with Client(served.http, timeout_s=10) as there, Client(store=store.root) as here:
+            expected = here.load_model("words").predict(input_ids=ids)["logits"]
+            cut = there.shard_model("words", 2, strategy="tensor")
+
+            assert_allclose(cut.predict(input_ids=ids)["logits"], expected, atol=1e-4)
+            assert len(served.pids("squadron:words:")) == 2
+    finally:
+        httpx.post(f"{served.http}/v2/repository/models/words/unload", timeout=60)
+        shutil.rmtree(store.root / "words")
 
 
 @over_either

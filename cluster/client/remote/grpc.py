@@ -102,6 +102,13 @@ class GrpcServer:
     def model_names(self) -> list[str]:
         return sorted({entry.name for entry in self.call("RepositoryIndex").models})
 
+    def load(self, model: str, config: str) -> None:
+        self.call(
+            "RepositoryModelLoad",
+            model_name=model,
+            parameters={"config": {"string_param": config}},
+        )
+
     def call(self, method: str, **fields: Any) -> Any:
         """The answer's message."""
         request = METHODS[method].request(**fields)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import ssl
 import time
+import urllib.parse
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +90,11 @@ class HttpServer:
     def model_names(self) -> list[str]:
         answer = self.send("POST", "/v2/repository/index", Body(content=b"{}"))
         return sorted({str(entry["name"]) for entry in answer.json()})
+
+    def load(self, model: str, config: str) -> None:
+        content = json.dumps({"parameters": {"config": config}}).encode()
+        name = urllib.parse.quote(model, safe="")
+        self.send("POST", f"/v2/repository/models/{name}/load", Body(content=content))
 
     def close(self) -> None:
         if self.shared is not None:

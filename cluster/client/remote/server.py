@@ -19,5 +19,9 @@ class Server(Protocol):
 
     def model_names(self) -> list[str]: ...
 
+    def load(self, model: str, config: str) -> None:
+        """Have it load a model; `config`: Triton's `ModelConfig` as JSON, laid over what is
+        configured. Raises: DeadlineExceeded while it is still loading."""
+
     def close(self) -> None:
         """End every connection."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.client.staged.placement import yaml_of
 from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
 from cluster.engines.sharded.layers import layered_model, stage_artefacts
@@ -43,13 +44,15 @@ class StagedBackend:
         threads: int = 1,
         kv_tokens: int = 0,
     ) -> None:
-        if placement.strategy == "tensor" or placement.tensor > 1:
+        if placement.strategy in ("tensor", "data") or placement.tensor > 1:
+            what = "data" if placement.strategy == "data" else "tensor"
             raise ConfigError(
-                "strategy tensor works against a cluster only: the slices of a layer are processes "
-                "that add up their parts; in the YAML: "
-                f"placement: {{strategy: tensor, shards: {placement.num_shards or 2}}}",
+                f"strategy {what} needs several processes, and a client without a url has this one "
+                "only: start `squadron serve` with server: {repository_control: explicit} and call "
+                "Client(url).shard_model with the model's name there and the same arguments, or "
+                f"write in the server's YAML: {yaml_of(placement)}",
                 key="strategy",
-                value="tensor",
+                value=what,
                 allowed="layer, pipeline, auto",
             )
         self.card = card

@@ -198,7 +198,7 @@ def read_config(folder: Path) -> Any:
     file = folder / "config.json"
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{file}: missing", file=str(file), key="artefact") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file}: not JSON: {error}", file=str(file)) from None

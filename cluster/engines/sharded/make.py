@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cluster.config.device import parse_device
 from cluster.engines.sharded.part import Part, PartSetup
 from cluster.errors import ConfigError
 
@@ -9,7 +10,9 @@ SHARDED_FORMATS = ("huggingface", "onnx", "torch_export")
 
 
 def make_part(setup: PartSetup) -> Part:
-    """Raises: ConfigError for a format that cannot be cut."""
+    """Raises: ConfigError for a format that cannot be cut, and naming layers and device for a
+    device that this process has not."""
+    _check_device(setup)
     match setup.card.format:
         case "huggingface":
             from cluster.engines.sharded.torch_part import TorchPart
@@ -25,6 +28,37 @@ def make_part(setup: PartSetup) -> Part:
             return ExportedPart(setup)
         case other:
             raise refuse_format(other)
+
+
+def _check_device(setup: PartSetup) -> None:
+    shard = setup.shard
+    device = parse_device(shard.device)
+    if device.kind in ("auto", "cpu") or setup.card.format not in SHARDED_FORMATS:
+        return
+    offered = _offered(setup.card.format)
+    wanted = f"cuda:{device.index or 0}" if device.kind == "cuda" else str(device)
+    if wanted not in offered:
+        layers = shard.layers
+        raise ConfigError(
+            f"layers {layers.start} to {layers.stop - 1} on {shard.device} (shard {shard.rank}): "
+            f"there is no such device here; allowed: {', '.join(offered)}",
+            key="placement.devices",
+            value=shard.device,
+            allowed=", ".join(offered),
+        )
+
+
+def _offered(format: str) -> list[str]:
+    """Devices that the format's library drives here."""
+    import torch
+
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if format == "onnx":
+        import onnxruntime
+
+        has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        return ["cpu", *(gpus if has_cuda else ())]
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else ())]
 
 
 def refuse_format(format: str) -> ConfigError:

@@ -6,6 +6,7 @@ operator wrote remains in force where the caller says nothing.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +20,8 @@ from cluster.protocols.triton.findings import Findings
 from cluster.protocols.triton.variant import variant_section
 
 _SIZES = ("max_batch_size",)
+PLACEMENT = "placement"
+"""Parameter of a configuration that is sent: the variant's section `placement`, as JSON."""
 
 
 def lay_over(variant: VariantConfig, config: Any, *, is_batched: bool) -> VariantConfig:
@@ -27,6 +30,7 @@ def lay_over(variant: VariantConfig, config: Any, *, is_batched: bool) -> Varian
         raise InvalidRequest("the model does not support batching, max_batch_size must be 0")
     sent, config = config, type(config)()
     config.CopyFrom(sent)
+    placement = _placement(config)
     if is_batched and not config.max_batch_size:
         config.max_batch_size = variant.batching.max_batch_size
     findings = Findings(model="")
@@ -38,9 +42,29 @@ def lay_over(variant: VariantConfig, config: Any, *, is_batched: bool) -> Varian
     content = variant.model_dump(exclude_unset=True)
     content |= {key: value for key, value in section.items() if key != "batching"}
     content["batching"] = _batching(variant.batching, config)
+    if placement is not None:
+        content["placement"] = placement
     if "sequences" in section:
         content["sequences"] = _sequences(variant.sequences, section["sequences"])
     return _checked(content)
+
+
+def _placement(config: Any) -> object | None:
+    """Taken out of the parameters: a replica's shards are ours alone, Triton has no field of it.
+
+    Raises: InvalidRequest for what is no JSON object.
+    """
+    if PLACEMENT not in config.parameters:
+        return None
+    text = config.parameters[PLACEMENT].string_value
+    del config.parameters[PLACEMENT]
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(f"parameters.{PLACEMENT}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidRequest(f"parameters.{PLACEMENT}: expected an object, got {text[:80]}")
+    return found
 
 
 def _batching(batching: BatchingConfig, config: Any) -> dict[str, object]:

@@ -199,8 +199,10 @@ async def test_what_works_embedded_only_says_so(tmp_path: Path) -> None:
 
             with Client(url) as client:
                 model = client.load_model("simple")
-                with pytest.raises(Unsupported, match=r"placement: \{strategy: layer, shards: 2\}"):
+                with pytest.raises(Unsupported, match="repository_control: explicit") as caught:
                     client.shard_model("simple", 2)
+                told = "below variants.simple: placement: {strategy: layer, shards: 2}"
+                assert caught.value.message.endswith(told)
                 with pytest.raises(Unsupported, match="embedded only"):
                     model.is_optimized()
                 with pytest.raises(Unsupported, match="embedded only"):

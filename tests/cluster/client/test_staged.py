@@ -83,7 +83,12 @@ def test_a_module_of_transformers_is_loaded_as_its_directory(place: Place) -> No
     ("asked", "said"),
     [
         ({"num_shards": 9}, "9 stages"),
-        ({"strategy": "tensor", "num_shards": 2}, "against a cluster only"),
+        (
+            {"strategy": "tensor", "num_shards": 2},
+            "repository_control: explicit.*placement: {strategy: tensor",
+        ),
+        ({"strategy": "data", "num_shards": 2}, "strategy data needs several processes"),
+        ({"shard_config": {"shard_map": {"layers.0-3": "cuda:7"}}}, "layers 0 to 3 on cuda:7 .sha"),
         ({"strategy": "sideways", "num_shards": 2}, "sideways"),
         ({"num_shards": 0}, "shards"),
         ({"shard_config": {"shard_map": {"layers.0-1": "cpu"}}}, "layer"),

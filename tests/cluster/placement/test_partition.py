@@ -145,6 +145,12 @@ def test_no_other_cut_has_a_lighter_heaviest_stage(sizes: list[int], data: st.Da
         assert found <= other
 
 
+def test_beside_one_heavy_layer_the_others_are_shared_out_evenly() -> None:
+    told = model(7, layer_bytes=(60, 10, 10, 10, 10, 10, 10))
+
+    assert cut_layers(told, 3, by_cost=False) == (range(1), range(1, 4), range(4, 7))
+
+
 def test_the_stages_of_a_graph_keep_to_the_cap_where_the_quickest_cut_would_not() -> None:
     """By work alone the first layer would be apart; what is heavy is at the end."""
     graph = LayeredModel(

@@ -1,15 +1,17 @@
-"""An ONNX graph cut where one tensor is all that goes on: each stage a model of its own.
+"""An ONNX graph cut where one tensor is all that goes on, beside the caller's own inputs and what
+is made of them alone, like a mask: each stage a model of its own.
 
 Run as a program it tells the layers, or writes the stages' files.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,21 +19,26 @@ import onnx
 import onnxruntime as ort
 from onnx.utils import Extractor
 
+from cluster.engines.sharded.onnx.rides import RIDES
 from cluster.engines.sharded.stages import answer_program, cut_into_files
 from cluster.placement.partition import LayeredModel
 
 SMALL_BYTES = 4096
 """What is larger is a weight, and no shape depends on its values."""
+_WORK = ("Conv", "MatMul", "Gemm", "Einsum", "Attention")
+"""Operators that no stage does again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """After node `node` (in the graph's order) only `tensor` is needed of what came before, and
-    sizes that were read off a tensor's shape (`sizes`: a few integers)."""
+    """After node `node` (in the graph's order) only `tensor` is needed of what came before, sizes
+    that were read off a tensor's shape (`sizes`: a few integers), and of the caller's inputs
+    `rides`, of which later stages make their masks again."""
 
     node: int
     tensor: str
     sizes: tuple[str, ...] = ()
+    rides: tuple[str, ...] = ()
 
     @property
     def tensors(self) -> list[str]:
@@ -41,27 +48,53 @@ class Cut:
 def cuts(graph: onnx.GraphProto) -> tuple[Cut, ...]:
     """The articulation points of the graph's data flow, in order.
 
-    Weights and constants are no data flow: each stage takes its own.
+    Weights and constants are no data flow: each stage takes its own; what is made of the caller's
+    inputs and of sizes alone is made again.
     """
     weights = {tensor.name for tensor in graph.initializer}
     computed = _computed(graph, weights)
     sizes = _sizes(graph, computed)
+    made_of = _made_of_inputs(graph, weights, computed)
     last_use: dict[str, int] = {}
     for index, node in enumerate(graph.node):
         for name in _reads(node):
             last_use[name] = index
     for output in graph.output:
         last_use[output.name] = len(graph.node)
-    alive = {tensor.name for tensor in graph.input if tensor.name not in weights}
+    inputs = [tensor.name for tensor in graph.input if tensor.name not in weights]
+    alive = set(inputs)
     found: list[Cut] = []
+    origins: list[frozenset[str]] = []
     for index, node in enumerate(graph.node[:-1]):
         alive |= {name for name in node.output if name in computed and name in last_use}
         alive = {name for name in alive if last_use.get(name, -1) > index}
         data = alive - sizes
+        again = data & made_of.keys() if len(data) > 1 else set()
+        data -= again
         if len(data) == 1 and data <= set(node.output):
             (tensor,) = data
             found.append(Cut(node=index, tensor=tensor, sizes=tuple(sorted(alive & sizes))))
-    return tuple(found)
+            origins.append(frozenset().union(*(made_of[name] for name in again)))
+    return _carried(graph, found, origins, inputs)
+
+
+def _carried(
+    graph: onnx.GraphProto,
+    points: Sequence[Cut],
+    origins: Sequence[frozenset[str]],
+    inputs: Sequence[str],
+) -> tuple[Cut, ...]:
+    """With what is to be made again after each cut, brought there over every cut before it."""
+    made_at = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    needed: set[str] = set()
+    found: list[Cut] = []
+    for point, origin in zip(reversed(points), reversed(origins), strict=True):
+        needed |= origin
+        sizes = {name for name in needed if made_at.get(name, len(graph.node)) <= point.node}
+        rides = tuple(name for name in inputs if name in needed)
+        sent = tuple(sorted(sizes | set(point.sizes)))
+        found.append(replace(point, sizes=sent, rides=rides))
+    return tuple(reversed(found))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +171,19 @@ def write_stages(file: Path, folder: Path, runs: Sequence[range]) -> None:
     outputs = [t.name for t in bare.model.graph.output]
     weights = onnx.load(str(file)).graph.initializer
     for index, run in enumerate(runs):
-        takes = inputs if run.start == 0 else bare.points[run.start - 1].tensors
-        gives = outputs if index == len(runs) - 1 else bare.points[run.stop - 1].tensors
+        takes, gives, rides = inputs, outputs, list[str]()
+        if run.start:
+            before = bare.points[run.start - 1]
+            takes = [*before.tensors, *before.rides]
+        if index < len(runs) - 1:
+            after = bare.points[run.stop - 1]
+            # What came in goes on beside the graph.
+            rides = [*after.rides, *(name for name in after.sizes if name in takes)]
+            gives = [name for name in after.tensors if name not in rides]
         stage = extractor.extract_model(takes, gives)
         read = {name for node in stage.graph.node for name in _reads(node)} - small
         stage.graph.initializer.extend(tensor for tensor in weights if tensor.name in read)
+        onnx.helper.set_model_props(stage, {RIDES: json.dumps(rides)})
         temporary = folder / f".stage-{index}-{os.getpid()}"
         onnx.save(stage, str(temporary))
         temporary.rename(folder / f"stage-{index}.onnx")
@@ -176,6 +217,36 @@ def _sizes(graph: onnx.GraphProto, computed: set[str]) -> set[str]:
         if node.op_type in ("Shape", "Size") or (depends and depends <= found):
             found |= set(node.output)
     return found
+
+
+def _made_of_inputs(
+    graph: onnx.GraphProto, weights: set[str], computed: set[str]
+) -> dict[str, frozenset[str]]:
+    """The caller's inputs, and tensors that are computed cheaply (no weight, no product) of them
+    and of shapes alone, with the inputs and shapes that each is made of."""
+    heavy = {tensor.name for tensor in graph.initializer if _weight_bytes(tensor) > SMALL_BYTES}
+    found = {t.name: frozenset({t.name}) for t in graph.input if t.name not in weights}
+    for node in graph.node:
+        reads = _reads(node)
+        depends = reads & computed
+        if not depends:
+            if reads & heavy or _is_large(node):
+                heavy |= set(node.output)
+            continue
+        is_work = any(word in node.op_type for word in _WORK)
+        if not is_work and depends <= found.keys() and not reads & heavy:
+            origin = frozenset().union(*(found[name] for name in depends))
+            found |= dict.fromkeys(node.output, origin)
+        elif node.op_type in ("Shape", "Size"):
+            found |= {name: frozenset({name}) for name in node.output}
+    return found
+
+
+def _is_large(node: onnx.NodeProto) -> bool:
+    return any(
+        attribute.HasField("t") and _weight_bytes(attribute.t) > SMALL_BYTES
+        for attribute in node.attribute
+    )
 
 
 def _weight_bytes(tensor: onnx.TensorProto) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import onnxruntime as ort
 from cluster.config.device import parse_device
 from cluster.engines.memory import is_out_of_memory
 from cluster.engines.onnxruntime import choose_providers
+from cluster.engines.sharded.onnx.rides import RIDES
 from cluster.engines.sharded.part import PartFacts, PartSetup, Step, Values
 from cluster.errors import ConfigError, EngineFailed, InvalidRequest, OutOfMemory
 
@@ -40,6 +42,8 @@ class OnnxPart:
             ) from None
         self._inputs = [tensor.name for tensor in self._session.get_inputs()]
         self._outputs = [tensor.name for tensor in self._session.get_outputs()]
+        told = self._session.get_modelmeta().custom_metadata_map
+        self._rides: list[str] = json.loads(told.get(RIDES, "[]"))
         return PartFacts(device=str(device), weight_bytes=file.stat().st_size, opened=(file.name,))
 
     def run(self, values: Values, step: Step) -> Values:
@@ -54,7 +58,8 @@ class OnnxPart:
             if is_out_of_memory(error):
                 raise OutOfMemory(f"ONNX Runtime had too little memory: {said}") from None
             raise EngineFailed(f"ONNX Runtime failed: {said}") from None
-        return dict(zip(self._outputs, found, strict=True))
+        riding = {name: values[name] for name in self._rides}
+        return {**riding, **dict(zip(self._outputs, found, strict=True))}
 
     def drop(self, sequences: Iterable[str]) -> None:
         """A cut graph has no caches."""

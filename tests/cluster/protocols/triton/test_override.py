@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from cluster.config.variant import VariantConfig
@@ -79,3 +81,29 @@ def test_an_artefact_without_a_batch_dimension_is_not_batched() -> None:
 def test_what_is_no_model_configuration_says_so(text: str) -> None:
     with pytest.raises(InvalidRequest, match="not a model configuration"):
         parse_json(text)
+
+
+def sent(placement: str) -> str:
+    return json.dumps({"parameters": {"placement": {"string_value": placement}}})
+
+
+def test_a_placement_is_sent_as_a_parameter() -> None:
+    found = laid(sent('{"strategy": "tensor", "shards": 3}'))
+
+    assert (found.placement.strategy, found.placement.num_shards) == ("tensor", 3)
+    assert found.options == {}
+    assert laid("{}").placement == OWN.placement
+
+
+@pytest.mark.parametrize(
+    ("placement", "said"),
+    [
+        ("{", "parameters.placement: not JSON"),
+        ("3", "parameters.placement: expected an object, got 3"),
+        ('{"strategy": "tensor"}', "placement: strategy tensor needs `shards`"),
+        ('{"shard_map": {"block.0": "cpu"}}', "'block.0' names no layers"),
+    ],
+)
+def test_a_placement_that_cannot_be_is_the_callers_mistake(placement: str, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        laid(sent(placement))
