@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -172,12 +172,8 @@ def _declared(registry: CollectorRegistry) -> Metrics:
         pending=gauge(
             "nv_inference_pending_request_count", "Requests waiting for the engine.", by_version
         ),
-        batch_rows=Histogram(
-            "squadron_batch_rows",
-            "Rows of each batch that an engine ran.",
-            ("variant",),
-            registry=registry,
-            buckets=BATCH_BUCKETS,
+        batch_rows=_by_variant(
+            registry, "batch_rows", "Rows of each batch that an engine ran.", BATCH_BUCKETS
         ),
         in_flight=gauge("squadron_requests_in_flight", "Requests inside the doors.", ()),
         table_made_s=gauge(
@@ -199,14 +195,15 @@ def _declared(registry: CollectorRegistry) -> Metrics:
     )
 
 
+def _by_variant(
+    registry: CollectorRegistry, name: str, text: str, buckets: Sequence[float]
+) -> Histogram:
+    return Histogram(f"squadron_{name}", text, ("variant",), registry=registry, buckets=buckets)
+
+
 def _recovery(registry: CollectorRegistry) -> Histogram:
-    return Histogram(
-        "squadron_replica_recovery_seconds",
-        "From the loss of a replica until as many as before could answer; by the controller.",
-        ("variant",),
-        registry=registry,
-        buckets=RECOVERY_BUCKETS_S,
-    )
+    text = "From the loss of a replica until as many as before could answer; by the controller."
+    return _by_variant(registry, "replica_recovery_seconds", text, RECOVERY_BUCKETS_S)
 
 
 def _autoscaling(registry: CollectorRegistry) -> AutoscalingMetrics:
