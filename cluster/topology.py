@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """One CPU slot or GPU. Two devices with equal facts are of one class, wherever they are.
+    `memory_bytes` may be taken; `whole_bytes` are written on the card, 0 where that is the same.
     `share`: what is left of it, where others are on it; memory and speeds are that share's."""
 
     name: str
@@ -16,6 +17,12 @@ class Device:
     flops_per_s: float
     memory_bytes_per_s: float
     share: float = 1.0
+    whole_bytes: int = 0
+
+    @property
+    def sold_bytes(self) -> int:
+        """The size by which people name it."""
+        return self.whole_bytes or self.memory_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import argparse
 import http.client
 import json
 import os
+import queue
 import signal
 import statistics
 import tempfile
@@ -36,6 +37,8 @@ from loadtests.usage import cpu_us_per_request
 
 JSON = {"content-type": "application/json"}
 VERDICT_S = 240.0
+TOLD_S = 3.0
+"""Doors tell once a second which requests they answered."""
 
 
 def say(what: str, **found: object) -> None:
@@ -82,7 +85,8 @@ class Caller:
 
 
 class Load:
-    """Callers in threads, one after the other each; they rate every answer."""
+    """Callers in threads, one after the other each; every answer is rated, by a thread of its own:
+    feedback waits for a controller that is away, and requests are not to wait for feedback."""
 
     def __init__(self, running: Running, model: str, callers: int) -> None:
         self.statuses: Counter[int] = Counter()
@@ -92,9 +96,12 @@ class Load:
             threading.Thread(target=self._run, args=(number,), daemon=True)
             for number in range(callers)
         ]
+        self.rated: Counter[str] = Counter()
+        self._ratings: queue.SimpleQueue[list[dict[str, object]] | None] = queue.SimpleQueue()
+        self._rater = threading.Thread(target=self._rate, daemon=True)
 
     def __enter__(self) -> Load:
-        for thread in self._threads:
+        for thread in (*self._threads, self._rater):
             thread.start()
         return self
 
@@ -102,6 +109,19 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join(60)
+        self._ratings.put(None)
+        self._rater.join(120)
+
+    def _rate(self) -> None:
+        caller = Caller(self._running.http_port)
+        path = f"/admin/v1/experiments/{self._model}/feedback"
+        while (ratings := self._ratings.get()) is not None:
+            status, said, _ = caller.call("POST", path, ratings)
+            while status == 504:  # the controller is still coming back: ask again
+                self.rated["asked again"] += 1
+                status, said, _ = caller.call("POST", path, ratings)
+            assert status == 200, said
+            self.rated.update(said)
 
     def _run(self, number: int) -> None:
         caller = Caller(self._running.http_port)
@@ -120,8 +140,9 @@ class Load:
                 right = answer["outputs"][0]["data"][0] == truth(x)
                 rated.append({"request_id": request_id, "value": int(right)})
             if len(rated) >= 50:
-                caller.call("POST", f"/admin/v1/experiments/{self._model}/feedback", rated)
+                self._ratings.put(rated)
                 rated = []
+        self._ratings.put(rated)
 
 
 def verdicts(callers: int, only: list[str]) -> None:
@@ -185,6 +206,8 @@ def kills(callers: int, num_kills: int, every_s: float) -> None:
                 kept = {arm["name"]: arm["weight"] for arm in caller.shown("fair")["arms"]}
                 lost += kept != weights
                 time.sleep(max(0.0, every_s - (time.monotonic() - began_s)))
+        time.sleep(TOLD_S)
+        counted = sum(arm["rated"] for arm in caller.shown("fair")["arms"])
         say(
             "controller killed",
             kills=num_kills,
@@ -192,6 +215,8 @@ def kills(callers: int, num_kills: int, every_s: float) -> None:
             statuses=dict(load.statuses),
             weight_changes_ok=answers,
             settings_lost=lost,
+            feedback=dict(load.rated),
+            feedback_lost=load.rated["accepted"] - counted,
             requests_by_old_weights=wrong,
             push_ms={
                 "median": round(1e3 * statistics.median(push_s), 1),

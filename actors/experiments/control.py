@@ -70,7 +70,7 @@ class ExperimentControl:
         if generation != self._generation:
             self._generation = generation
             num = len(table.routes)
-            self.note("start", "configuration", f"{num} models; what stands before was before it")
+            self.note("start", "all", f"{num} models; what stands before was before this start")
         self._configs = {
             name: route.config
             for name, route in table.routes.items()

@@ -234,3 +234,13 @@ def answer_headers(asked: InferenceRequest, variant: str) -> list[tuple[str, str
     if asked.tracking_id:
         headers.append(("x-request-id", asked.tracking_id))
     return headers
+
+
+def failure_headers(asked: InferenceRequest) -> list[tuple[str, str]]:
+    """The same of a request that was not answered, as far as it came."""
+    headers = []
+    if asked.assignment is not None:
+        headers.append(("x-squadron-variant", asked.assignment.arm))
+    if asked.tracking_id:
+        headers.append(("x-request-id", asked.tracking_id))
+    return headers

@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 
 from actors.access.rpcs import KeyedRpcs
-from actors.experiments.desk import answer_headers, is_tracking_id
+from actors.experiments.desk import answer_headers, failure_headers, is_tracking_id
 from actors.extensions.offered import Offered
 from actors.extensions.request_regions import RequestRegions
 from actors.front_door import FrontDoor
@@ -189,9 +189,13 @@ class GrpcListener:
         with self._budget.taken(len(data)), self._regions(context) as regions:
             asked = self._asked(data, context, regions)
             with self._offered.shared_memory.held(asked.outputs) as places:
-                answer = await self._door.infer(asked)
-                encoded = self._encoded(answer, asked, places)
-                self._door.answer_sizes.check(len(encoded), answer.variant)
+                try:
+                    answer = await self._door.infer(asked)
+                    encoded = self._encoded(answer, asked, places)
+                    self._door.answer_sizes.check(len(encoded), answer.variant)
+                except SquadronError:
+                    context.set_trailing_metadata(tuple(failure_headers(asked)))
+                    raise
         context.set_trailing_metadata(tuple(answer_headers(asked, answer.variant)))
         return encoded
 

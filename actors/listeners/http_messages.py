@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Protocol
@@ -66,9 +66,10 @@ class Answers(Protocol):
         ...
 
 
-def error_reply(error: SquadronError) -> HttpReply:
-    """`{"error": text}` with the error's status, `Allow` and `Retry-After` where they apply."""
-    headers: list[tuple[str, str]] = []
+def error_reply(error: SquadronError, told: Sequence[tuple[str, str]] = ()) -> HttpReply:
+    """`{"error": text}` with the error's status, `Allow` and `Retry-After` where they apply, and
+    the headers `told`."""
+    headers = list(told)
     if isinstance(error, MethodNotAllowed):
         headers.append(("Allow", str(error.details.get("allow", ""))))
     if "accept_encoding" in error.details:

@@ -14,17 +14,14 @@ import numpy as np
 
 from actors.measures.recovery import tell_loss
 from actors.repository.names import NAMESPACE, controller_name, main_app
-from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
 from cluster.engines.engine import Engine
-from cluster.engines.sharded.layers import layered_model, stage_artefacts
-from cluster.engines.sharded.options import dtype_option
+from cluster.engines.sharded.cut import cut
+from cluster.engines.sharded.layers import stage_artefacts
 from cluster.errors import ConfigError
 from cluster.models import ShardFacts
 from cluster.placement.automatic import Chosen, choose, is_open
-from cluster.placement.estimates.described import as_configured, described
-from cluster.placement.estimates.layers import of_layers
-from cluster.placement.partition import LayeredModel, Layout, lay_out
+from cluster.placement.partition import LayeredModel, Layout
 from cluster.placement.search.facts import Demand
 from cluster.simulation.cluster.fast import FastSimulator
 from cluster.simulation.cluster.trace import draw_trace
@@ -86,40 +83,32 @@ def placed(name: str, variant: VariantConfig, origin: Origin, room: Room) -> Pla
     if not placement.is_sharded:
         return Placed()
     try:
-        _check_card(origin.card, variant)
-        dtype = dtype_option(dict(variant.options))
         reason = ""
         if is_open(placement):
-            chosen = _planned(name, variant, origin, dtype, room)
+            chosen = _planned(name, variant, origin, room)
             placement, reason = chosen.config, chosen.reason
             logger.info("variants.%s: %s", name, reason)
             if not placement.is_sharded:
                 return Placed(reason=reason, num_gpus=chosen.num_gpus)
-        model = layered_model(origin.card, origin.folder, dtype)
-        layout = lay_out(placement, model)
+        made = cut(
+            origin.card, origin.folder, placement, engine=variant.engine, options=variant.options
+        )
     except ConfigError as error:
         raise ConfigError(f"variants.{name}: {error.message}", **error.details) from None
     if not reason:
-        reason = layout.reason
+        reason = made.layout.reason
     elif placement.strategy == "auto":
-        reason = f"{reason}; {layout.reason}"
-    sharding = Sharding(placement=placement, layout=layout, model=model, dtype=dtype)
+        reason = f"{reason}; {made.layout.reason}"
+    sharding = Sharding(placement=placement, layout=made.layout, model=made.model, dtype=made.dtype)
     return Placed(sharding=sharding, reason=reason)
 
 
-def _planned(name: str, variant: VariantConfig, origin: Origin, dtype: str, room: Room) -> Chosen:
+def _planned(name: str, variant: VariantConfig, origin: Origin, room: Room) -> Chosen:
     """What the planner makes of `auto` on the devices that are left now."""
-    from cluster.optimization.facts.variant import facts_of_artefact
+    from cluster.optimization.facts.variant import as_served, facts_of_artefact
 
-    demand = as_configured(variant.placement.demand, variant, is_batched=origin.card.batched)
-    if not demand.bits and origin.card.format == "huggingface":
-        # Of the data type that is computed in, not of the one in the files.
-        demand = demand.model_copy(update={"bits": 32 if dtype == "float32" else 16})
-    facts = described(name, demand)
-    if facts is None and origin.card.format == "torch_export":
-        facts = of_layers(name, layered_model(origin.card, origin.folder))
-    if facts is None:
-        facts = facts_of_artefact(name, origin.card, origin.folder, demand)
+    demand = as_served(variant.placement.demand, variant, origin.card)
+    facts = facts_of_artefact(name, origin.card, origin.folder, demand)
     # Where replicas come and go, each is planned for itself.
     replicas = 1 if variant.autoscaling else max(1, variant.replicas)
 
@@ -200,11 +189,3 @@ def _end_process(app: str, variant: str, replica_id: str, reason: str) -> None:
     for handler in logging.getLogger().handlers:
         handler.flush()
     os._exit(1)
-
-
-def _check_card(card: ModelCard, variant: VariantConfig) -> None:
-    if card.format in ("onnx", "torch_export") and variant.options:
-        name = next(iter(variant.options))
-        raise ConfigError(
-            f"a cut graph takes no options, got {name!r}", key=f"options.{name}", value=name
-        )

@@ -30,6 +30,7 @@ from cluster.errors import (
 )
 from cluster.observability.metrics import make_metrics
 from cluster.protocols.envelope import Call, Reply, decode_calls, encode_replies
+from cluster.requests import Parameter
 from cluster.tensors import Array, Tensor, datatype_of
 
 Outputs = dict[str, Array]
@@ -105,7 +106,7 @@ class StreamReplica:
         loop = asyncio.get_running_loop()
         deadline_s = time.monotonic() + call.left_s
         inputs = {tensor.name: tensor.array for tensor in call.inputs}
-        steps = self._streaming.stream(inputs, call.parameters)
+        steps = self._begun(inputs, call.parameters)
         compute_s = 0.0
         try:
             while True:
@@ -130,6 +131,11 @@ class StreamReplica:
             # In the engine's thread, after the step that is under way there; nobody waits for it.
             self._computing.submit(self._end, steps)
             self.tally.add(rows=call.rows, num_requests=1, queue_s=0.0, compute_s=compute_s)
+
+    def _begun(self, inputs: Outputs, parameters: dict[str, Parameter]) -> Iterator[Outputs]:
+        # The engine is first asked inside a step: what it refuses before its first response is an
+        # answer like any other, and not the end of the connection.
+        yield from self._streaming.stream(inputs, parameters)
 
     def _step(
         self, steps: Iterator[Outputs], trace: str

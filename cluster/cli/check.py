@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cluster.config.serve_file import read_serve_file
+from cluster.cli.fitting import hold_against_models
+from cluster.config.report import explain_mistakes
+from cluster.config.serve_file import place_of, read_serve_file
 from cluster.errors import ConfigError
 
 
@@ -20,10 +22,16 @@ def check(
 ) -> None:
     """Check a Serve config file: every mistake is named with file, key, value and what is allowed.
 
+    Placements are held against their models where the store is a folder of this machine; what a
+    cluster has room for only a cluster says (`squadron plan`, `squadron serve`).
+
     Example: squadron check serve_configs/prod.yaml
     """
     try:
-        _, config = read_serve_file(file)
+        serve_file, config = read_serve_file(file)
+        found = hold_against_models(config)
+        if found.mistakes:
+            raise explain_mistakes(found.mistakes, place_of(file, serve_file))
     except ConfigError as error:
         if not as_json:
             raise
@@ -37,10 +45,15 @@ def check(
         "ensembles": sorted(config.ensembles),
     }
     if as_json:
-        print(json.dumps({"file": str(file), "ok": True, **names}))
+        placements = {"fitting": found.fitting, "unseen": found.unseen}
+        print(json.dumps({"file": str(file), "ok": True, **names, "placements": placements}))
         return
     console = Console(highlight=False)
     console.print(f"{file} is right:", ", ".join(_counted(len(v), k) for k, v in names.items()))
+    if found.fitting:
+        console.print("placed as their models can be:", ", ".join(found.fitting))
+    for name, why in found.unseen.items():
+        console.print(f"placement of {name} not held against its model: {why}")
 
 
 def _counted(number: int, plural: str) -> str:

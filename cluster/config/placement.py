@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from cluster.config.device import parse_device
 from cluster.config.planning.demand import PlannedModelConfig
-from cluster.config.section import Section
+from cluster.config.planning.shard_map import map_mistakes
+from cluster.config.section import Mistakes, Section
 from cluster.errors import ConfigError
 
 Strategy = Literal["single", "data", "layer", "pipeline", "tensor", "auto"]
@@ -120,6 +122,15 @@ class PlacementConfig(Section):
             told["strategy"] = "layer"
         return told
 
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _is_a_strategy(cls, given: Any) -> Any:
+        known = get_args(Strategy)
+        if given not in known:
+            told = {"expected": f"{', '.join(known)}, model (another name of layer)"}
+            raise PydanticCustomError("strategy", "no such strategy", told)
+        return given
+
     @field_validator("shard_map", mode="before")
     @classmethod
     def _sites(cls, given: Any) -> Any:
@@ -141,7 +152,8 @@ class PlacementConfig(Section):
                 "layer, pipeline, tensor or auto"
             )
         if self.strategy in ("layer", "pipeline", "tensor") and not (self.shards or self.shard_map):
-            raise ValueError(f"strategy {self.strategy} needs `shards` or a `shard_map`")
+            wanted = "`shards`" if self.strategy == "tensor" else "`shards` or a `shard_map`"
+            raise ValueError(f"strategy {self.strategy} needs {wanted}")
         if self.shard_map and self.strategy not in ("layer", "pipeline"):
             raise ValueError(
                 f"shard_map excludes strategy {self.strategy}; allowed: layer, pipeline"
@@ -166,6 +178,9 @@ class PlacementConfig(Section):
             raise ValueError(f"devices names {len(self.devices)}, shards is {self.shards}")
         self._check_slices()
         self._check_nodes()
+        mistakes = tuple(map_mistakes((k, str(site)) for k, site in self.shard_map.items()))
+        if mistakes:
+            raise Mistakes(mistakes)
         return self
 
     def _check_slices(self) -> None:

@@ -72,11 +72,7 @@ def read_serve_file(path: Path) -> tuple[ServeFile, SquadronConfig]:
     Raises: ConfigError naming file, key, value and what is allowed.
     """
     serve_file = check_section(read_mapping(path), ServeFile, source=str(path))
-    ours = [
-        (index, app)
-        for index, app in enumerate(serve_file.applications)
-        if app.import_path == IMPORT_PATH
-    ]
+    ours = [app for app in serve_file.applications if app.import_path == IMPORT_PATH]
     if len(ours) != 1:
         given = [app.import_path for app in serve_file.applications]
         is_near = not ours and difflib.get_close_matches(IMPORT_PATH, given)
@@ -88,9 +84,13 @@ def read_serve_file(path: Path) -> tuple[ServeFile, SquadronConfig]:
             key="applications",
             allowed=IMPORT_PATH,
         )
-    index, app = ours[0]
-    source = f"{path}: applications.{index}.args"
-    config = check_section(app.args, SquadronConfig, source=source)
+    config = check_section(ours[0].args, SquadronConfig, source=place_of(path, serve_file))
     if serve_file.proxy_location != "Disabled":
         check_second_door(serve_file.http_options.host, config.server, source=str(path))
     return serve_file, config
+
+
+def place_of(path: Path, serve_file: ServeFile) -> str:
+    """Where in the file our configuration stands, as mistakes in it are told."""
+    paths = [app.import_path for app in serve_file.applications]
+    return f"{path}: applications.{paths.index(IMPORT_PATH)}.args"

@@ -107,6 +107,7 @@ def _part_of(device: Device, share: float) -> Device:
         device,
         share=share,
         memory_bytes=int(device.memory_bytes * share),
+        whole_bytes=int(device.whole_bytes * share),
         flops_per_s=device.flops_per_s * share,
         memory_bytes_per_s=device.memory_bytes_per_s * share,
     )

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from actors.experiments.desk import answer_headers, is_tracking_id
+from actors.experiments.desk import answer_headers, failure_headers, is_tracking_id
 from actors.extensions.request_regions import RequestRegions
 from actors.extensions.shared_memory import SharedMemory
 from actors.front_door import FrontDoor
 from actors.listeners.guard import is_own_program
 from actors.listeners.http1.wire import ByteBudget
-from actors.listeners.http_messages import JSON, HttpReply, HttpRequest
+from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, error_reply
 from actors.listeners.routes.table import Place, Route
-from cluster.errors import InvalidRequest
+from cluster.errors import InvalidRequest, SquadronError
 from cluster.protocols import v2_json
 from cluster.protocols.extensions.shared_memory import DISABLED, Places
 from cluster.requests import InferenceRequest, InferenceResponse
@@ -51,9 +51,8 @@ class InferRoutes:
         if json_length == 0 or (json_length is None and _is_raw(request)):
             asked = v2_json.decode_raw(request.body, place.model, place.version, route.signature)
             asked = self.with_headers(asked, request.headers)
-            answer = await self._door.infer(asked)
             # A raw body with the binary header asks for Triton's raw answer; without it, for JSON.
-            return self.reply(asked, answer, binary_default=json_length == 0)
+            return await self._answered(asked, binary_default=json_length == 0)
         of_caller = partial(self._memory.regions, is_local=is_own_program(request))
         with RequestRegions(of_caller, self._door.route, self._budget) as regions:
             asked = v2_json.decode_infer(
@@ -65,8 +64,16 @@ class InferRoutes:
             )
             asked = self.with_headers(asked, request.headers)
             with self._memory.held(asked.outputs) as places:
-                answer = await self._door.infer(asked)
-                return self.reply(asked, answer, places=places)
+                return await self._answered(asked, places=places)
+
+    async def _answered(
+        self, asked: InferenceRequest, *, binary_default: bool = False, places: Places = DISABLED
+    ) -> HttpReply:
+        try:
+            answer = await self._door.infer(asked)
+            return self.reply(asked, answer, binary_default=binary_default, places=places)
+        except SquadronError as error:
+            return error_reply(error, failure_headers(asked))
 
     def reply(
         self,

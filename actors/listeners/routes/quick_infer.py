@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
+from actors.experiments.desk import failure_headers
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import HttpReply, HttpRequest, error_reply
 from actors.listeners.routes.table import Place
@@ -61,7 +62,8 @@ class QuickInfer:
             ticket = self._door.begin(asked, rows, partial(self._answered, asked, done))
         except SquadronError as error:
             # Refused once, and counted once: the longer way would ask again.
-            return get_running_loop().call_soon(done, error_reply(error)).cancel
+            reply = error_reply(error, failure_headers(asked))
+            return get_running_loop().call_soon(done, reply).cancel
         return None if ticket is None else partial(self._door.cancel, ticket, asked)
 
     def _answered(
@@ -72,7 +74,7 @@ class QuickInfer:
     ) -> None:
         if isinstance(outcome, SquadronError):
             # Not raised: under overload most answers are this one.
-            done(error_reply(outcome))
+            done(error_reply(outcome, failure_headers(asked)))
             return
         try:
             chunks = self._encoder.encode(outcome, asked)
@@ -82,10 +84,10 @@ class QuickInfer:
                 reply = _reply(chunks, asked, outcome)
             self._door.answer_sizes.check(reply.num_bytes, outcome.variant)
         except SquadronError as error:
-            reply = error_reply(error)
+            reply = error_reply(error, failure_headers(asked))
         except Exception:
             logger.exception("a request failed with a bug of ours")
-            reply = error_reply(SquadronError("internal error"))
+            reply = error_reply(SquadronError("internal error"), failure_headers(asked))
         done(reply)
 
     def _decoder(self, place: Place) -> QuickDecoder | None:

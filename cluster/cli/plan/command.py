@@ -21,9 +21,9 @@ from cluster.config.planning.topology import TopologyFile
 from cluster.config.serve_file import read_serve_file
 from cluster.config.yaml_file import read_section
 from cluster.errors import ConfigError
-from cluster.optimization.facts.variant import facts_of, is_batched, measured
+from cluster.optimization.facts.variant import facts_of, measured
 from cluster.optimization.remote.mirror import open_store
-from cluster.placement.estimates.described import as_configured, demand_of, described, no_facts
+from cluster.placement.estimates.described import demand_of, described, no_facts
 from cluster.placement.search.facts import Demand
 from cluster.placement.search.find_plan import find_plan
 from cluster.placement.search.plan import Shortage
@@ -126,8 +126,7 @@ def _demands(
     demands: list[Demand] = []
     for name, variant in ours.variants.items():
         planned = told.models.get(name, variant.placement.demand)
-        planned = as_configured(planned, variant, is_batched=is_batched(variant, store))
-        facts = facts_of(name, variant, planned, store)
+        planned, facts = facts_of(name, variant, planned, store)
         if measure and variant.source is not None and not planned.measured_ms:
             facts = measured(facts, name, variant, store)
         demands.append(demand_of(name, planned, facts))

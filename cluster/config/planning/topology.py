@@ -47,6 +47,7 @@ class DevicesConfig(Section):
                 memory_bytes=int(self.memory_gib * GIB * self.usable),
                 flops_per_s=self.tflops * 1e12,
                 memory_bytes_per_s=self.memory_gb_per_s * 1e9,
+                whole_bytes=int(self.memory_gib * GIB),
             )
             for index in range(self.count)
         )

@@ -30,8 +30,10 @@ def generate(
     """A token a response, `token` INT64 [1]. Greedy unless `temperature` is above 0.
 
     Parameters: max_tokens (64), temperature (0), top_k (all), seed (0), stop_token (none; it is
-    given, then the stream ends). `end` is called once, however the stream ends.
-    Raises: InvalidRequest for one of them that is no number, and for more positions than there are.
+    given, then the stream ends); others are the protocol's, and not looked at. `end` is called
+    once, however the stream ends.
+    Raises: InvalidRequest for one of them that is no number or out of its range, and for more
+    positions than there are; at once, before the first token is asked for.
     """
     ids = inputs["input_ids"]
     ids = ids.reshape(1, -1)
@@ -114,9 +116,19 @@ def _settings(parameters: Mapping[str, Parameter]) -> dict[str, float]:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InvalidRequest(f"parameter {name} is a number, got {value!r}", key=name)
+        is_whole, least, most, allowed = _ALLOWED[name]
+        # Not a number is in no range.
+        if not least <= value <= most or (is_whole and value != int(value)):
+            raise InvalidRequest(f"{name} is {value:g}; allowed: {allowed}", key=name)
         found[name] = value
-    if not 1 <= found["max_tokens"] <= 1_000_000:
-        raise InvalidRequest(
-            f"max_tokens is {found['max_tokens']:g}; allowed: 1 to 1000000", key="max_tokens"
-        )
     return found
+
+
+_ALLOWED: dict[str, tuple[bool, float, float, str]] = {
+    "max_tokens": (True, 1, 1_000_000, "1 to 1000000"),
+    "temperature": (False, 0, 1e6, "0 (the likeliest token) and more"),
+    "top_k": (True, -1, 2**31, "1 and more; 0 or -1 keeps all"),
+    "seed": (True, 0, 2**53, "0 and more, whole"),
+    "stop_token": (True, -1, 2**31, "a token's number; -1 is none"),
+}
+"""Parameter -> whether it is whole, the least, the most, and both in words."""

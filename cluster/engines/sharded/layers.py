@@ -12,7 +12,7 @@ from cluster.engines.sharded.stages import layers_of
 from cluster.errors import ConfigError
 from cluster.placement.partition import LayeredModel, Layout
 
-ONNX_CUT = "cluster.engines.sharded.onnx_cut"
+ONNX_CUT = "cluster.engines.sharded.onnx.cut"
 EXPORTED_CUT = "cluster.engines.sharded.exported.cut"
 
 
@@ -38,7 +38,7 @@ def stage_artefacts(card: ModelCard, folder: Path, layout: Layout) -> tuple[str,
     runs = [layout.stage(index)[0].layers for index in range(layout.num_stages)]
     match card.format:
         case "onnx":
-            from cluster.engines.sharded.onnx_cut import stage_files
+            from cluster.engines.sharded.onnx.cut import stage_files
 
             return stage_files(folder / card.artefact, runs)
         case "torch_export":

@@ -16,7 +16,7 @@ def make_part(setup: PartSetup) -> Part:
 
             return TorchPart(setup)
         case "onnx":
-            from cluster.engines.sharded.onnx_part import OnnxPart
+            from cluster.engines.sharded.onnx.part import OnnxPart
 
             return OnnxPart(setup)
         case "torch_export":
@@ -29,13 +29,14 @@ def make_part(setup: PartSetup) -> Part:
 
 def refuse_format(format: str) -> ConfigError:
     allowed = ", ".join(SHARDED_FORMATS)
-    hint = (
-        "; its directory can be added again for that: squadron models add DIR --format huggingface"
+    own = (
+        "; its engine has degrees of its own, llm.tensor_parallel and llm.pipeline_parallel; or add "
+        "its directory again for this: squadron models add DIR --format huggingface"
         if format == "causal_lm"
         else ""
     )
     return ConfigError(
-        f"a model of format {format} cannot be cut into shards; allowed: {allowed}{hint}",
+        f"a model of format {format} cannot be cut into shards; allowed: {allowed}{own}",
         key="placement.strategy",
         value=format,
         allowed=allowed,

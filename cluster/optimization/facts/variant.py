@@ -12,11 +12,14 @@ from cluster.config.model_card import ModelCard
 from cluster.config.planning.demand import PlannedModelConfig
 from cluster.config.store import ModelStore
 from cluster.config.variant import VariantConfig
+from cluster.engines.sharded.layers import layered_model
+from cluster.engines.sharded.options import dtype_option
 from cluster.engines.warm_up import FREE_SIZE, zeros
 from cluster.errors import ConfigError, SquadronError
 from cluster.optimization.facts.onnx_graph import estimate_onnx
 from cluster.optimization.measure.variant import Variant, opened
-from cluster.placement.estimates.described import described, no_facts
+from cluster.placement.estimates.described import as_configured, described, no_facts
+from cluster.placement.estimates.layers import of_layers
 from cluster.placement.estimates.transformers import Call, estimate
 from cluster.placement.search.facts import ModelFacts
 
@@ -26,43 +29,63 @@ REPEATS = 5
 
 def facts_of(
     name: str, variant: VariantConfig, planned: PlannedModelConfig, store: ModelStore
-) -> ModelFacts:
-    """As the plan file describes it, else estimated from the artefact.
+) -> tuple[PlannedModelConfig, ModelFacts]:
+    """What is asked of a configured variant, as it will be served, and what is known of it.
 
-    Raises: ConfigError when neither says anything.
+    Raises: ConfigError when neither the plan file nor an artefact says anything.
     """
+    card, folder, missing = variant.card, None, "its card is inline: there is no artefact"
+    if variant.source is not None:
+        source, _, version = variant.source.partition("/")
+        try:
+            card, folder = store.card(source, version), store.folder(source, version)
+        except ConfigError as error:
+            # A plan file may describe a model that is not in the store.
+            missing = error.message
+    planned = as_served(planned, variant, card)
     told = described(name, planned)
     if told is not None:
-        return told
-    if variant.source is None:
-        raise no_facts(name, "its card is inline, so there is no artefact to estimate it from")
-    source, _, version = variant.source.partition("/")
-    return facts_of_artefact(
-        name, store.card(source, version), store.folder(source, version), planned
-    )
+        return planned, told
+    if card is None or folder is None:
+        raise no_facts(name, missing)
+    return planned, facts_of_artefact(name, card, folder, planned)
 
 
-def is_batched(variant: VariantConfig, store: ModelStore) -> bool:
-    """Whether rows of several requests are computed together."""
-    if variant.card is not None:
-        return variant.card.batched
-    source, _, version = (variant.source or "").partition("/")
-    try:
-        return store.card(source, version).batched
-    except ConfigError:
-        # A plan file may describe a model that is not in the store.
-        return True
+def as_served(
+    planned: PlannedModelConfig, variant: VariantConfig, card: ModelCard | None
+) -> PlannedModelConfig:
+    """The demand with what the variant's other settings say: how many are computed at once, and in
+    which data type. The placement that is planned on the command line and the one that a server
+    chooses begin here."""
+    asked = as_configured(planned, variant, is_batched=card is None or card.batched)
+    bits = planned.bits or _bits(variant, card)
+    return asked.model_copy(update={"bits": bits}) if bits else asked
 
 
 def facts_of_artefact(
     name: str, card: ModelCard, folder: Path, planned: PlannedModelConfig
 ) -> ModelFacts:
-    """Estimated. Raises: ConfigError for a format that nothing can be estimated of."""
+    """As the demand describes the model, else estimated.
+
+    Raises: ConfigError for a format that nothing can be estimated of.
+    """
+    told = described(name, planned)
+    if told is not None:
+        return told
     if card.format == "onnx":
         return estimate_onnx(name, folder / card.artefact, tokens=planned.tokens)
     if card.format in ("huggingface", "causal_lm"):
         return _of_directory(name, folder / card.artefact, planned)
+    if card.format == "torch_export":
+        return of_layers(name, layered_model(card, folder))
     raise no_facts(name, f"there is no estimate for format {card.format}")
+
+
+def _bits(variant: VariantConfig, card: ModelCard | None) -> int:
+    """Of a weight as it is computed with; 0 where that is what the file has."""
+    if card is not None and card.format == "huggingface":
+        return BITS[dtype_option(dict(variant.options))]
+    return BITS.get(variant.llm.dtype, 0) if variant.llm is not None else 0
 
 
 def measured(facts: ModelFacts, name: str, variant: VariantConfig, store: ModelStore) -> ModelFacts:
@@ -73,7 +96,8 @@ def measured(facts: ModelFacts, name: str, variant: VariantConfig, store: ModelS
     source, _, version = (variant.source or "").partition("/")
     card, folder = store.card(source, version), store.folder(source, version)
     try:
-        seconds = _time(Variant(card=card, folder=folder, engine=variant.engine), card)
+        served = Variant(card=card, folder=folder, engine=variant.engine, options=variant.options)
+        seconds = _time(served, card)
     except SquadronError as error:
         raise no_facts(name, f"it could not be measured: {error.message}") from None
     note = f"time measured on this CPU with free sizes of {FREE_SIZE}; {facts.note}"

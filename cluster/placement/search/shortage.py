@@ -29,15 +29,18 @@ def shortage(
     sizes = [site.device.memory_bytes for site in topology.sites()]
     have = sum(min(size, cap or size) for size in sizes)
     device_bytes = min(device.memory_bytes, cap or device.memory_bytes)
+    # Bought by what is written on it, of which a part stays free.
+    sold_bytes = min(device.sold_bytes, cap or device.sold_bytes)
+    usable = " usable" if sold_bytes > device_bytes else ""
     means: list[str] = []
     if more is not None:
         plural = "" if more == 1 else "s"
-        means.append(f"{more} more device{plural} of {human_bytes(device_bytes)}")
+        means.append(f"{more} more device{plural} of {human_bytes(sold_bytes)}")
     if fits_in_int8:
         means.append("int8")
     wants = f"needs {', or '.join(means)}" if means else _hopeless(demands, device_bytes)
     names = ", ".join(d.name for d in demands[:3]) + (" …" if len(demands) > 3 else "")
-    short = f"{len(topology.sites())} devices with {human_bytes(have)} together"
+    short = f"{len(topology.sites())} devices with {human_bytes(have)}{usable} together"
     return Shortage(
         message=f"{names}: {told_kinds(demands)} do not fit in {short}: {wants}",
         more_devices=more,

@@ -105,9 +105,9 @@ def test_events_of_an_earlier_server_stand_before_the_start_of_this_one() -> Non
         made.adopt(table(), generation)
 
     assert [(event.kind, event.subject) for event in made.events] == [
-        ("start", "configuration"),
+        ("start", "all"),
         ("experiment", "e"),
-        ("start", "configuration"),
+        ("start", "all"),
     ]
 
 

@@ -18,7 +18,8 @@ from actors.streams.replica import StreamReplica
 from actors.streams.transport import NodeFirstStreams
 from cluster.config.model_card import ModelCard
 from cluster.config.variant import BatchingConfig
-from cluster.errors import EngineFailed, ShardLost
+from cluster.engines.sharded.generate import generate
+from cluster.errors import EngineFailed, InvalidRequest, ShardLost
 from cluster.protocols.envelope import Call, Reply, decode_replies, encode_calls
 from cluster.tensors import tensor
 
@@ -87,9 +88,14 @@ async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     monkeypatch.setattr(prometheus_client.values, "ValueClass", prometheus_client.values.ValueClass)
     made: list[StreamReplica] = []
 
-    def build(**batching: Any) -> StreamReplica:
-        replica = StreamReplica(setup(tmp_path, **batching), metrics_at=tmp_path / "metrics")
-        notes().clear()
+    def build(engine: Any = None, **batching: Any) -> StreamReplica:
+        replica = StreamReplica(
+            setup(tmp_path, **batching),
+            metrics_at=tmp_path / "metrics",
+            make_ready=None if engine is None else lambda _: engine,
+        )
+        if engine is None:
+            notes().clear()
         made.append(replica)
         return replica
 
@@ -143,6 +149,32 @@ async def test_an_error_of_the_model_is_the_last_reply(make: Make) -> None:
     assert last.error.message == (
         "counter.py:Counter.stream raised ValueError: the user's own words"
     )
+
+
+class _Language:
+    """As the engines of language models do, it refuses before there is anything to go through."""
+
+    def stream(self, inputs: Any, parameters: Any) -> Any:
+        return generate(self._logits, {"input_ids": inputs["N"]}, parameters, end=lambda: None)
+
+    def close(self) -> None: ...
+
+    def _logits(self, ids: Any) -> Any:
+        return np.eye(8, dtype=np.float32)[ids[:, -1:] + 1]
+
+
+async def test_what_is_refused_at_once_is_an_answer_and_no_lost_replica(
+    make: Make, tmp_path: Path
+) -> None:
+    listener = StreamListener(tmp_path / f"r{SUFFIX}", make(_Language()).stream)
+    await listener.start()
+    (refused,) = await all_of(open_stream(listener.path, message(3, max_tokens=-1)))
+    fine = await all_of(open_stream(listener.path, message(3, max_tokens=2)))
+    await listener.drain()
+
+    assert isinstance(refused.error, InvalidRequest)
+    assert refused.error.message == "max_tokens is -1; allowed: 1 to 1000000"
+    assert [int(reply.outputs[0].array[0]) for reply in fine] == [4, 5]
 
 
 async def test_an_output_that_the_card_does_not_have_is_an_error(make: Make) -> None:

@@ -3,10 +3,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from cluster.cli.check import check
+from cluster.config.store import CARD_FILE
+from tests.cluster.engines.sharded.directories import bert, llama, saved
 
 app = typer.Typer()
 app.command()(check)
@@ -26,3 +30,61 @@ def test_one_of_a_kind_is_counted_in_the_singular() -> None:
     file = Path(__file__).parents[3] / "serve_configs" / "prod.yaml"
     result = CliRunner().invoke(app, [str(file)])
     assert "1 experiment," in " ".join(result.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model of 4 layers, 12 heads, 6 of them for keys; an encoder beside it."""
+    root = tmp_path_factory.mktemp("store")
+    for name, model in (("words", llama()), ("vectors", bert())):
+        card = saved(model, root / name / "1").model_copy(update={"name": name})
+        (root / name / "1" / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
+    return root
+
+
+def checked(folder: Path, store: Path, **variant: object) -> tuple[int, str]:
+    file = folder / "serve.yaml"
+    args = {"store": {"path": str(store)}, "variants": {"m": {"source": "words", **variant}}}
+    application = {"import_path": "actors.app:build", "args": args}
+    file.write_text(yaml.safe_dump({"applications": [application]}), encoding="utf-8")
+    result = CliRunner().invoke(app, [str(file), "--json"])
+    content = json.loads(result.stdout)
+    return result.exit_code, content.get("error") or json.dumps(content["placements"])
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        (
+            {"placement": {"strategy": "tensor", "shards": 4}},
+            "placement.tensor: tensor degree 4 do",
+        ),
+        ({"placement": {"strategy": "layer", "shards": 5}}, "allowed: 1 to 4 stages"),
+        ({"placement": {"shard_map": {"layers.0-4": "cpu"}}}, "on cpu: there is no layer 4; the"),
+        ({"placement": {"shard_map": {"layers.0-1": "cpu"}}}, "layers 2 to 3 are on no device"),
+        (
+            {"placement": {"strategy": "layer", "shards": 2, "transport": "nccl"}},
+            "NCCL moves tensors between GPUs, and shard 0 is on cpu",
+        ),
+        (
+            {"placement": {"strategy": "layer", "shards": 2}, "options": {"dtype": "int3"}},
+            "options.dtype: option dtype is 'int3'",
+        ),
+        ({"source": "vectors", "options": {"task": "generate"}}, "options.task: option task is"),
+    ],
+)
+def test_a_placement_that_its_model_excludes_is_a_mistake(
+    tmp_path: Path, store: Path, variant: dict[str, object], said: str
+) -> None:
+    code, error = checked(tmp_path, store, **variant)
+    assert (code, "applications.0.args: variants.m." in error) == (2, True)
+    assert said in error
+
+
+def test_a_placement_is_held_against_its_model_where_that_is_here(
+    tmp_path: Path, store: Path
+) -> None:
+    placement = {"strategy": "pipeline", "shards": 4, "tensor": 2}
+    assert checked(tmp_path, store, placement=placement) == (0, '{"fitting": ["m"], "unseen": {}}')
+    code, told = checked(tmp_path, store, placement=placement, source="elsewhere")
+    assert (code, "no model 'elsewhere' in" in told) == (0, True)

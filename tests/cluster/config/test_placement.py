@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ from pydantic import ValidationError
 
 from cluster.config.placement import PlacementConfig, ShardSite
 from cluster.config.variant import VariantConfig
+from cluster.config.yaml_file import check_section
+from cluster.errors import ConfigError
 
 
 def test_parallelism_model_is_layer_placement() -> None:
@@ -65,11 +68,34 @@ def test_a_site_may_name_its_node_and_a_device_for_each_slice() -> None:
             "give every shard a node, or none",
         ),
         ({"parallelism": "model", "strategy": "layer", "shards": 2}, "give one of them"),
+        ({"strategy": "tensor"}, "strategy tensor needs `shards`$"),
+        ({"strategy": "ring", "shards": 2}, "no such strategy"),
     ],
 )
 def test_what_contradicts_itself_is_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError) as caught:
         PlacementConfig.model_validate(given)
+    messages = [detail["msg"] for detail in caught.value.errors()]
+    assert any(re.search(said, message) for message in messages), messages
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (["block.0-5"], "placement.shard_map.block.0-5: 'block.0-5' names no layers; allowed: lay"),
+        (["layers.5-0"], "shard_map.layers.5-0: 'layers.5-0' ends (layer 0) before it begins"),
+        (["layers.0-5", "layers.5-9"], "layers.5-9: on cuda:0: layer 5 has a device already"),
+        (["layers.0-5", "layer_8_to_9"], "on cuda:0: layers 6 to 7 are on no device before it"),
+        (["layers.1-5"], "on cuda:0: layer 0 is on no device before it; allowed: the layers in or"),
+    ],
+)
+def test_a_map_that_fits_no_model_is_refused_before_one_is_looked_at(
+    keys: list[str], said: str
+) -> None:
+    section = {"source": "m", "placement": {"shard_map": dict.fromkeys(keys, "cuda:0")}}
+    with pytest.raises(ConfigError) as caught:
+        check_section(section, VariantConfig, source="f.yaml")
+    assert said in caught.value.message
 
 
 def test_a_demand_is_for_the_planner_to_meet() -> None:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.config.planning.shard_map import parse_run
 from cluster.errors import ConfigError
-from cluster.placement.shard_map import parse_run, read_shard_map
+from cluster.placement.shard_map import read_shard_map
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_a_map_gives_its_runs_in_order() -> None:
             [("layers.0-5", "cuda:0"), ("layers.6-12", "cuda:1")],
             "'layers.6-12' on cuda:1: there is no layer 12",
         ),
-        ([("layers.0-5", "cuda:0")], "layers 6 to 11 is on no device"),
+        ([("layers.0-5", "cuda:0")], "layers 6 to 11 are on no device"),
     ],
 )
 def test_a_map_that_does_not_fit_names_layer_and_device(

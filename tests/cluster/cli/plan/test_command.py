@@ -120,6 +120,15 @@ def test_what_is_short_is_told_exactly_and_the_exit_code_is_2(tmp_path: Path) ->
     assert (found["fits"], found["more_devices"], found["fits_in_int8"]) == (False, 1, True)
 
 
+def test_devices_are_told_by_the_size_that_is_written_on_them(tmp_path: Path) -> None:
+    file = topology(tmp_path, count=2, gib=60)
+    file.write_text(file.read_text(encoding="utf-8").replace("usable: 1.0", "usable: 0.9"))
+    _, _, error = run("--topology", file)
+
+    assert "do not fit in 2 devices with 43.2 GiB usable together" in error
+    assert error.strip().endswith("needs 1 more device of 24.0 GiB, or int8")
+
+
 def test_a_model_that_fits_with_the_devices_asked_for_is_planned(tmp_path: Path) -> None:
     code, out, _ = run("--topology", topology(tmp_path, count=3, gib=60), "--json")
 

@@ -65,6 +65,12 @@ def test_one_seed_gives_the_same_tokens_and_another_one_others() -> None:
     ("parameters", "said"),
     [
         ({"max_tokens": 0}, "max_tokens is 0; allowed: 1 to 1000000"),
+        ({"max_tokens": 2.5}, "max_tokens is 2.5; allowed: 1 to 1000000"),
+        ({"max_tokens": float("nan")}, "max_tokens is nan"),
+        ({"temperature": -1.0}, "temperature is -1; allowed: 0 .the likeliest token. and more"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"top_k": -3}, "top_k is -3; allowed: 1 and more; 0 or -1 keeps all"),
+        ({"seed": -1}, "seed is -1; allowed: 0 and more, whole"),
         ({"temperature": "hot"}, "parameter temperature is a number, got 'hot'"),
         ({"max_tokens": 20, "max_positions": 16}, "more than the 16 positions"),
     ],

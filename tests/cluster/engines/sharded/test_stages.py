@@ -18,7 +18,7 @@ from cluster.client.staged.backend import StagedBackend
 from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
 from cluster.engines.sharded.layers import layered_model
-from cluster.engines.sharded.onnx_cut import segments, stage_files
+from cluster.engines.sharded.onnx.cut import segments, stage_files
 from cluster.engines.sharded.stages import let_go
 from cluster.errors import ConfigError
 
@@ -40,7 +40,7 @@ from pathlib import Path
 from cluster.client.staged.backend import StagedBackend
 from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
-from cluster.engines.sharded.onnx_cut import stage_files
+from cluster.engines.sharded.onnx.cut import stage_files
 print(*stage_files(Path(sys.argv[1]), [range(1), range(1, 2)]), sep=chr(10), flush=True)
 sys.stdin.readline()
 """
