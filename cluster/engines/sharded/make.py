@@ -30,8 +30,8 @@ def make_part(setup: PartSetup) -> Part:
 def refuse_format(format: str) -> ConfigError:
     allowed = ", ".join(SHARDED_FORMATS)
     own = (
-        "; its engine has degrees of its own, llm.tensor_parallel and llm.pipeline_parallel; or add "
-        "its directory again for this: squadron models add DIR --format huggingface"
+        "; its engine has degrees of its own, llm.tensor_parallel and llm.pipeline_parallel; or "
+        "add its directory again for this: squadron models add DIR --format huggingface"
         if format == "causal_lm"
         else ""
     )
