@@ -25,14 +25,16 @@ from ray.exceptions import RayActorError
 
 from actors.experiments.control import ExperimentControl
 from actors.experiments.doors import Doors
-from actors.experiments.kept import Keeper, Newest, StateSetup, Store
-from actors.experiments.redis_keeper import RedisKeeper
+from actors.experiments.kept import StateSetup
+from actors.experiments.start import start_experiments
 from actors.logs.set_up import set_up_logs
 from actors.measures.processes import watch_process
+from actors.measures.recovery import RecoveryWatch
 from actors.node_folder import metrics_folder
 from actors.repository import apps
 from actors.repository.commands import Commands
-from actors.repository.control import RepositoryControl, RepositorySetup, app_prefix
+from actors.repository.control import RepositoryControl, RepositorySetup
+from actors.repository.names import NAMESPACE, app_prefix, controller_name
 from actors.repository.state import RepositoryKeeper, kept_earlier
 from cluster.config.observability.logs import LogsConfig
 from cluster.control.reconcile import (
@@ -49,7 +51,6 @@ from cluster.experiments.view import JsonObject
 from cluster.observability.metrics import make_metrics
 from cluster.routing.table import RoutingTable, next_version
 
-NAMESPACE = "squadron"
 PERIOD_S = 0.5
 CALM_S = 10.0
 CALM_PERIOD_S = 2.0
@@ -90,7 +91,8 @@ class Controller:
         self._observed_s = -math.inf
         self._moved_s = -math.inf
         self._kept_s = -math.inf
-        make_metrics(metrics_folder())
+        metrics = make_metrics(metrics_folder())
+        self._recovery = RecoveryWatch(app, metrics.recovery_seconds, time.monotonic)
         watch_process("controller")
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -113,7 +115,7 @@ class Controller:
         self._newest_version = max(self._newest_version, generation)
         self._base, self._is_base_new = table, True
         if self._experiments is None:
-            self._experiments = _experiments(self._app, state)
+            self._experiments = start_experiments(self._app, state)
         self._experiments.adopt(table, generation)
         if self._repository is not None:
             self._repository.give_up_all("the configuration changed meanwhile")
@@ -211,6 +213,11 @@ class Controller:
         """Newest last."""
         return [asdict(event) for event in (await self._with_experiments()).events]
 
+    async def lost(self, variant: str, replica: str, reason: str) -> None:
+        """A replica that ends by itself says why; what Serve sees comes later."""
+        self._moved_s = time.monotonic()
+        self._recovery.lost(variant, replica, reason, (await self._with_experiments()).note)
+
     async def decided(self, decisions: Sequence[JsonObject]) -> None:
         """The autoscaling policy's latest decisions, each with its `reason`."""
         self._autoscaling = list(decisions)
@@ -256,6 +263,7 @@ class Controller:
         """What Serve says now; what it said last while nothing moves, unless it `is_new`."""
         now_s = time.monotonic()
         is_calm = now_s - self._moved_s > CALM_S and self._repository is None
+        is_calm = is_calm and not self._recovery.is_open
         if is_new or not is_calm or now_s - self._observed_s >= CALM_PERIOD_S:
             before, self._seen = self._seen, await asyncio.to_thread(apps.observe)
             self._observed_s = now_s
@@ -291,6 +299,7 @@ class Controller:
             logger.info("pass %s", record(snapshot, actions))
             reasons = (*reasons, *(action.reason for action in actions))
         self._experiments.act(actions)
+        self._recovery.look(seen, table, self._experiments.note)
         self._experiments.keep()
         states = {
             action.variant: (action.state, action.reason)
@@ -361,23 +370,6 @@ class Controller:
             self._newest_version = next_version(time.time_ns(), self._newest_version)
             self._table = replace(table, version=self._newest_version)
             self._changed.notify_all()
-
-
-def _experiments(app: str, setup: StateSetup) -> ExperimentControl:
-    keepers: list[Keeper] = [Store(app, setup)]
-    if setup.redis.url:
-        keepers.append(RedisKeeper(setup.redis, setup.digest(app)))
-    if not setup.postgres.url:
-        return ExperimentControl(Newest(*keepers), time.time)
-    # An extra of its own: most servers have no PostgreSQL (`actors.app` has looked for it).
-    from actors.experiments.postgres_keeper import PostgresKeeper
-
-    postgres = PostgresKeeper(setup.postgres, setup.digest(app))
-    return ExperimentControl(Newest(*keepers, postgres), time.time, rated=postgres.rated)
-
-
-def controller_name(app: str) -> str:
-    return f"squadron-controller:{app}"
 
 
 def get_or_start_controller(app: str) -> ActorHandle[Controller]:

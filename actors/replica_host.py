@@ -41,7 +41,7 @@ class ReplicaHost:
         self._guard.hold(threads=setup.threads, folder=node_folder() / "cores")
         context = serve.get_replica_context()
         set_up_logs(setup.logs, role="replica", variant=setup.variant)
-        self._replica = _replica(setup, context.replica_id.unique_id)
+        self._replica = _replica(setup, context.app_name, context.replica_id.unique_id)
         if isinstance(self._replica, LanguageReplica):
             await self._replica.start()
         folder = replica_folder(node_folder(), context.app_name, context.deployment)
@@ -93,10 +93,10 @@ class ReplicaHost:
         await self._replica.close()
 
 
-def _replica(setup: ReplicaSetup, replica_id: str) -> Replica:
+def _replica(setup: ReplicaSetup, app: str, replica_id: str) -> Replica:
     if setup.card.format == "causal_lm":
         return LanguageReplica(setup)
-    make = sharded_engine(replica_id) if setup.sharding is not None else None
+    make = sharded_engine(app, replica_id) if setup.sharding is not None else None
     if setup.card.decoupled:
         return StreamReplica(setup, make_ready=make)
     if make is not None:

@@ -23,8 +23,8 @@ from ray.exceptions import RayActorError
 from actors.autoscaling.control import AutoscalingControl
 from actors.autoscaling.names import NAMESPACE, autoscaler_name
 from actors.autoscaling.setup import AutoscalingSetup
-from actors.controller import controller_name
 from actors.node_folder import metrics_folder
+from actors.repository.names import controller_name
 from cluster.control.autoscaling.gather import DeploymentReport, DoorReport
 from cluster.observability.metrics import make_metrics
 

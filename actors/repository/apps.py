@@ -44,12 +44,15 @@ def seen_of(details: Mapping[str, Any]) -> Seen:
 
 
 def _deployment(seen: Mapping[str, Any]) -> DeploymentSeen:
-    states = [_text(replica["state"]) for replica in seen.get("replicas", ())]
+    replicas = seen.get("replicas", ())
+    states = [_text(replica["state"]) for replica in replicas]
+    running = (each for each, state in zip(replicas, states, strict=True) if state == "RUNNING")
     return DeploymentSeen(
         status=_text(seen["status"]),
         num_running=states.count("RUNNING"),
         num_starting=states.count("STARTING"),
         message=_told(seen.get("message", "")),
+        running=tuple(sorted(str(each.get("replica_id", "")) for each in running)),
     )
 
 

@@ -15,6 +15,7 @@ from functools import partial
 
 from actors.repository import apps, state
 from actors.repository.candidate import Candidate, candidate_of
+from actors.repository.names import app_prefix
 from actors.variant_facts import Origin
 from cluster.config.server import ServerConfig
 from cluster.config.squadron import SquadronConfig
@@ -261,11 +262,6 @@ class RepositoryControl:
 
 def _key(name: str, wanted: Wanted) -> tuple[str, str]:
     return name, f"{wanted.variant.model_dump_json()}\0{wanted.store}"
-
-
-def app_prefix(app: str) -> str:
-    """What the names of the applications of an application's models begin with."""
-    return f"{app}+"
 
 
 def _routed(

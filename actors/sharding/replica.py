@@ -6,11 +6,14 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actors.measures.recovery import tell_loss
+from actors.repository.names import NAMESPACE, controller_name, main_app
 from cluster.config.placement import PlacementConfig
 from cluster.engines.engine import Engine
 from cluster.engines.sharded.cut import cut
@@ -128,10 +131,10 @@ def _planned(name: str, variant: VariantConfig, origin: Origin, room: Room) -> C
     return replace(found, reason=f"{found.reason}; waits for GPUs that others hold")
 
 
-def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
+def sharded_engine(app: str, replica_id: str) -> Callable[[ReplicaSetup], Engine]:
     """What makes the replica's engine: a group of shards that takes this process with it when one
     of them is lost. Serve then starts another replica in the same shape, and the doors send there
-    what was not answered."""
+    what was not answered. `app`: the replica's application."""
 
     def make(setup: ReplicaSetup) -> Engine:
         from actors.node_folder import node_folder
@@ -163,7 +166,7 @@ def sharded_engine(replica_id: str) -> Callable[[ReplicaSetup], Engine]:
                 logs=setup.logs,
             ),
             RayStarter(layout, placement, threads=setup.threads, title=title),
-            on_lost=_end_process,
+            on_lost=partial(_end_process, app, setup.variant, replica_id),
             watch=group_watch(setup.variant, layout),
         )
         group.load()
@@ -180,8 +183,9 @@ def leader_limits(setup: ReplicaSetup) -> ProcessLimits:
     return setup.limits.model_copy(update={"cpu_affinity": ()})
 
 
-def _end_process(reason: str) -> None:
+def _end_process(app: str, variant: str, replica_id: str, reason: str) -> None:
     logger.error("the replica ends with its shards: %s", reason)
+    tell_loss(controller_name(main_app(app)), NAMESPACE, variant, replica_id, reason)
     for handler in logging.getLogger().handlers:
         handler.flush()
     os._exit(1)

@@ -13,9 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from cluster.cli.add import add
+from cluster.cli.add import AsJson, Store, add, facts, mendable, num_bytes, root
 from cluster.cli.import_triton import import_
-from cluster.cli.model_store import AsJson, Store, facts, mendable, num_bytes, root
 from cluster.config.model_card import ModelCard
 from cluster.config.store import ModelStore
 from cluster.errors import ConfigError

@@ -22,12 +22,13 @@ from cluster.routing.table import RoutingTable, VariantRoute
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentSeen:
-    """One Serve deployment as Serve reports it; counts are replicas."""
+    """One Serve deployment as Serve reports it; counts are replicas, `running` their ids."""
 
     status: str
     num_running: int
     num_starting: int
     message: str = ""
+    running: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,7 @@ from cluster.observability.statistics import NodeSamples, Sample
 LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+RECOVERY_BUCKETS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -63,6 +64,7 @@ class Metrics:
     door: DoorMetrics
     ensemble_events: Counter
     autoscaling: AutoscalingMetrics
+    recovery_seconds: Histogram
 
     def count_ensemble_event(self, ensemble: str, event: str) -> None:
         self.ensemble_events.labels(ensemble, event).inc()
@@ -170,12 +172,8 @@ def _declared(registry: CollectorRegistry) -> Metrics:
         pending=gauge(
             "nv_inference_pending_request_count", "Requests waiting for the engine.", by_version
         ),
-        batch_rows=Histogram(
-            "squadron_batch_rows",
-            "Rows of each batch that an engine ran.",
-            ("variant",),
-            registry=registry,
-            buckets=BATCH_BUCKETS,
+        batch_rows=_by_variant(
+            registry, "batch_rows", "Rows of each batch that an engine ran.", BATCH_BUCKETS
         ),
         in_flight=gauge("squadron_requests_in_flight", "Requests inside the doors.", ()),
         table_made_s=gauge(
@@ -188,12 +186,24 @@ def _declared(registry: CollectorRegistry) -> Metrics:
         cache=declare_cache_metrics(registry),
         door=declare_door_metrics(registry),
         autoscaling=_autoscaling(registry),
+        recovery_seconds=_recovery(registry),
         ensemble_events=counter(
             "squadron_ensemble_events_total",
             "What ensembles did beside asking each member once.",
             ("model", "event"),
         ),
     )
+
+
+def _by_variant(
+    registry: CollectorRegistry, name: str, text: str, buckets: Sequence[float]
+) -> Histogram:
+    return Histogram(f"squadron_{name}", text, ("variant",), registry=registry, buckets=buckets)
+
+
+def _recovery(registry: CollectorRegistry) -> Histogram:
+    text = "From the loss of a replica until as many as before could answer; by the controller."
+    return _by_variant(registry, "replica_recovery_seconds", text, RECOVERY_BUCKETS_S)
 
 
 def _autoscaling(registry: CollectorRegistry) -> AutoscalingMetrics:

@@ -15,7 +15,7 @@ from actors.listeners.http_messages import HttpReply, HttpRequest, json_reply
 from actors.listeners.routes.extensions import json_object
 from actors.listeners.routes.table import Handler, Place, Route
 from actors.measures.cluster import look
-from actors.repository.control import app_prefix
+from actors.repository.names import app_prefix
 from cluster.config.ensemble import name_of
 from cluster.control.cluster_map import cluster_map
 from cluster.errors import InvalidRequest, ModelNotFound

@@ -27,8 +27,8 @@ def test_replicas_are_counted_by_state_and_our_own_error_is_told() -> None:
                         "status": DeploymentStatus.HEALTHY,
                         "message": "",
                         "replicas": [
-                            {"state": ReplicaState.RUNNING},
-                            {"state": "RUNNING"},
+                            {"state": ReplicaState.RUNNING, "replica_id": "r2"},
+                            {"state": "RUNNING", "replica_id": "r1"},
                             {"state": ReplicaState.STARTING},
                             {"state": ReplicaState.STOPPING},
                         ],
@@ -42,7 +42,13 @@ def test_replicas_are_counted_by_state_and_our_own_error_is_told() -> None:
     assert seen_of(details) == {
         "empty": {},
         "app": {
-            "a": DeploymentSeen(status="HEALTHY", num_running=2, num_starting=1, message=""),
+            "a": DeploymentSeen(
+                status="HEALTHY",
+                num_running=2,
+                num_starting=1,
+                message="",
+                running=("r1", "r2"),
+            ),
             "b": DeploymentSeen(
                 status="DEPLOY_FAILED",
                 num_running=0,

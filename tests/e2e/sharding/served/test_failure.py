@@ -47,6 +47,12 @@ def shards(served: Running, model: str) -> dict[str, list[int]]:
     return {replica: [pids[rank] for rank in sorted(pids)] for replica, pids in found.items()}
 
 
+def events(served: Running, subject: str) -> dict[str, str]:
+    """What happened to it -> why, in the order in which it was told."""
+    told = httpx.get(f"{served.http}/admin/v1/events").raise_for_status().json()
+    return {event["kind"]: event["reason"] for event in told if event["subject"] == subject}
+
+
 class Load:
     """One caller after the other's answer, until told to stop."""
 
@@ -151,6 +157,12 @@ def test_a_killed_shard_of_the_only_replica_makes_callers_wait_or_come_again(
     )
     assert set(load.statuses) <= {200, 503}
     assert not load.without_retry_after
+    # Whoever looks afterwards is told as well, with the seconds.
+    wait_until(lambda: "recovered" in events(sharded, "only"), "no word of the recovery")
+    told = events(sharded, "only")
+    assert list(told) == ["lost", "recovered"]
+    assert "0 of 1 replicas left" in told["lost"]
+    assert "s after the loss: 1 replicas (shard 1" in told["recovered"]
     wait_until(lambda: not any(map(psutil.pid_exists, group)), "a shard of the group lives on")
 
 
