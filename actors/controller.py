@@ -91,8 +91,12 @@ class Controller:
         self._observed_s = -math.inf
         self._moved_s = -math.inf
         self._kept_s = -math.inf
-        metrics = make_metrics(metrics_folder())
-        self._recovery = RecoveryWatch(app, metrics.recovery_seconds, time.monotonic)
+        recovery_seconds = make_metrics(metrics_folder()).recovery_seconds
+        self._recovery = RecoveryWatch(
+            app,
+            lambda name, seconds: recovery_seconds.labels(name).observe(seconds),
+            time.monotonic,
+        )
         watch_process("controller")
         self._task = asyncio.get_running_loop().create_task(self._run())
 

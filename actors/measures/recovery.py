@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Mapping
 
 import ray
-from prometheus_client import Histogram
 
 from cluster.control.reconcile import DeploymentSeen
 from cluster.control.recovery import Recoveries, Told
@@ -24,11 +23,13 @@ Note = Callable[[str, str, str], None]
 
 
 class RecoveryWatch:
-    """The controller's. `clock`: seconds that only grow."""
+    """The controller's. `observe`: keeps a variant's seconds; `clock`: seconds that only grow."""
 
-    def __init__(self, app: str, seconds: Histogram, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, app: str, observe: Callable[[str, float], None], clock: Callable[[], float]
+    ) -> None:
         self._app = app
-        self._seconds = seconds
+        self._observe = observe
         self._clock = clock
         self._recoveries = Recoveries()
 
@@ -60,7 +61,7 @@ class RecoveryWatch:
         for each in told:
             note(each.kind, each.variant, each.reason)
             if each.kind == "recovered":
-                self._seconds.labels(each.variant).observe(each.seconds)
+                self._observe(each.variant, each.seconds)
 
 
 def tell_loss(controller: str, namespace: str, variant: str, replica: str, reason: str) -> None:
