@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
@@ -28,6 +29,11 @@ logger = logging.getLogger("squadron.controller")
 
 MAX_EVENTS = 100_000
 """In the stream; older ones are dropped (about: Redis cuts by whole blocks)."""
+MAX_WAITING_RUNS = 64
+"""While Redis is away; older ones are in Ray's store and the file only."""
+
+READ_TIMEOUT_S = 5.0
+"""A controller reads once, when it begins: it would begin anew over a moment's silence."""
 
 
 class RedisKeeper:
@@ -42,18 +48,14 @@ class RedisKeeper:
         self._runs = f"{self._key}:asked"
         self._left_alone_until_s = float("-inf")
         self._told: set[Event] = set()
-        self._redis = Redis.from_url(
-            resolve_address(config.url, os.environ, REDIS_SCHEMES, key="server.state_redis.url"),
-            socket_timeout=config.timeout_s,
-            socket_connect_timeout=config.timeout_s,
-            max_connections=config.max_connections,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._waiting_runs: dict[int, bytes | None] = {}
+        self._redis = _client(config, config.timeout_s)
+        self._reader = _client(config, max(config.timeout_s, READ_TIMEOUT_S))
 
     def read(self) -> Kept:
         """Nothing when Redis has nothing, or fails."""
         try:
-            found = parsed(cast("bytes | None", self._redis.get(self._key)))
+            found = parsed(cast("bytes | None", self._reader.get(self._key)))
         except (RedisError, OSError) as error:
             self._fail(error)
             return Kept()
@@ -70,35 +72,63 @@ class RedisKeeper:
                 for event in fresh:
                     fields: dict[Any, Any] = {"event": json.dumps(asdict(event))}
                     together.xadd(f"{self._key}:events", fields, maxlen=MAX_EVENTS)
+                self._add_runs(together)
                 together.execute()
         except (RedisError, OSError) as error:
             self._fail(error)
             return
         self._told = set(kept.events)
+        self._waiting_runs.clear()
 
     def runs(self) -> Mapping[int, bytes]:
         """None when Redis has none, or fails."""
         try:
-            found = cast("dict[bytes, bytes]", self._redis.hgetall(self._runs))
+            found = cast("dict[bytes, bytes]", self._reader.hgetall(self._runs))
         except (RedisError, OSError) as error:
             self._fail(error)
             return {}
         return {int(number): content for number, content in found.items()}
 
     def write_run(self, number: int, content: bytes) -> None:
-        self._do(lambda: self._redis.hset(self._runs, str(number), cast("str", content)))
+        self._tell_run(number, content)
 
     def drop_run(self, number: int) -> None:
-        self._do(lambda: self._redis.hdel(self._runs, str(number)))
+        self._tell_run(number, None)
 
-    def _do(self, work: Callable[[], object]) -> None:
+    def _tell_run(self, number: int, content: bytes | None) -> None:
+        """None: it is to go. What Redis did not take goes with what is written next."""
+        self._waiting_runs.pop(number, None)
+        self._waiting_runs[number] = content
+        while len(self._waiting_runs) > MAX_WAITING_RUNS:
+            del self._waiting_runs[next(iter(self._waiting_runs))]
         if self._clock() < self._left_alone_until_s:
             return
         try:
-            work()
+            with self._redis.pipeline(transaction=False) as together:
+                self._add_runs(together)
+                together.execute()
         except (RedisError, OSError) as error:
             self._fail(error)
+            return
+        self._waiting_runs.clear()
+
+    def _add_runs(self, together: Pipeline) -> None:
+        for number, content in self._waiting_runs.items():
+            if content is None:
+                together.hdel(self._runs, str(number))
+            else:
+                together.hset(self._runs, str(number), cast("str", content))
 
     def _fail(self, error: Exception) -> None:
         self._left_alone_until_s = self._clock() + self._retry_after_s
         logger.warning("Redis keeps no state for now: %s", type(error).__name__)
+
+
+def _client(config: RedisConfig, timeout_s: float) -> Redis:
+    return Redis.from_url(
+        resolve_address(config.url, os.environ, REDIS_SCHEMES, key="server.state_redis.url"),
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        max_connections=config.max_connections,
+        retry=Retry(NoBackoff(), 0),
+    )

@@ -44,10 +44,20 @@ def redis_server(folder: Path) -> Iterator[RedisServer]:
     options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no"]
     process = subprocess.Popen([PROGRAM, *options, "--dir", str(folder)], stdout=subprocess.DEVNULL)
     try:
-        while not path.exists():
+        server = RedisServer(url=f"unix://{path}", process=process)
+        while not _answers(server):
             assert process.poll() is None, "redis-server ended at once"
             time.sleep(0.01)
-        yield RedisServer(url=f"unix://{path}", process=process)
+        yield server
     finally:
         process.kill()
         process.wait()
+
+
+def _answers(server: RedisServer) -> bool:
+    """The socket's file is there before anybody listens, and may be that of one that was killed."""
+    with server.client() as client:
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
