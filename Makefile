@@ -97,15 +97,19 @@ serve: setup
 	@$(BIN)/squadron models fetch --config $(CONFIG)
 	@$(BIN)/squadron serve $(CONFIG)
 
+# A machine whose host stands still for a second fails one of six thousand: what failed is run once
+# more, and both are told. `pytest` by itself runs each once.
+AGAIN := --reruns 1
+
 # Those that start servers wait for them most of their time; the others run meanwhile.
 test: setup-dev models
 	@$(MAKE) --no-print-directory -j2 test-servers test-units
 
 test-servers: setup-dev models
-	@set -o pipefail; $(BIN)/python -m pytest tests/e2e | sed -u 's/^/servers | /'
+	@set -o pipefail; $(BIN)/python -m pytest $(AGAIN) tests/e2e | sed -u 's/^/servers | /'
 
 test-units: setup-dev models
-	@set -o pipefail; $(BIN)/python -m pytest tests --ignore=tests/e2e | sed -u 's/^/units   | /'
+	@set -o pipefail; $(BIN)/python -m pytest $(AGAIN) tests --ignore=tests/e2e | sed -u 's/^/units   | /'
 
 check: setup-dev
 	$(BIN)/ruff check .
