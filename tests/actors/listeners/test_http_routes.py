@@ -202,3 +202,31 @@ async def test_the_index_wants_a_flag_that_is_one(tmp_path: Path, ready: bytes) 
     assert status == 400
     assert text.startswith("'ready' must be true or false, got ")
     assert len(text) < 100
+
+
+async def test_openai_answers_have_a_request_id_errors_too(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+    asked = {"model": "nobody", "prompt": "a"}
+    sent = {"content-type": "application/json", "x-request-id": "mine"}
+
+    named = await door.ask("POST", "/v1/completions", asked, **sent)
+    made = await door.ask("GET", "/v1/models")
+
+    assert (named.status, dict(named.headers)["x-request-id"]) == (404, "mine")
+    assert len(dict(made.headers)["x-request-id"]) == 32
+
+
+async def test_a_time_limit_that_is_none_is_refused_in_openais_shape(tmp_path: Path) -> None:
+    door = make_door(tmp_path)
+    for path in ("/v1/completions", "/v1/embeddings"):
+        body = {"model": "shout", "prompt": "a", "input": "a"}
+        reply = await door.ask("POST", path, body, **{"x-squadron-timeout-ms": "soon"})
+
+        assert reply.status == 400
+        assert set(orjson.loads(reply.chunks[0])["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_the_root_of_openais_paths_has_its_shape(tmp_path: Path) -> None:
+    reply = await make_door(tmp_path).ask("GET", "/v1")
+
+    assert (reply.status, orjson.loads(reply.chunks[0])["error"]["message"]) == (404, "Not Found")

@@ -15,7 +15,7 @@ import msgspec
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, HttpStream
 from actors.listeners.routes.infer import InferRoutes
-from actors.listeners.routes.openai.shape import check_json, described
+from actors.listeners.routes.openai.shape import check_json, described, timeout_of
 from actors.listeners.routes.table import Place, Route
 from cluster.errors import InvalidRequest, ModelNotFound, NoReadyReplica, SquadronError
 from cluster.protocols.openai.errors import error_body
@@ -38,9 +38,6 @@ from cluster.tensors import Tensor, bytes_array
 logger = logging.getLogger("squadron.openai")
 
 EVENTS = "text/event-stream; charset=utf-8"
-TIMEOUT = "x-squadron-timeout-ms"
-"""How long the whole answer may take; the server's limit can only be shortened."""
-MAX_TIMEOUT_DIGITS = 12
 PREFIX_CHARS = 8192
 CHARS_PER_TOKEN = 4
 ANSWER_TOKENS = 128
@@ -131,11 +128,8 @@ class GenerationRoutes:
     ) -> InferenceRequest:
         is_any = not isinstance(body, SamplingFields)
         model, lora = self._model(str(getattr(body, "model", "")), is_any=is_any)
-        parameters: dict[str, Parameter] = {ENDPOINT: endpoint}
+        parameters: dict[str, Parameter] = {ENDPOINT: endpoint, **timeout_of(request)}
         priority = 0
-        timeout = request.headers.get(TIMEOUT)
-        if timeout is not None:
-            parameters["timeout"] = _microseconds(timeout)
         if lora:
             parameters[LORA] = lora
         if isinstance(body, ChatRequest | CompletionRequest):
@@ -185,16 +179,6 @@ class GenerationRoutes:
     def _there(self, model: str) -> list[VariantRoute]:
         variants = self._door.table.variants_of(model)
         return [each for each in variants if each.state != "UNAVAILABLE"]
-
-
-def _microseconds(timeout_ms: str) -> int:
-    """As V2's parameter `timeout` has it. Raises: InvalidRequest."""
-    digits = timeout_ms.strip()
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_TIMEOUT_DIGITS):
-        raise InvalidRequest(
-            f"header {TIMEOUT} must be a whole number of milliseconds, got {timeout_ms[:40]!r}"
-        )
-    return int(digits) * 1000
 
 
 def _last(error: SquadronError) -> bytes:

@@ -9,9 +9,13 @@ from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, HttpStr
 from actors.listeners.routes.table import Handler, Place, Route
 from cluster.errors import InvalidRequest, MethodNotAllowed, ModelNotFound, SquadronError
 from cluster.protocols.openai.errors import error_body, error_headers
+from cluster.requests import Parameter
 
 PREFIX = "/v1/"
 REQUEST_ID = "x-request-id"
+TIMEOUT = "x-squadron-timeout-ms"
+"""How long the whole answer may take; the server's limit can only be shortened."""
+MAX_TIMEOUT_DIGITS = 12
 
 
 def openai_error(error: SquadronError) -> HttpReply:
@@ -27,6 +31,19 @@ def check_json(request: HttpRequest) -> None:
     sent = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if sent != JSON:
         raise InvalidRequest(f"Content-Type must be {JSON}, got {sent[:60]!r}")
+
+
+def timeout_of(request: HttpRequest) -> dict[str, Parameter]:
+    """The caller's limit as V2's parameter (microseconds). Raises: InvalidRequest."""
+    said = request.headers.get(TIMEOUT)
+    if said is None:
+        return {}
+    digits = said.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_TIMEOUT_DIGITS):
+        raise InvalidRequest(
+            f"header {TIMEOUT} must be a whole number of milliseconds, got {said[:40]!r}"
+        )
+    return {"timeout": int(digits) * 1000}
 
 
 def described(path: str, answer: Handler, summary: str, *, method: str = "POST") -> Route:

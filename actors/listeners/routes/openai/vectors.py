@@ -13,7 +13,7 @@ import numpy as np
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, json_reply
 from actors.listeners.routes.infer import InferRoutes
-from actors.listeners.routes.openai.shape import check_json, described
+from actors.listeners.routes.openai.shape import check_json, described, timeout_of
 from actors.listeners.routes.table import Place, Route
 from cluster.errors import InvalidRequest, ModelNotFound, NoReadyReplica
 from cluster.protocols.openai.embeddings import (
@@ -119,7 +119,9 @@ class VectorRoutes:
     def _asked(self, model: str, texts: list[str], request: HttpRequest) -> InferenceRequest:
         array = bytes_array([text.encode("utf-8", "replace") for text in texts], (len(texts),))
         asked = InferenceRequest(
-            model=model, inputs=(Tensor(name="text", datatype="BYTES", array=array),)
+            model=model,
+            inputs=(Tensor(name="text", datatype="BYTES", array=array),),
+            parameters=timeout_of(request),
         )
         return self._infer.with_headers(asked, request.headers)
 
