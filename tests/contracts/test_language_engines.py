@@ -19,7 +19,7 @@ from cluster.config.language.settings import LanguageConfig
 from cluster.engines.language.engine import LanguageEngine, LanguageSetup, Prompt
 from cluster.engines.language.sampler import Sampler
 from cluster.engines.language.table import make_language_engine
-from cluster.errors import ConfigError, EngineFailed, Unsupported
+from cluster.errors import ConfigError, EngineFailed, InvalidRequest, Unsupported
 from cluster.generation import Delta, EngineLoad, Grammar, Sampling
 
 EOS = 0
@@ -208,7 +208,7 @@ async def test_a_request_that_nothing_can_follow_ends_alone(engine: LanguageEngi
     asked = [deltas(engine, prompt("x", f"s{i}"), **more) for i, more in enumerate(strange)]
     found = await asyncio.gather(*asked, deltas(engine, prompt("y")), return_exceptions=True)
 
-    assert all(isinstance(each, list | EngineFailed) for each in found)
+    assert all(isinstance(each, list | InvalidRequest) for each in found)
     assert isinstance(found[-1], list)
     assert ids(found[-1]) == expected
     engine.check_health()
@@ -221,8 +221,10 @@ async def test_a_failure_of_one_choice_is_its_requests_own(
         raise ValueError("a bug")
 
     monkeypatch.setattr(Sampler, "choose", broken)
-    with pytest.raises(EngineFailed, match="no token could be chosen"):
+    with pytest.raises(EngineFailed, match="gave the request up"):
         await deltas(engine, prompt("x"), temperature=1.0)
+    with pytest.raises(InvalidRequest, match="no text can be generated"):
+        await deltas(engine, prompt("x"), grammar=Grammar(kind="json_object"))
 
     assert ids(await deltas(engine, prompt("x")))
     engine.check_health()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.errors import InvalidRequest
-from cluster.generation import Grammar
+from cluster.errors import EngineFailed, InvalidRequest
+from cluster.generation import Grammar, Sampling
 
 _COMPACT: Any = {"whitespace_flexible": False}
 """Small models like to fill a flexible grammar with blanks up to the limit."""
@@ -32,6 +32,18 @@ def compile_grammar(grammar: Grammar) -> str:
     if complaint:
         raise _refused(grammar, complaint)
     return compiled
+
+
+def given_up(sampling: Sampling) -> InvalidRequest | EngineFailed:
+    """Why an engine that goes on gave one request up. What compiles may still be too large to
+    follow, or leave no token beside `allowed_token_ids`: then it is the caller's to change."""
+    if sampling.grammar is None:
+        return EngineFailed("the language engine gave the request up")
+    return InvalidRequest(
+        "no text can be generated that follows what the request demands: its grammar is too large, "
+        "or excludes what other fields allow",
+        param=sampling.grammar.param,
+    )
 
 
 _NAMES = {"regex": "regular expression", "lark": "grammar"}

@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster.engines.engine import EngineFacts
 from cluster.engines.language.engine import LanguageSetup, Prompt
-from cluster.engines.language.grammar import compile_grammar
+from cluster.engines.language.grammar import compile_grammar, given_up
 from cluster.engines.language.kv_slots import KvShape, KvSlots
 from cluster.engines.language.sampler import Sampler
 from cluster.engines.language.text_out import TextOut
@@ -145,7 +145,7 @@ class TorchLanguageEngine:
             while num_open:
                 delta = await deltas.get()
                 if delta.finish_reason == "abort":
-                    raise EngineFailed(self._failure or self._why_aborted())
+                    raise self._aborted(sampling)
                 num_open -= bool(delta.finish_reason)
                 yield delta
         finally:
@@ -208,10 +208,10 @@ class TorchLanguageEngine:
             priority=prompt.priority,
         )
 
-    def _why_aborted(self) -> str:
-        if self._is_closing:
-            return "the language engine was closed"
-        return "no token could be chosen as the request asks"
+    def _aborted(self, sampling: Sampling) -> Exception:
+        if self._failure or self._is_closing:
+            return EngineFailed(self._failure or "the language engine was closed")
+        return given_up(sampling)
 
     def _run(self) -> None:
         """The engine's thread."""

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from cluster.engines.engine import EngineFacts
 from cluster.engines.language.engine import LanguageSetup, Prompt
+from cluster.engines.language.grammar import given_up
 from cluster.engines.language.vllm_options import (
     engine_options,
     sampling_options,
@@ -129,7 +130,7 @@ class VllmEngine:
                     cached = output.num_cached_tokens or 0
                     for choice in output.outputs:
                         if choice.finish_reason in ("abort", "error"):
-                            raise EngineFailed("the language engine gave the request up")
+                            raise given_up(sampling)
                         yield _delta(choice, cached)
         except EngineDeadError:
             raise EngineFailed("the language engine's process is gone") from None

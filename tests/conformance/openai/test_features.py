@@ -39,7 +39,7 @@ def make_adapter(folder: Path, seed: int) -> None:
     from safetensors.numpy import save_file
 
     draw = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     weights = {}
     for layer in range(30):
         base = f"base_model.model.model.layers.{layer}.self_attn"
