@@ -17,6 +17,7 @@ from cluster.config.variant import VariantConfig
 from cluster.engines.fit import check_fit
 from cluster.errors import ConfigError
 from cluster.optimization.remote.mirror import open_store
+from cluster.routing.arms import check_arms
 from cluster.routing.colocation import colocate
 from cluster.routing.ensembles.plan import plan_ensemble
 from cluster.tensors import Signature
@@ -74,7 +75,7 @@ def _explained(config: SquadronConfig) -> Iterator[Explained]:
             yield Explained(kind="autoscaling", subject=name, reason=reason)
     for name, experiment in config.experiments.items():
         yield Explained(kind="traffic", subject=name, reason=_traffic(experiment))
-        for reason in _moves(experiment):
+        for reason in (*_misfits(name, experiment, config, cards), *_moves(experiment)):
             yield Explained(kind="experiment", subject=name, reason=reason)
     yield from _ensembles(config, cards)
 
@@ -102,6 +103,22 @@ def _traffic(config: ExperimentConfig) -> str:
     total = sum(weights.values())
     shares = ", ".join(f"{arm} {weight / total:.1%}" for arm, weight in weights.items())
     return f"begins with {shares}; {config.control} is the control"
+
+
+def _misfits(
+    name: str, experiment: ExperimentConfig, config: SquadronConfig, cards: dict[str, ModelCard]
+) -> Iterator[str]:
+    """What is known of the arms here; sequences and ragged inputs change what a model takes."""
+    plain = {
+        each: card
+        for each, card in cards.items()
+        if config.variants[each].sequences is None and config.variants[each].batching.ragged is None
+    }
+    signatures = {each: _signature(config.variants[each], card) for each, card in plain.items()}
+    try:
+        check_arms(name, experiment, signatures, {n for n, card in plain.items() if card.decoupled})
+    except ConfigError as error:
+        yield f"cannot be served: {error.message}"
 
 
 def _moves(config: ExperimentConfig) -> Iterator[str]:
@@ -134,6 +151,7 @@ def _moves(config: ExperimentConfig) -> Iterator[str]:
 
 def _ensembles(config: SquadronConfig, cards: dict[str, ModelCard]) -> Iterator[Explained]:
     signatures = {name: _signature(config.variants[name], card) for name, card in cards.items()}
+    decoupled = {name for name, card in cards.items() if card.decoupled}
     waiting = dict(config.ensembles)
     while waiting:
         ready = [
@@ -152,7 +170,9 @@ def _ensembles(config: SquadronConfig, cards: dict[str, ModelCard]) -> Iterator[
                 yield Explained(kind="ensemble", subject=name, reason=text)
                 continue
             try:
-                plan = plan_ensemble(name, ensemble, signatures, _labels(ensemble.models))
+                plan = plan_ensemble(
+                    name, ensemble, signatures, _labels(ensemble.models), decoupled
+                )
             except ConfigError as error:
                 yield Explained(kind="ensemble", subject=name, reason=error.message)
                 continue
