@@ -108,8 +108,7 @@ class Commands:
             raise SquadronError(NOT_POLLED)
         if sent:
             uploaded = await self._upload(model, config, sent)
-            for each in uploaded.lost:
-                logger.warning("%s was loaded without %s", model, each)
+            _tell(model, uploaded.lost)
             wanted = Wanted(variant=uploaded.variant, store=uploaded.store)
         else:
             wanted = await asyncio.to_thread(self._wanted, model, config)
@@ -151,7 +150,9 @@ class Commands:
         origin = self._control.candidate(model, Wanted(variant=variant)).origin
         if not isinstance(origin, Origin):
             raise origin
-        return Wanted(variant=lay_over(variant, message, is_batched=origin.card.batched))
+        laid = lay_over(variant, message, is_batched=origin.card.batched)
+        _tell(model, laid.lost)
+        return Wanted(variant=laid.variant)
 
     async def _upload(self, model: str, config: str, files: tuple[UploadedFile, ...]) -> Uploaded:
         """In a process of its own: a file made to crash the parser crashes only that."""
@@ -178,6 +179,11 @@ def scaled_when_loaded(variant: VariantConfig, scaling: AutoscalingConfig | None
     first = max(1, scaling.first_replicas)
     scaling = scaling.model_copy(update={"initial_replicas": first})
     return variant.model_copy(update={"autoscaling": scaling})
+
+
+def _tell(model: str, lost: tuple[str, ...]) -> None:
+    for each in lost:
+        logger.warning("%s was loaded without %s", model, each)
 
 
 def _check_name(message: Any, model: str) -> None:

@@ -7,6 +7,7 @@ operator wrote remains in force where the caller says nothing.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,7 +25,15 @@ PLACEMENT = "placement"
 """Parameter of a configuration that is sent: the variant's section `placement`, as JSON."""
 
 
-def lay_over(variant: VariantConfig, config: Any, *, is_batched: bool) -> VariantConfig:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaidOver:
+    """`lost`: what the caller said that has no effect here."""
+
+    variant: VariantConfig
+    lost: tuple[str, ...] = ()
+
+
+def lay_over(variant: VariantConfig, config: Any, *, is_batched: bool) -> LaidOver:
     """Raises: InvalidRequest with the fields that cannot be served, or values that do not fit."""
     if config.max_batch_size > 0 and not is_batched:
         raise InvalidRequest("the model does not support batching, max_batch_size must be 0")
@@ -46,7 +55,9 @@ def lay_over(variant: VariantConfig, config: Any, *, is_batched: bool) -> Varian
         content["placement"] = placement
     if "sequences" in section:
         content["sequences"] = _sequences(variant.sequences, section["sequences"])
-    return _checked(content)
+    dropped = [each for each in findings.found if each.outcome == "dropped"]
+    lost = [f"{each.field}: {each.reason}" for each in dropped]
+    return LaidOver(variant=_checked(content), lost=tuple(lost))
 
 
 def _placement(config: Any) -> object | None:

@@ -19,7 +19,7 @@ OWN = VariantConfig.model_validate(
 
 
 def laid(text: str, *, is_batched: bool = True) -> VariantConfig:
-    return lay_over(OWN, parse_json(text), is_batched=is_batched)
+    return lay_over(OWN, parse_json(text), is_batched=is_batched).variant
 
 
 def test_a_number_in_quotes_is_a_number_and_the_rest_stays() -> None:
@@ -46,7 +46,7 @@ def test_sequences_are_replaced_and_begin_with_what_they_began_with() -> None:
         '"input_name": "a", "output_name": "b", "data_type": "TYPE_INT32", "dims": [1]}]}}'
     )
 
-    found = lay_over(before, parse_json(sent), is_batched=True).sequences
+    found = lay_over(before, parse_json(sent), is_batched=True).variant.sequences
 
     assert found is not None
     assert (found.strategy, found.max_sequence_idle_us) == ("direct", 9)
@@ -57,6 +57,14 @@ def test_instances_become_replicas() -> None:
     found = laid('{"instance_group": [{"kind": "KIND_CPU", "count": 3}]}')
 
     assert (found.replicas, found.device) == (3, "cpu")
+
+
+def test_what_has_no_effect_is_told() -> None:
+    sent = '{"max_batch_size": 16, "parameters": {"unheard_of": {"string_value": "1"}}}'
+
+    found = lay_over(OWN, parse_json(sent), is_batched=True)
+
+    assert found.lost == ("parameters.unheard_of: no engine of ours has this parameter",)
 
 
 @pytest.mark.parametrize(
