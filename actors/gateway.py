@@ -35,7 +35,7 @@ from actors.extensions.offered import make_offered
 from actors.garbage import collect_rarely
 from actors.language.streams import LanguageStreams
 from actors.listeners import asgi
-from actors.listeners.grpc import GrpcListener
+from actors.listeners.grpc.listener import GrpcListener
 from actors.listeners.http import HttpListener
 from actors.listeners.metrics import MetricsListener
 from actors.listeners.port_claim import PortClaim, claim_port

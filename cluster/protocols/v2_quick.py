@@ -39,7 +39,7 @@ _QUICK_OUTPUTS = frozenset(
     {"FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
 )
 _RESERVED = ("binary_data_output", "timeout", "priority")
-_MAX_REMEMBERED = 1024
+MAX_REMEMBERED = 1024
 """Kinds of output tensors: callers choose batch sizes."""
 
 _LARGEST = {"FP32": float(np.finfo(np.float32).max), "FP64": float(np.finfo(np.float64).max)}
@@ -193,7 +193,7 @@ class QuickDecoder:
                 if rows not in (-1, shape[0]):
                     return None
                 rows = shape[0]
-            if not _fits(shape[1:] if self._is_batched else shape, dims):
+            if not fits(shape[1:] if self._is_batched else shape, dims):
                 return None
             if entry.data is not None:
                 if entry.parameters is not None:
@@ -232,7 +232,7 @@ class QuickDecoder:
         )
 
 
-def _fits(shape: Sequence[int], dims: Sequence[int]) -> bool:
+def fits(shape: Sequence[int], dims: Sequence[int]) -> bool:
     if shape == dims:
         return True
     if len(shape) != len(dims):
@@ -338,7 +338,7 @@ class QuickEncoder:
         if found is None:
             described = orjson.dumps({"name": name, "datatype": datatype, "shape": shape})
             found = described[:-1] + b',"data":'
-            if len(self._tensors) < _MAX_REMEMBERED:
+            if len(self._tensors) < MAX_REMEMBERED:
                 self._tensors[key] = found
         return found
 
@@ -349,6 +349,6 @@ class QuickEncoder:
             size = prod(shape) * NUMPY_DTYPES[datatype].itemsize
             described = {"name": name, "datatype": datatype, "shape": shape}
             found = orjson.dumps({**described, "parameters": {"binary_data_size": size}}) + b","
-            if len(self._blobs) < _MAX_REMEMBERED:
+            if len(self._blobs) < MAX_REMEMBERED:
                 self._blobs[key] = found
         return found

@@ -11,12 +11,12 @@ from typing import Protocol
 from actors.experiments.desk import failure_headers
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import HttpReply, HttpRequest, error_reply
+from actors.listeners.quick_models import QuickModels
 from actors.listeners.routes.table import Place
 from cluster.errors import SquadronError
 from cluster.protocols import v2_json
 from cluster.protocols.v2_quick import QuickDecoder, QuickEncoder
 from cluster.requests import InferenceRequest, InferenceResponse
-from cluster.routing.table import EnsembleRoute
 
 logger = logging.getLogger("squadron.http")
 
@@ -39,15 +39,14 @@ class QuickInfer:
     def __init__(self, door: FrontDoor, whole: Whole) -> None:
         self._door = door
         self._whole = whole
-        self._decoders: dict[tuple[str, str], QuickDecoder | None] = {}
-        self._decoders_of = door.table
+        self._models = QuickModels(door, QuickDecoder)
         self._encoder = QuickEncoder()
 
     def begin(
         self, request: HttpRequest, place: Place, done: Callable[[HttpReply], None]
     ) -> Callable[[], None] | None:
         """See `Answers.begin`."""
-        decoder = self._decoder(place)
+        decoder = self._models.decoder(place.model, place.version)
         if decoder is None:
             return None
         length = request.headers.get("inference-header-content-length")
@@ -89,35 +88,6 @@ class QuickInfer:
             logger.exception("a request failed with a bug of ours")
             reply = error_reply(SquadronError("internal error"), failure_headers(asked))
         done(reply)
-
-    def _decoder(self, place: Place) -> QuickDecoder | None:
-        """Made once a model and table. None for what no single variant answers."""
-        if self._decoders_of is not self._door.table:
-            self._decoders_of = self._door.table
-            self._decoders = {}
-        key = (place.model, place.version)
-        if key not in self._decoders:
-            self._decoders[key] = self._make_decoder(place)
-        return self._decoders[key]
-
-    def _make_decoder(self, place: Place) -> QuickDecoder | None:
-        try:
-            route = self._door.route(place.model, place.version)
-        except SquadronError:
-            return None
-        variants = self._door.table.variants_of(route.name)
-        if isinstance(route, EnsembleRoute) or not route.signature.inputs:
-            return None
-        if any(variant.signature != route.signature for variant in variants):
-            return None
-        if any(variant.sequences or variant.facts.is_decoupled for variant in variants):
-            return None
-        return QuickDecoder(
-            place.model,
-            route.signature,
-            is_batched=all(variant.facts.is_batched for variant in variants),
-            max_batch_size=min(variant.batching.max_batch_size for variant in variants),
-        )
 
 
 def _reply(

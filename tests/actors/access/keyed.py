@@ -18,7 +18,7 @@ from actors.access.callers import callers_of
 from actors.access.opened import opened_by
 from actors.access.tls import ServerTls
 from actors.extensions.offered import make_offered
-from actors.listeners.grpc import GrpcListener
+from actors.listeners.grpc.listener import GrpcListener
 from actors.listeners.http import HttpListener
 from actors.listeners.metrics import MetricsListener
 from actors.listeners.port_claim import PortClaim, claim_port

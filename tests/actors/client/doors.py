@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from actors.listeners.grpc import GrpcListener
+from actors.listeners.grpc.listener import GrpcListener
 from actors.listeners.http import HttpListener
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream
 from actors.listeners.port_claim import claim_port

@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2
 
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
-from actors.listeners.grpc import GrpcListener
+from actors.listeners.grpc.listener import GrpcListener
 from actors.listeners.http_messages import HttpRequest, HttpStream
 from actors.listeners.http_routes import HttpRoutes
 from actors.listeners.port_claim import claim_port

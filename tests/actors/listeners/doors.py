@@ -15,7 +15,7 @@ import orjson
 from actors.delivery.transport import Transport
 from actors.extensions.offered import Offered, make_offered
 from actors.front_door import FrontDoor
-from actors.listeners.grpc import GrpcListener
+from actors.listeners.grpc.listener import GrpcListener
 from actors.listeners.http_messages import HttpReply, HttpRequest
 from actors.listeners.http_routes import HttpRoutes
 from actors.listeners.port_claim import claim_port

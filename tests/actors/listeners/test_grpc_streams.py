@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from actors.listeners.grpc_streams import MAX_READY, GrpcStream, Many, Response
+from actors.listeners.grpc.streams import MAX_READY, GrpcStream, Many, Response
 from cluster.errors import DeadlineExceeded
 
 

@@ -14,7 +14,7 @@ import orjson
 from actors.delivery.withdrawals import Withdrawals
 from actors.extensions.offered import make_offered
 from actors.front_door import FrontDoor
-from actors.listeners.grpc import GrpcListener
+from actors.listeners.grpc.listener import GrpcListener
 from actors.listeners.http import HttpListener
 from actors.listeners.http_routes import HttpRoutes
 from actors.listeners.port_claim import claim_port

@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from actors.listeners.grpc import GrpcListener
+from actors.listeners.grpc.listener import GrpcListener
 from actors.listeners.port_claim import claim_port
 from tests.actors.listeners.doors import make_door
 

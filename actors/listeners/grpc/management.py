@@ -9,7 +9,7 @@ from typing import Any
 from actors.descriptions import describe_model, describe_server, extensions, repository_index
 from actors.extensions.offered import Offered
 from actors.front_door import FrontDoor
-from actors.listeners.grpc_shared_memory import GrpcSharedMemory, Unary
+from actors.listeners.grpc.shared_memory import GrpcSharedMemory, Unary
 from actors.listeners.guard import check_peer
 from cluster.errors import ModelNotFound
 from cluster.protocols import v2_grpc

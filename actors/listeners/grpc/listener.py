@@ -11,7 +11,6 @@ import logging
 from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,10 +21,11 @@ from actors.experiments.desk import answer_headers, failure_headers, is_tracking
 from actors.extensions.offered import Offered
 from actors.extensions.request_regions import RequestRegions
 from actors.front_door import FrontDoor
-from actors.listeners.grpc_compression import AnswerCompression
-from actors.listeners.grpc_management import GrpcManagement
-from actors.listeners.grpc_shared_memory import Unary, regions_of_peer
-from actors.listeners.grpc_streams import GrpcStream, Many, Response, StreamError
+from actors.listeners.grpc.compression import AnswerCompression
+from actors.listeners.grpc.management import GrpcManagement
+from actors.listeners.grpc.quick import QuickRpc
+from actors.listeners.grpc.shared_memory import Unary, regions_of_peer
+from actors.listeners.grpc.streams import GrpcStream, Many, Response, StreamError
 from actors.listeners.http1.wire import ByteBudget
 from actors.listeners.leaving.own_port import Listener, OwnPort
 from actors.listeners.leaving.step_aside import step_aside
@@ -48,6 +48,8 @@ CALLS_PER_IN_FLIGHT = 2
 """Calls at once, of which some wait for nothing that is computed: streams without a request,
 watched health."""
 
+_CONTEXT_METADATA = frozenset({"x-request-id", "x-squadron-tenant", "traceparent", "tracestate"})
+
 Streaming = Callable[[Any, Any], AsyncIterator[bytes]]
 
 
@@ -68,6 +70,7 @@ class GrpcListener:
         closed = Restrictions(door.server.restricted)
         self._closed = closed if door.callers is None else KeyedRpcs(door.callers, closed)
         self._compression = AnswerCompression(door.server.grpc_compression)
+        self._quick = QuickRpc(door)
         self._unary = {"ModelInfer": self._model_infer, **self._management.methods()}
 
     async def start(
@@ -186,6 +189,23 @@ class GrpcListener:
         return run
 
     async def _model_infer(self, data: bytes, context: Any) -> bytes:
+        found = self._quick.decode(data)
+        if found is None:
+            return await self._unusual_infer(data, context)
+        asked, rows = found
+        self._add_metadata(asked, context)
+        with self._budget.taken(len(data)):
+            try:
+                answer = await self._quick.infer(asked, rows)
+                encoded = self._quick.encode(answer, asked)
+                self._door.answer_sizes.check(len(encoded), answer.variant)
+            except SquadronError:
+                context.set_trailing_metadata(tuple(failure_headers(asked)))
+                raise
+        context.set_trailing_metadata(tuple(answer_headers(asked, answer.variant)))
+        return encoded
+
+    async def _unusual_infer(self, data: bytes, context: Any) -> bytes:
         with self._budget.taken(len(data)), self._regions(context) as regions:
             asked = self._asked(data, context, regions)
             with self._offered.shared_memory.held(asked.outputs) as places:
@@ -282,26 +302,28 @@ class GrpcListener:
         return RequestRegions(of_caller, self._door.route, self._budget)
 
     def _asked(self, data: bytes, context: Any, regions: InputRegions) -> InferenceRequest:
-        return self._with_metadata(v2_grpc.decode_infer(data, regions), context)
+        asked = v2_grpc.decode_infer(data, regions)
+        self._add_metadata(asked, context)
+        return asked
 
-    def _with_metadata(self, asked: InferenceRequest, context: Any) -> InferenceRequest:
+    def _add_metadata(self, asked: InferenceRequest, context: Any) -> None:
         metadata = dict(context.invocation_metadata() or ())
-        sticky = self._door.sticky_header(asked.model) or "x-squadron-user"
         left_s = context.time_remaining()
+        if left_s is not None:
+            # The client's own deadline: work that outlives it is for nobody.
+            asked.deadline_s = get_running_loop().time() + left_s
         if self._door.experiments.has_rules:
             found = {name: _text(value) for name, value in metadata.items()}
             asked.assignment = self._door.experiments.match(asked.model, found)
+        sticky = self._door.sticky_header(asked.model) or "x-squadron-user"
+        if sticky not in metadata and _CONTEXT_METADATA.isdisjoint(metadata):
+            return
         tracking_id = _text(metadata.get("x-request-id", ""))
-        return replace(
-            asked,
-            # The client's own deadline: work that outlives it is for nobody.
-            deadline_s=None if left_s is None else get_running_loop().time() + left_s,
-            tracking_id=tracking_id if is_tracking_id(tracking_id) else "",
-            affinity_key=_text(metadata.get(sticky, "")),
-            tenant=_text(metadata.get("x-squadron-tenant", "")),
-            trace_parent=_text(metadata.get("traceparent", "")),
-            trace_state=_text(metadata.get("tracestate", "")),
-        )
+        asked.tracking_id = tracking_id if is_tracking_id(tracking_id) else ""
+        asked.affinity_key = _text(metadata.get(sticky, ""))
+        asked.tenant = _text(metadata.get("x-squadron-tenant", ""))
+        asked.trace_parent = _text(metadata.get("traceparent", ""))
+        asked.trace_state = _text(metadata.get("tracestate", ""))
 
 
 def _stream_error(error: SquadronError, asked: InferenceRequest | None) -> StreamError:
