@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, HttpStream
 from actors.listeners.routes.table import Handler, Place, Route
 from cluster.errors import InvalidRequest, MethodNotAllowed, ModelNotFound, SquadronError
@@ -10,9 +12,20 @@ from cluster.protocols.openai.errors import error_body, error_headers
 PREFIX = "/v1/"
 
 
-def openai_error(error: SquadronError) -> HttpReply:
-    """`{"error": {…}}` with the error's status."""
-    headers = error_headers(error)
+class Told(Exception):
+    """An error of a request that got as far as an arm: `headers` tell the caller which."""
+
+    def __init__(self, error: SquadronError, headers: Sequence[tuple[str, str]]) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.headers = tuple(headers)
+
+
+def openai_error(error: SquadronError, told: Sequence[tuple[str, str]] = ()) -> HttpReply:
+    """`{"error": {…}}` with the error's status, and the headers `told`."""
+    if isinstance(error, ModelNotFound) and "param" not in error.details:
+        error = ModelNotFound(error.message, **{**error.details, "param": "model"})
+    headers = (*told, *error_headers(error))
     if isinstance(error, MethodNotAllowed):
         headers += (("Allow", str(error.details.get("allow", ""))),)
     return HttpReply(status=error.http_status, chunks=(error_body(error),), headers=headers)
@@ -33,11 +46,8 @@ def _shaped(answer: Handler) -> Handler:
     async def shaped(request: HttpRequest, place: Place) -> HttpReply | HttpStream:
         try:
             return await answer(request, place)
-        except ModelNotFound as error:
-            if "param" in error.details:
-                return openai_error(error)
-            named = ModelNotFound(error.message, **{**error.details, "param": "model"})
-            return openai_error(named)
+        except Told as found:
+            return openai_error(found.error, found.headers)
         except SquadronError as error:
             return openai_error(error)
 
