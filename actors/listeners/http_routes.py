@@ -82,7 +82,7 @@ class HttpRoutes:
 
     async def answer(self, request: HttpRequest) -> HttpReply | HttpStream:
         """Never raises: every error has the protocol's shape; a bug is a 500 without details."""
-        is_openai = request.path.startswith(OPENAI)
+        is_openai = request.path.startswith(OPENAI) or request.path + "/" == OPENAI
         try:
             place = self._known.get(request.path) or self._place(request.path)
             is_openai = place.is_openai

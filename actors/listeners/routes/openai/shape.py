@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 
+from actors.experiments.desk import is_tracking_id
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, HttpStream
 from actors.listeners.routes.table import Handler, Place, Route
 from cluster.errors import InvalidRequest, MethodNotAllowed, ModelNotFound, SquadronError
 from cluster.protocols.openai.errors import error_body, error_headers
 
 PREFIX = "/v1/"
+REQUEST_ID = "x-request-id"
 
 
 class Told(Exception):
@@ -45,10 +48,20 @@ def described(path: str, answer: Handler, summary: str, *, method: str = "POST")
 def _shaped(answer: Handler) -> Handler:
     async def shaped(request: HttpRequest, place: Place) -> HttpReply | HttpStream:
         try:
-            return await answer(request, place)
+            reply = await answer(request, place)
         except Told as found:
-            return openai_error(found.error, found.headers)
+            reply = openai_error(found.error, found.headers)
         except SquadronError as error:
-            return openai_error(error)
+            reply = openai_error(error)
+        return _with_request_id(reply, request)
 
     return shaped
+
+
+def _with_request_id(reply: HttpReply | HttpStream, request: HttpRequest) -> HttpReply | HttpStream:
+    """Every answer has one, errors too: `openai` clients show it with what went wrong."""
+    if not any(name.lower() == REQUEST_ID for name, _ in reply.headers):
+        sent = request.headers.get(REQUEST_ID, "")
+        found = sent if is_tracking_id(sent) else uuid.uuid4().hex
+        reply.headers = (*reply.headers, (REQUEST_ID, found))
+    return reply

@@ -17,7 +17,7 @@ from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, j
 from actors.listeners.routes.infer import InferRoutes
 from actors.listeners.routes.openai.shape import Told, check_json, described
 from actors.listeners.routes.table import Place, Route
-from cluster.errors import InvalidRequest, ModelNotFound, SquadronError
+from cluster.errors import InvalidRequest, ModelNotFound, NoReadyReplica, SquadronError
 from cluster.protocols.openai.embeddings import (
     EmbeddingRequest,
     RerankRequest,
@@ -100,11 +100,15 @@ class VectorRoutes:
         route = self._door.table.routes.get(model)
         if route is None:
             raise ModelNotFound(f"The model `{model}` does not exist", param="model")
+        variants = self._door.table.variants_of(model)
+        if variants and all(variant.state == "UNAVAILABLE" for variant in variants):
+            # Of one that cannot run here nobody knows what it takes.
+            why = self._door.table.state_of(model)[1]
+            raise NoReadyReplica(f"The model `{model}` is not available: {why}", retry_after_s=1)
         signature = route.signature
         spec = signature.input("text")
-        if spec is None or signature.output("embedding") is None:
+        if not variants or spec is None or signature.output("embedding") is None:
             raise InvalidRequest(f"The model `{model}` makes no embeddings of texts", param="model")
-        variants = self._door.table.variants_of(model)
         most = min(variant.batching.max_batch_size for variant in variants)
         pieces = [texts[begin : begin + most] for begin in range(0, len(texts), most)]
         asked = [self._asked(model, piece, request) for piece in pieces]
