@@ -101,14 +101,11 @@ def open_backend(
     path = Path(model)
     if _is_class(str(model)):
         return _of_class(str(model), place, tuple(inputs), tuple(outputs), example, name)
-    if path.is_dir() and (path / CARD_FILE).is_file():
-        return _of_card(read_section(path / CARD_FILE, ModelCard), path, place)
+    stored = _stored(path, place)
+    if stored is not None:
+        return _of_card(*stored, place)
     if path.is_dir() and (path / "config.json").is_file():
         return _of_directory(path, place, use_cache=use_cache)
-    wanted, _, version = str(model).partition("/")
-    if not path.exists() and place.store.versions(wanted):
-        card, folder = place.store.card(wanted, version), place.store.folder(wanted, version)
-        return _of_card(card, folder, place)
     from cluster.optimization.intake.model import open_model
 
     given = open_model(
@@ -125,10 +122,16 @@ def open_staged(
     from cluster.client.staged.backend import StagedBackend
     from cluster.client.staged.language import LanguageBackend
     from cluster.optimization.huggingface.directory import card_of
+    from cluster.optimization.huggingface.intake import with_text
 
     path = Path(model) if isinstance(model, str | Path) else None
-    if path is not None and path.is_dir() and (path / "config.json").is_file():
-        card, folder = card_of(path, name=path.resolve().name), path
+    stored = None if path is None or _is_class(str(path)) else _stored(path, place)
+    if stored is not None:
+        # Not opened whole first: it may be larger than what there is room for.
+        card, folder = stored
+    elif path is not None and path.is_dir() and (path / "config.json").is_file():
+        # What it takes and gives is what `load_model` has of it.
+        card, folder = with_text(card_of(path, name=path.resolve().name), path), path
     else:
         whole = open_backend(model, place)
         whole.close()
@@ -142,21 +145,38 @@ def open_staged(
                 "a Hugging Face directory",
                 key="model",
             )
-    if card.format == "huggingface" and card.raw_signature().output("logits"):
+    if _is_language(card):
         return LanguageBackend(
-            folder / card.artefact, name=card.name, threads=place.threads, placement=placement
+            _directory(card, folder), name=card.name, threads=place.threads, placement=placement
         )
     return StagedBackend(card, folder, placement, threads=place.threads)
 
 
-def _of_card(card: ModelCard, folder: Path, place: Workplace) -> Backend:
+def _stored(path: Path, place: Workplace) -> tuple[ModelCard, Path] | None:
+    """A version's folder, or NAME or NAME/VERSION of the store."""
+    if path.is_dir() and (path / CARD_FILE).is_file():
+        return read_section(path / CARD_FILE, ModelCard), path
+    wanted, _, version = str(path).partition("/")
+    if not path.exists() and place.store.versions(wanted):
+        return place.store.card(wanted, version), place.store.folder(wanted, version)
+    return None
+
+
+def _is_language(card: ModelCard) -> bool:
     raw = card.raw_signature()
     has_logits = raw.output("logits") is not None and raw.input("input_ids") is not None
-    if card.format == "causal_lm" or (card.format == "huggingface" and has_logits):
-        artefact = folder / card.artefact
-        # A language model's artefact may be its file of weights, the directory's one file.
-        directory = artefact.parent if artefact.is_file() else artefact
-        return _language(directory, card.name, place)
+    return card.format == "causal_lm" or (card.format == "huggingface" and has_logits)
+
+
+def _directory(card: ModelCard, folder: Path) -> Path:
+    """A language model's artefact may be its file of weights, the directory's one file."""
+    artefact = folder / card.artefact
+    return artefact.parent if artefact.is_file() else artefact
+
+
+def _of_card(card: ModelCard, folder: Path, place: Workplace) -> Backend:
+    if _is_language(card):
+        return _language(_directory(card, folder), card.name, place)
     variant = Variant(card=card, folder=folder)
     return EngineBackend(variant, device=place.device, threads=place.threads)
 

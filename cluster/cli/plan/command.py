@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from cluster.config.yaml_file import read_section
 from cluster.errors import ConfigError
 from cluster.optimization.facts.variant import facts_of, measured
 from cluster.optimization.remote.mirror import open_store
-from cluster.placement.estimates.described import demand_of, described, no_facts
+from cluster.placement.estimates.described import demand_of, described, fixed_of, no_facts
 from cluster.placement.search.facts import Demand
 from cluster.placement.search.find_plan import find_plan
 from cluster.placement.search.plan import Shortage
@@ -55,6 +56,9 @@ def plan(
     address: Annotated[str, typer.Option(help="Of the Ray cluster (--topology ray).")] = "auto",
 ) -> None:
     """Plan placements: which devices share a model or a copy of it, what each holds, and why.
+
+    A placement that the configuration fixes is kept as it is where there are devices of its own for
+    it, and the plan says so where not; `auto`, or none, leaves the shape to the plan.
 
     Attainments are simulated. Exit code 2 says that not every model has a place, and what is short.
 
@@ -129,7 +133,7 @@ def _demands(
         planned, facts = facts_of(name, variant, planned, store)
         if measure and variant.source is not None and not planned.measured_ms:
             facts = measured(facts, name, variant, store)
-        demands.append(demand_of(name, planned, facts))
+        demands.append(replace(demand_of(name, planned, facts), fixed=fixed_of(variant)))
     return tuple(demands)
 
 

@@ -50,7 +50,7 @@ def as_json(plan: Plan) -> dict[str, object]:
         "shards": [
             {
                 "model": replica.model,
-                "strategy": replica.degrees.strategy,
+                "strategy": replica.strategy,
                 "stages": replica.degrees.stages,
                 "tensor": replica.degrees.tensor,
                 **_shard(replica, shard),
@@ -91,6 +91,7 @@ def _model(
         "activation_bytes": model.activation_bytes,
         "bytes": sum(held.values()),
         "placement": replicas[0].section() if replicas else {},
+        "configured": _configured(model),
         "devices": [
             {"node": node, "device": device, "bytes": size} for (node, device), size in held.items()
         ],
@@ -104,6 +105,17 @@ def _model(
             ),
             *(_told(each) for each in rejected if each.no_room == index),
         ],
+    }
+
+
+def _configured(model: PlannedModel) -> dict[str, object] | None:
+    """What the configuration had decided; None where it left the shape to the plan."""
+    if model.fixed is None:
+        return None
+    return {
+        "placement": str(model.fixed),
+        "kept": not model.left_aside,
+        "why": model.left_aside or "fixed by its configuration",
     }
 
 

@@ -73,7 +73,8 @@ def _models(plan: Plan) -> Table:
     table = Table("model", "weights", "facts", "copies", "how", "calls/s", "SLO", "in time")
     how: dict[str, set[str]] = {}
     for replica in plan.replicas:
-        how.setdefault(replica.model, set()).add(str(replica.degrees))
+        shape = f"{replica.fixed}, fixed" if replica.fixed else str(replica.degrees)
+        how.setdefault(replica.model, set()).add(shape)
     worst = sorted(plan.models, key=lambda model: (model.attainment, model.name))
     shown = plan.models if len(plan.models) <= MAX_ROWS else worst[:MAX_ROWS]
     for model in shown:
@@ -82,7 +83,8 @@ def _models(plan: Plan) -> Table:
             human_bytes(model.weight_bytes),
             model.facts,
             str(model.replicas),
-            ", ".join(sorted(how.get(model.name, ()))),
+            ", ".join(sorted(how.get(model.name, ())))
+            + (f" ({model.fixed} left aside)" if model.left_aside else ""),
             f"{model.rate_per_s:.3g}",
             human_seconds(model.slo_s),
             f"{model.attainment:.1%}",

@@ -79,8 +79,14 @@ def _processed(card: ModelCard, source: Path, folder: Path) -> ModelCard:
         signature = card.signature.model_copy(update={"outputs": [output]})
         card = card.model_copy(update={"signature": signature})
         return _with_pictures(card, source, output)
-    if output.name == "last_hidden_state" and (source / "tokenizer.json").is_file():
-        # As its export to ONNX is served: how a model is run does not change what clients send.
+    return with_text(card, source)
+
+
+def with_text(card: ModelCard, directory: Path) -> ModelCard:
+    """An encoder's card with text in and one vector out, where the directory has a tokenizer: as
+    its export to ONNX is served. How a model is run does not change what clients send."""
+    output = card.signature.outputs[0]
+    if output.name == "last_hidden_state" and (directory / "tokenizer.json").is_file():
         update = {
             "preprocess": TextPreprocess(),
             "postprocess": MeanPoolPostprocess(input=output.name),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cluster.config.planning.demand import LayersConfig, PlannedModelConfig
+from cluster.config.planning.shard_map import parse_run
 from cluster.config.variant import VariantConfig
 from cluster.errors import ConfigError
 from cluster.placement.estimates.transformers import Call, estimate
-from cluster.placement.search.facts import Demand, LayerFacts, ModelFacts
+from cluster.placement.search.facts import Demand, Fixed, LayerFacts, ModelFacts
 
 GIB = 2**30
 KIB = 2**10
@@ -69,6 +70,25 @@ def demand_of(name: str, planned: PlannedModelConfig, facts: ModelFacts) -> Dema
         slo_s=planned.slo_ms / 1e3,
         concurrency=planned.concurrency,
     )
+
+
+def fixed_of(variant: VariantConfig) -> Fixed | None:
+    """The shape that a variant's section decides; None where it says nothing, or `auto`."""
+    if variant.llm is not None:
+        degrees = variant.llm.tensor_parallel, variant.llm.pipeline_parallel
+        if max(degrees) > 1:
+            strategy = "pipeline" if degrees[1] > 1 else "tensor"
+            return Fixed(strategy=strategy, tensor=degrees[0], stages=degrees[1])
+        return None
+    placement = variant.placement
+    shards = placement.num_shards
+    if "strategy" not in placement.model_fields_set or shards is None:
+        return None
+    # Who counts the shards of `auto` has a pipeline of them.
+    strategy = "pipeline" if placement.strategy == "auto" else placement.strategy
+    tensor = shards if strategy == "tensor" else placement.tensor
+    runs = tuple(map(parse_run, placement.shard_map))
+    return Fixed(strategy=strategy, stages=shards // tensor, tensor=tensor, runs=runs)
 
 
 def no_facts(name: str, why: str) -> ConfigError:

@@ -49,11 +49,13 @@ def describe(
                 activation_bytes=alive_bytes(demand),
                 facts=demand.facts.source,
                 note=demand.facts.note,
+                fixed=demand.fixed,
+                left_aside=demand.left_aside,
             )
             for model, demand in enumerate(demands)
         ),
         replicas=tuple(replicas),
-        reasons=_reasons(best, rejected),
+        reasons=(*_reasons(best, rejected), *_left_aside(demands)),
         rejected=rejected,
         num_simulated=num_simulated,
     )
@@ -86,14 +88,27 @@ def _replica(best: Filled, demand: Demand, model: int, index: int) -> PlannedRep
         latency_s=found.total_s,
         requests_per_s=1.0 / found.slowest_s if found.slowest_s else 0.0,
         reason=_why_cut(demand, group, found),
+        fixed=demand.kept,
+    )
+
+
+def _left_aside(demands: tuple[Demand, ...]) -> tuple[str, ...]:
+    return tuple(
+        f"{demand.name}: its configuration's placement ({demand.fixed}) is left aside: "
+        f"{demand.left_aside}"
+        for demand in demands
+        if demand.left_aside
     )
 
 
 def _why_cut(demand: Demand, group: Group, found: Cut) -> str:
+    kept = ", as its configuration says" if demand.kept else ""
     if found.degrees.num_devices == 1:
-        return f"whole: {told_bytes(demand)} on one device"
+        return f"whole: {told_bytes(demand)} on one device{kept}"
     most = max(range(found.degrees.stages), key=lambda stage: found.bytes_held[stage])
     each = human_bytes(found.bytes_held[most])
+    if demand.kept:
+        return f"{demand.kept}{kept}: {told_bytes(demand)}, {each} on each"
     memory = human_bytes(group.memory_bytes)
     cap = demand.facts.max_weight_bytes
     if cap and demand.facts.weight_bytes > cap:

@@ -80,10 +80,40 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fixed:
+    """The shape of a model's replicas that its configuration has decided: `stages` of `tensor`
+    slices. `runs`: the layers of each stage where a map says them."""
+
+    strategy: str
+    stages: int = 1
+    tensor: int = 1
+    runs: tuple[range, ...] = ()
+
+    @property
+    def num_devices(self) -> int:
+        return self.stages * self.tensor
+
+    @property
+    def is_in_turn(self) -> bool:
+        """One request at a time goes through all stages."""
+        return self.strategy == "layer"
+
+    def __str__(self) -> str:
+        if self.num_devices == 1:
+            return self.strategy
+        if self.strategy == "tensor":
+            return f"tensor {self.tensor}"
+        slices = f" x tensor {self.tensor}" if self.tensor > 1 else ""
+        runs = ", ".join(f"{run.start}-{run.stop - 1}" for run in self.runs)
+        return f"{self.strategy} {self.stages}{slices}" + (f" (layers {runs})" if runs else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
     """Calls of one model. `burstiness_cv`: deviation over mean of the gaps between calls; 1 is
     Poisson. `slo_s`: from the call to the answer. `concurrency`: sequences whose caches are held at
-    once, or requests computed as one batch."""
+    once, or requests computed as one batch. `fixed`: what is not the planner's to choose;
+    `left_aside`: why it cannot be kept."""
 
     name: str
     facts: ModelFacts
@@ -91,3 +121,10 @@ class Demand:
     burstiness_cv: float = 1.0
     slo_s: float = 1.0
     concurrency: int = 1
+    fixed: Fixed | None = None
+    left_aside: str = ""
+
+    @property
+    def kept(self) -> Fixed | None:
+        """The shape that its replicas must have."""
+        return None if self.left_aside else self.fixed

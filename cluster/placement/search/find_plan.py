@@ -10,6 +10,7 @@ from cluster.placement.search.candidate import Candidate, Evaluate
 from cluster.placement.search.describe import describe
 from cluster.placement.search.facts import Demand
 from cluster.placement.search.fill import Effort, Filled, NoRoom, fill
+from cluster.placement.search.fixed import fixed_layouts, leave_all_aside, settle
 from cluster.placement.search.groups import Layout, cuts_of, layouts
 from cluster.placement.search.plan import Plan, Rejected, Shortage
 from cluster.placement.search.shortage import shortage
@@ -41,9 +42,20 @@ def find_plan(
     progress: Progress = lambda what, done, total: None,
 ) -> Plan | Shortage:
     """Two levels, as AlpaServe has them: how the devices are divided into groups and how groups
-    run a model outside, which models go where inside. `is_allowed` narrows the first."""
+    run a model outside, which models go where inside. `is_allowed` narrows the first.
+
+    A placement that is `fixed` is kept where there are devices of its own for it, and left aside
+    with the reason where not."""
     effort = effort or effort_of(len(demands), len(topology.sites()))
+    demands = settle(topology, demands)
     search = _Search(topology, demands, evaluate, effort, is_allowed, progress)
+    if any(demand.kept for demand in demands):
+        models = tuple(range(len(demands)))
+        best = search.best_among(fixed_layouts(topology, demands), models, "")
+        if best is not None:
+            return describe(best, demands, tuple(search.rejected), search.num_simulated)
+        demands = leave_all_aside(demands, search.rejected)
+        search = _Search(topology, demands, evaluate, effort, is_allowed, progress)
     best = search.best_of(topology.sites(), tuple(range(len(demands))), "")
     mixed = search.in_buckets()
     if mixed is not None and (best is None or mixed.score > best.score):
@@ -82,8 +94,14 @@ class _Search:
         self, sites: tuple[Site, ...], models: tuple[int, ...], about: str
     ) -> Filled | None:
         """The best layout of these devices; None when none has a place for all the models."""
+        return self.best_among(layouts(self._topology, sites), models, about)
+
+    def best_among(
+        self, given: Sequence[Layout], models: tuple[int, ...], about: str
+    ) -> Filled | None:
+        """The best of these, which are in the order of their sizes."""
         best: Filled | None = None
-        every = [lay for lay in layouts(self._topology, sites) if self._is_allowed(lay)]
+        every = [layout for layout in given if self._is_allowed(layout)]
         size, best_of_size = 0, 0.0
         for index, layout in enumerate(every):
             self._progress(f"{about}{layout.name}", index, len(every))

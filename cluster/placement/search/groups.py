@@ -38,12 +38,16 @@ def layouts(topology: Topology, sites: tuple[Site, ...]) -> tuple[Layout, ...]:
     of two, what divides the devices, and any size in a small cluster. Slices of a stage share a
     node; what is left over becomes smaller groups."""
     found: list[Layout] = []
-    for size in _sizes(len(sites)):
-        for degrees in _shapes(size):
-            layout = _layout(topology, sites, degrees)
-            if layout is not None:
-                found.append(layout)
+    for degrees in shapes(len(sites)):
+        layout = layout_of(topology, sites, degrees)
+        if layout is not None:
+            found.append(layout)
     return tuple(found)
+
+
+def shapes(num_sites: int) -> tuple[Degrees, ...]:
+    """Of groups of so many devices at most, by rising size."""
+    return tuple(degrees for size in _sizes(num_sites) for degrees in _shapes(size))
 
 
 def _sizes(num_sites: int) -> list[int]:
@@ -58,7 +62,8 @@ def cuts_of(layout: Layout, demands: tuple[Demand, ...]) -> Cuts:
         demands=demands,
         by_kind={
             kind: tuple(
-                cut(demand.facts, degrees[kind], ground, demand.concurrency) for demand in demands
+                cut(demand.facts, degrees[kind], ground, demand.concurrency, demand.kept)
+                for demand in demands
             )
             for kind, ground in layout.grounds.items()
         },
@@ -71,7 +76,7 @@ def _shapes(size: int) -> Iterator[Degrees]:
             yield Degrees(stages=size // tensor, tensor=tensor)
 
 
-def _layout(topology: Topology, sites: tuple[Site, ...], degrees: Degrees) -> Layout | None:
+def layout_of(topology: Topology, sites: tuple[Site, ...], degrees: Degrees) -> Layout | None:
     """None when no class of devices makes a group of that shape; where only one of them does, the
     others make smaller ones."""
     groups: list[Group] = []
@@ -80,7 +85,7 @@ def _layout(topology: Topology, sites: tuple[Site, ...], degrees: Degrees) -> La
         _fill(topology, same, degrees, groups, grounds)
     if all(group.degrees != degrees for group in groups):
         return None
-    return Layout(name=_name(groups), groups=tuple(groups), grounds=grounds)
+    return Layout(name=name_of(groups), groups=tuple(groups), grounds=grounds)
 
 
 def _classes(sites: tuple[Site, ...]) -> list[list[Site]]:
@@ -144,7 +149,8 @@ def _join(topology: Topology, sites: list[Site], degrees: Degrees) -> tuple[Grou
     return group, ground
 
 
-def _name(groups: list[Group]) -> str:
+def name_of(groups: list[Group]) -> str:
+    """How many groups of each shape."""
     counts: dict[str, int] = {}
     for group in groups:
         counts[str(group.degrees)] = counts.get(str(group.degrees), 0) + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.placement.search.facts import Source
+from cluster.placement.search.facts import Fixed, Source
 from cluster.placement.search.stages import Degrees
 from cluster.topology import Site
 
@@ -27,7 +27,8 @@ class PlannedShard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedReplica:
-    """A serving copy of a model on a group. `latency_s`: of a request that waits for nobody."""
+    """A serving copy of a model on a group. `latency_s`: of a request that waits for nobody.
+    `fixed`: the shape that its configuration had decided."""
 
     model: str
     group: int
@@ -36,13 +37,18 @@ class PlannedReplica:
     latency_s: float
     requests_per_s: float
     reason: str
+    fixed: Fixed | None = None
+
+    @property
+    def strategy(self) -> str:
+        return self.fixed.strategy if self.fixed is not None else self.degrees.strategy
 
     def section(self) -> dict[str, object]:
         """Its `placement:` section in a Serve config file, with every shard's node and device: what
         is reserved for it is what was planned."""
+        section: dict[str, object] = {"strategy": self.strategy}
         if self.degrees.num_devices == 1:
-            return {"strategy": "single"}
-        section: dict[str, object] = {"strategy": self.degrees.strategy}
+            return section if self.strategy == "data" else {"strategy": "single"}
         if self.degrees.stages == 1:
             section["shards"] = self.degrees.tensor
             section["devices"] = [told_site(shard.site) for shard in self.shards]
@@ -68,7 +74,9 @@ class PlannedReplica:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedModel:
     """`attainment`: the share of its simulated calls answered within `slo_s`. Bytes are those of
-    one copy whole: caches of `concurrency` sequences, activations of what is computed at once."""
+    one copy whole: caches of `concurrency` sequences, activations of what is computed at once.
+    `fixed`: the shape that its configuration had decided; `left_aside`: why the plan has another.
+    """
 
     name: str
     replicas: int
@@ -81,6 +89,8 @@ class PlannedModel:
     activation_bytes: int
     facts: Source
     note: str = ""
+    fixed: Fixed | None = None
+    left_aside: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import inf
 
-from cluster.placement.search.facts import LayerFacts, ModelFacts
+from cluster.placement.search.facts import Fixed, LayerFacts, ModelFacts
 from cluster.topology import Device, Link
 from cluster.units import human_bytes
 
@@ -49,7 +49,8 @@ class Ground:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """One model on one group. Bytes are those of each device of a stage: `bytes_held` is weights,
-    caches of all sequences and activations together."""
+    caches of all sequences and activations together. `is_in_turn`: no request enters before the
+    one before it has left the last stage."""
 
     degrees: Degrees
     layers: tuple[range, ...]
@@ -58,6 +59,7 @@ class Cut:
     kv_bytes: tuple[int, ...]
     activation_bytes: tuple[int, ...]
     bytes_held: tuple[int, ...]
+    is_in_turn: bool = False
 
     @property
     def total_s(self) -> float:
@@ -65,20 +67,28 @@ class Cut:
 
     @property
     def slowest_s(self) -> float:
-        return max(self.stage_s)
+        """Between two requests."""
+        return self.total_s if self.is_in_turn else max(self.stage_s)
 
 
 @lru_cache(maxsize=65536)
-def cut(model: ModelFacts, degrees: Degrees, ground: Ground, concurrency: int = 1) -> Cut | str:
-    """The cut whose slowest stage is the fastest, or why there is none.
+def cut(
+    model: ModelFacts,
+    degrees: Degrees,
+    ground: Ground,
+    concurrency: int = 1,
+    fixed: Fixed | None = None,
+) -> Cut | str:
+    """The cut whose slowest stage is the fastest, or the one that is `fixed`; or why there is none.
 
     Source: the dynamic program over stages of AlpaServe (OSDI'23, section 4.1), which is Alpa's.
     """
-    refused = why_not(model, degrees)
+    refused = why_not(model, degrees, fixed)
     if refused:
         return refused
     seconds = _seconds(model, degrees.tensor, ground)
-    runs = _runs(seconds, len(model.layers), degrees.stages)
+    told = fixed.runs if fixed is not None else ()
+    runs = told or _runs(seconds, len(model.layers), degrees.stages)
     sums = [0.0, *accumulate(seconds)]
     hop_s = ground.handover_s
     stage_s: list[float] = []
@@ -109,11 +119,17 @@ def cut(model: ModelFacts, degrees: Degrees, ground: Ground, concurrency: int = 
         kv_bytes=tuple(caches),
         activation_bytes=tuple(moving),
         bytes_held=tuple(map(sum, zip(weights, caches, moving, strict=True))),
+        is_in_turn=fixed is not None and fixed.is_in_turn,
     )
 
 
-def why_not(model: ModelFacts, degrees: Degrees) -> str:
-    """Why a model cannot be cut so; empty when it can."""
+def why_not(model: ModelFacts, degrees: Degrees, fixed: Fixed | None = None) -> str:
+    """Why a model cannot be cut so, or must not; empty when it can."""
+    if fixed is not None:
+        if (fixed.stages, fixed.tensor) != (degrees.stages, degrees.tensor):
+            return f"its configuration says {fixed}"
+        if fixed.runs and fixed.runs[-1].stop != len(model.layers):
+            return f"its shard map has {fixed.runs[-1].stop} layers, it has {len(model.layers)}"
     if degrees.stages > len(model.layers):
         return f"{degrees.stages} stages need as many layers; it has {len(model.layers)}"
     if degrees.tensor == 1:

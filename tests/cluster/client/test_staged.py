@@ -11,7 +11,10 @@ import torch
 
 from cluster.client import Client
 from cluster.client.staged.placement import placement_of, yaml_of
+from cluster.config.model_card import Provenance
+from cluster.config.store import new_version, seal
 from cluster.errors import ConfigError, InvalidRequest, Unsupported
+from cluster.optimization.language.causal_lm import causal_lm_card
 from tests.cluster.client.places import Place
 from tests.cluster.engines.sharded.directories import expected, gpt2, llama, saved
 
@@ -65,6 +68,26 @@ def test_generation_is_greedy_transformers_with_and_without_a_cache_and_cut(
             assert each.generate(IDS[0].tolist(), max_length=8, use_cache=False) == right
             each.enable_kv_cache(32, "static")
             assert each.generate(IDS[0].tolist(), max_length=8) == right
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_a_model_added_to_generate_text_is_opened_and_cut_by_name_and_by_its_folder(
+    tmp_path: Path, make: Any
+) -> None:
+    store = tmp_path / "store"
+    with new_version(store, "words", "1") as folder:
+        saved(make(), folder)
+        seal(folder, causal_lm_card(folder, name="words", version="1", provenance=Provenance()))
+    with Client(store=store, device="cpu") as client:
+        whole = client.load_model("words")
+        logits, tokens = whole.predict(input_ids=IDS)["logits"], whole.generate([5], max_length=6)
+        assert len(tokens) == 6
+        for given in ("words", "words/1", store / "words" / "1"):
+            for model in (client.load_model(given), client.shard_model(given, 2)):
+                assert model.name == "words"
+                assert model.generate([5], max_length=6) == tokens
+                assert np.allclose(model.predict(input_ids=IDS)["logits"], logits, atol=1e-4)
+            model.close()
 
 
 def test_a_module_of_transformers_is_loaded_as_its_directory(place: Place) -> None:

@@ -12,10 +12,11 @@ from contextlib import aclosing
 
 import msgspec
 
+from actors.experiments.desk import failure_headers
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, HttpStream
 from actors.listeners.routes.infer import InferRoutes
-from actors.listeners.routes.openai.shape import check_json, described, timeout_of
+from actors.listeners.routes.openai.shape import Told, check_json, described, timeout_of
 from actors.listeners.routes.table import Place, Route
 from cluster.errors import InvalidRequest, ModelNotFound, NoReadyReplica, SquadronError
 from cluster.protocols.openai.errors import error_body
@@ -90,8 +91,10 @@ class GenerationRoutes:
                 # To its end: a stream that is left counts as given up by its caller.
                 async with aclosing(responses):
                     await anext(responses, None)
-        except BaseException:
+        except BaseException as error:
             await responses.aclose()
+            if isinstance(error, SquadronError):
+                raise Told(error, failure_headers(asked)) from None
             raise
         headers = (
             ("x-squadron-variant", first.variant),

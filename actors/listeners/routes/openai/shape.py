@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 from actors.experiments.desk import is_tracking_id
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, HttpStream
@@ -18,9 +19,20 @@ TIMEOUT = "x-squadron-timeout-ms"
 MAX_TIMEOUT_DIGITS = 12
 
 
-def openai_error(error: SquadronError) -> HttpReply:
-    """`{"error": {…}}` with the error's status."""
-    headers = error_headers(error)
+class Told(Exception):
+    """An error of a request that got as far as an arm: `headers` tell the caller which."""
+
+    def __init__(self, error: SquadronError, headers: Sequence[tuple[str, str]]) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.headers = tuple(headers)
+
+
+def openai_error(error: SquadronError, told: Sequence[tuple[str, str]] = ()) -> HttpReply:
+    """`{"error": {…}}` with the error's status, and the headers `told`."""
+    if isinstance(error, ModelNotFound) and "param" not in error.details:
+        error = ModelNotFound(error.message, **{**error.details, "param": "model"})
+    headers = (*told, *error_headers(error))
     if isinstance(error, MethodNotAllowed):
         headers += (("Allow", str(error.details.get("allow", ""))),)
     return HttpReply(status=error.http_status, chunks=(error_body(error),), headers=headers)
@@ -54,12 +66,8 @@ def _shaped(answer: Handler) -> Handler:
     async def shaped(request: HttpRequest, place: Place) -> HttpReply | HttpStream:
         try:
             reply = await answer(request, place)
-        except ModelNotFound as error:
-            if "param" in error.details:
-                reply = openai_error(error)
-            else:
-                named = ModelNotFound(error.message, **{**error.details, "param": "model"})
-                reply = openai_error(named)
+        except Told as found:
+            reply = openai_error(found.error, found.headers)
         except SquadronError as error:
             reply = openai_error(error)
         return _with_request_id(reply, request)

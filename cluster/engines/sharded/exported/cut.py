@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ SUFFIX = ".pt2"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """After the `node`-th operator only `tensor` is needed of what was computed before it, beside
-    the caller's own `inputs`."""
+    the caller's own `inputs` and what is made of them and of sizes alone, like a mask: each stage
+    makes that again."""
 
     node: int
     tensor: str
@@ -47,18 +48,32 @@ def cuts(flow: Flow) -> tuple[Cut, ...]:
             last_use[read] = index
     for node in flow.outputs:
         last_use[node] = len(flow.body)
+    made_of = flow.made_of_inputs()
     found: list[Cut] = []
     alive: set[Node] = set()
     for index, node in enumerate(flow.body[:-1]):
         alive = {each for each in alive | {node} if last_use.get(each, -1) > index}
         data = {n for n in alive if n in flow.computed and n not in flow.sizes}
-        if data != {node}:
+        again = data & made_of.keys() if len(data) > 1 else set()
+        if data - again != {node} or not isinstance(node.meta["val"], torch.Tensor):
             continue
-        inputs = tuple(i for i in flow.inputs if last_use.get(i, -1) > index)
-        wanted = [n for n in alive if n in flow.sizes and n in flow.computed]
+        origin = {each for n in again for each in made_of[n]}
+        inputs = tuple(i for i in flow.inputs if last_use.get(i, -1) > index or i in origin)
+        wanted = {n for n in alive | origin if n in flow.sizes and n in flow.computed}
         if all(flow.size_of(size, (node, *inputs)) is not None for size in wanted):
             found.append(Cut(node=index, tensor=node.name, inputs=tuple(i.name for i in inputs)))
-    return tuple(found)
+    return _carried(flow, found)
+
+
+def _carried(flow: Flow, points: Sequence[Cut]) -> tuple[Cut, ...]:
+    """An input that is needed after a cut goes over every cut before it as well."""
+    needed: set[str] = set()
+    found: list[Cut] = []
+    for point in reversed(points):
+        needed.update(point.inputs)
+        inputs = tuple(node.name for node in flow.inputs if node.name in needed)
+        found.append(replace(point, inputs=inputs))
+    return tuple(reversed(found))
 
 
 def segments(file: Path) -> LayeredModel:

@@ -170,3 +170,53 @@ def test_a_model_nothing_is_known_of_is_named(tmp_path: Path, models: str, said:
 
     with pytest.raises(ConfigError, match=said):
         run("--config", ROOT / "serve_configs/dev.yaml", "--topology", file)
+
+
+FIXED = """
+applications:
+  - name: squadron
+    import_path: actors.app:build
+    args:
+      store: {{path: {store}}}
+      variants:
+        cut: {{source: cut, placement: {{strategy: tensor, shards: 2}}}}
+        mapped: {{source: mapped, placement: {{shard_map: {{layers.0: cpu, layers.1-3: cpu}}}}}}
+        odd: {{source: odd, placement: {{strategy: tensor, shards: 3}}}}
+        any: {{source: any}}
+"""
+DEVICES = """
+nodes:
+  - {name: a, devices: {kind: cpu, count: 6, memory_gib: 4, tflops: 1, memory_gb_per_s: 10}}
+models:
+  cut: {layers: &layers {count: 4, weights_gib: 1, gflops: 10, heads: [8]}}
+  mapped: {layers: *layers}
+  odd: {layers: *layers}
+  any: {layers: *layers}
+"""
+
+
+def test_a_fixed_placement_is_kept_or_said_to_be_left_aside(tmp_path: Path) -> None:
+    topology, config = tmp_path / "topology.yaml", tmp_path / "serve.yaml"
+    topology.write_text(DEVICES, encoding="utf-8")
+    config.write_text(FIXED.format(store=tmp_path), encoding="utf-8")
+    asked = ("--config", config, "--topology", topology, "--calls", 500)
+
+    plan = json.loads(run(*asked, "--json")[1])
+    models = {model["model"]: model for model in plan["models"]}
+
+    assert models["cut"]["configured"]["kept"]
+    assert models["cut"]["placement"]["strategy"] == "tensor"
+    assert models["mapped"]["configured"]["placement"] == "layer 2 (layers 0-0, 1-3)"
+    assert [shard["layers"] for shard in models["mapped"]["shards"]][:2] == [[0, 0], [1, 3]]
+    assert models["odd"]["configured"] == {
+        "placement": "tensor 3",
+        "kept": False,
+        "why": "tensor 3 does not divide its 8 heads",
+    }
+    assert models["any"]["configured"] is None
+    assert all(PlacementConfig.model_validate(model["placement"]) for model in models.values())
+
+    out = " ".join(run(*asked)[1].split())
+    assert "cut: tensor 2, as its configuration says: " in out
+    assert "fixed" in out
+    assert "odd: its configuration's placement (tensor 3) is left aside: tensor 3 does not" in out

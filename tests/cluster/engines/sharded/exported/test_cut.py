@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 from cluster.config.model_card import ModelCard
+from cluster.config.placement import PlacementConfig
 from cluster.engines.sharded.exported.cut import segments, write_stages
 from cluster.engines.sharded.exported.part import ExportedPart
 from cluster.engines.sharded.part import PartSetup, Step
 from cluster.errors import ConfigError
-from cluster.placement.partition import Shard
+from cluster.placement.partition import Shard, lay_out
+from tests.cluster.engines.sharded.directories import MODELS, VOCABULARY
 
+PIPELINE_3 = PlacementConfig(strategy="pipeline", shards=3)
 BATCH = torch.export.Dim("batch", min=1, max=64)
 
 
@@ -55,6 +58,35 @@ class Masked(nn.Module):
         return self.second(torch.tanh(self.first(ids))) * mask.unsqueeze(-1)
 
 
+class Deep(nn.Module):
+    """Every block reads one mask, made once of the second input and of a size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Embedding(20, 8)
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(ids)
+        length = ids.shape[1]
+        seen = torch.ones(length, length).tril() * mask[:, None, :]
+        for block in self.blocks:
+            hidden = hidden + seen @ torch.tanh(block(hidden))
+        return hidden
+
+
+class Filled(Deep):
+    """As Deep; the mask is changed in place, so that no stage can make it again."""
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(ids)
+        seen = mask[:, None, :] * torch.ones(ids.shape[1], 1)
+        seen.masked_fill_(seen > 0.5, 2.0)
+        for block in self.blocks:
+            hidden = hidden + seen @ torch.tanh(block(hidden))
+        return hidden
+
+
 class Small(nn.Module):
     """Convolutions, a batch norm and a pool."""
 
@@ -73,6 +105,8 @@ class Small(nn.Module):
 CASES: dict[str, tuple[type[nn.Module], tuple[torch.Tensor, ...], list[str]]] = {
     "stack": (Stack, (torch.randn(3, 8),), ["y", "rows"]),
     "masked": (Masked, (torch.randint(0, 20, (3, 5)), torch.rand(3, 5)), ["y"]),
+    "deep": (Deep, (torch.randint(0, 20, (3, 5)), torch.rand(3, 5)), ["y"]),
+    "filled": (Filled, (torch.randint(0, 20, (3, 5)), torch.rand(3, 5)), ["y"]),
     "small": (Small, (torch.randn(3, 3, 9, 9),), ["y"]),
 }
 
@@ -168,6 +202,13 @@ def test_a_skip_leaves_no_cut_beside_it_unless_it_skips_from_the_input(tmp_path:
     assert [size for size in layered.layer_bytes if size > 32] == [one, two, block, block, block]
 
 
+def test_a_mask_that_all_blocks_read_leaves_the_places_between_them(tmp_path: Path) -> None:
+    _, file = exported("deep", tmp_path)
+    block = (8 * 8 + 8) * 4
+
+    assert [size for size in segments(file).layer_bytes if size] == [20 * 8 * 4, *[block] * 4]
+
+
 class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -183,6 +224,65 @@ def test_a_program_with_state_is_refused(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(Counting(), (torch.zeros(2),)), file)
 
     with pytest.raises(ConfigError, match="changes its buffer 'count'"):
+        segments(file)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_transformer_is_cut_between_its_blocks_and_computes_the_same(
+    family: str, tmp_path: Path
+) -> None:
+    """With padded rows, so that a mask that came out otherwise would be seen."""
+    torch.manual_seed(0)
+    model = MODELS[family]().eval()
+    ids = torch.randint(0, VOCABULARY, (3, 7))
+    mask = torch.ones_like(ids)
+    mask[1, 4:] = 0
+
+    class First(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            rest = {"use_cache": False} if family == "llama" else {}
+            found: torch.Tensor = self.model(input_ids=ids, attention_mask=mask, **rest)[0]
+            return found
+
+    shape = {0: BATCH, 1: torch.export.Dim("length", min=1, max=64)}
+    program = torch.export.export(First(), (ids, mask), dynamic_shapes=(shape, shape), strict=False)
+    file = tmp_path / "model.pt2"
+    torch.export.save(program, file)
+    layered = segments(file)
+    runs = [run.layers for run in lay_out(PIPELINE_3, layered).shards]
+    write_stages(file, tmp_path, runs)
+    longer = torch.randint(0, VOCABULARY, (2, 11))
+    seen = torch.ones_like(longer)
+    seen[0, 5:] = 0
+    values: dict[str, Any] = {"ids": longer.numpy(), "mask": seen.numpy()}
+
+    held = []
+    for part in parts("masked", file, runs):
+        held.append(part.load().weight_bytes)
+        values = part.run(values, Step())
+
+    with torch.no_grad():
+        wanted = First()(longer, seen).numpy()
+    assert np.abs(values["y"].numpy() - wanted).max() < 1e-5
+    # Four blocks in three stages: none holds two thirds of the weights.
+    assert max(held) < sum(layered.layer_bytes) * 2 / 3
+
+
+class Taking(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x.add_(1)
+        return torch.tanh(x) * x
+
+
+def test_a_program_that_changes_its_input_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(Taking(), (torch.zeros(2),)), file)
+
+    with pytest.raises(ConfigError, match="changes its input 'x' in place"):
         segments(file)
 
 
