@@ -17,6 +17,10 @@ from cluster.generation import Sampling, ScoredToken, TokenScore
 _GREEDY_BELOW = 1e-5
 
 
+class NoTokenError(Exception):
+    """Nothing can follow as the request asks."""
+
+
 class Sampler:
     """Of one sequence. `matcher` is llguidance's, None without a grammar."""
 
@@ -76,7 +80,7 @@ class Sampler:
                 logits = raw.clone()
                 self._constrain(logits)
             if bool(logits.max() == -math.inf):
-                raise ValueError("no token is allowed")
+                raise NoTokenError("no token is allowed")
         token = self._pick(logits)
         self._num_drawn += 1
         self._seen[token] += 1
@@ -84,7 +88,7 @@ class Sampler:
             self._matcher.consume_token(token)
             if self._matcher.is_error():
                 # It would count as complete, and what came so far as an answer.
-                raise ValueError(f"the grammar cannot be followed: {self._matcher.get_error()}")
+                raise NoTokenError("the grammar cannot be followed")
         return token, self._scored(raw, token)
 
     def took(self, token: int) -> None:

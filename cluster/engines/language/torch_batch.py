@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cluster.engines.language.kv_slots import CacheStep, KvSlots
-from cluster.engines.language.sampler import Sampler
+from cluster.engines.language.sampler import NoTokenError, Sampler
 from cluster.engines.language.text_out import TextOut
 from cluster.generation import Delta, FinishReason, ScoredToken
 
@@ -200,6 +200,11 @@ class TorchBatch:
             else:
                 try:
                     token, score = sequence.sampler.choose(logits[row])
+                except NoTokenError as error:
+                    logger.info("a request is given up: %s", error)
+                    sequence.fail()
+                    self._leave(sequence)
+                    continue
                 except Exception:
                     # What one request asks for must not end what the others get.
                     logger.exception("a token could not be chosen")
