@@ -211,6 +211,8 @@ def test_the_sdk_has_a_model_cut_into_slices_while_the_server_runs(
             assert len(served.pids("squadron:words:")) == 2
             with pytest.raises(InvalidRequest, match="does not divide the 12 attention heads"):
                 there.shard_model("words", 5, strategy="tensor")
+            with pytest.raises(InvalidRequest, match="there is no layer 4"):
+                there.shard_model("words", shard_config={"shard_map": {"layers.0-9": "cpu"}})
             with pytest.raises(ModelNotFound, match=r"no model 'nobody'.*; allowed: .*words"):
                 there.shard_model("nobody", 2)
             assert_allclose(cut.predict(input_ids=ids)["logits"], expected, atol=1e-4)
