@@ -78,7 +78,7 @@ def replica_setup(
         batching=variant.batching,
         limits=variant.limits,
         sequences=variant.sequences,
-        llm=variant.llm,
+        llm=origin.llm or variant.llm,
         sharding=found.sharding,
         placement_reason=found.reason,
         planned_gpus=found.num_gpus,

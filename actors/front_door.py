@@ -131,21 +131,17 @@ class FrontDoor:
             return found
         return route
 
-    def variant_for(self, request: InferenceRequest) -> VariantRoute | None:
-        """The variant that answers, or an experiment's arm for this request; None for an ensemble,
-        and for an experiment with one. Raises: ModelNotFound."""
+    def answering(self, request: InferenceRequest) -> VariantRoute | EnsembleRoute:
+        """Who answers; of an experiment its arm for this request. Raises: ModelNotFound."""
         route = self.route(request.model, request.version)
-        if isinstance(route, ExperimentRoute) and route.is_of_variants:
+        if isinstance(route, ExperimentRoute):
             route = self._arm(route, request)
-        return route if isinstance(route, VariantRoute) else None
+        assert not isinstance(route, ExperimentRoute)  # none is an arm
+        return route
 
     def is_streamed(self, request: InferenceRequest) -> bool:
         """Whether it has any number of responses. Raises: ModelNotFound."""
-        route = self.route(request.model, request.version)
-        if isinstance(route, EnsembleRoute):
-            return route.plan.stream is not None
-        variant = self.variant_for(request)
-        return variant is not None and variant.facts.is_decoupled
+        return self.answering(request).is_streamed
 
     def not_ready(self) -> tuple[str, ...]:
         """Why the server is not ready; empty when it is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ClassifyPostprocess, ModelCard, TextPreprocess
 from cluster.config.sequences import SequencesConfig
 from cluster.config.store import ModelStore
@@ -26,12 +27,14 @@ from cluster.tensors import Signature
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """The model card of a variant, the folder of its artefact and the engine that will run it.
-    `remote`: where other nodes get it from; None for a folder that all of them have."""
+    `remote`: where other nodes get it from; None for a folder that all of them have. `llm`: how a
+    language model is run, its draft model's name in the store as a folder."""
 
     card: ModelCard
     folder: Path
     engine: EngineName
     remote: RemoteVersion | None = None
+    llm: LanguageConfig | None = None
 
 
 def origin_of(name: str, variant: VariantConfig, store: ModelStore) -> Origin | ConfigError:
@@ -51,11 +54,30 @@ def origin_of(name: str, variant: VariantConfig, store: ModelStore) -> Origin | 
                 remote = store.remote(source, card.version)
         engine = check_fit(card, variant.engine, variant.device)
         card = generating(card, variant.options)
+        llm = _with_draft(variant.llm, store)
     except ConfigError as error:
         if variant.optional:
             return error
         raise ConfigError(f"variants.{name}: {error.message}", **error.details) from None
-    return Origin(card=card, folder=folder, engine=engine, remote=remote)
+    return Origin(card=card, folder=folder, engine=engine, remote=remote, llm=llm)
+
+
+def _with_draft(llm: LanguageConfig | None, store: ModelStore) -> LanguageConfig | None:
+    """Raises: ConfigError for a draft model that is neither a folder nor in the store."""
+    guess = llm.speculative if llm is not None else None
+    if llm is None or guess is None or not guess.draft_model or Path(guess.draft_model).is_dir():
+        return llm
+    source, _, version = guess.draft_model.partition("/")
+    if not store.versions(source):
+        raise ConfigError(
+            f"llm.speculative.draft_model {guess.draft_model!r} is no folder and no model of the "
+            f"store {store.root}",
+            key="llm.speculative.draft_model",
+            value=guess.draft_model,
+            allowed="a folder, or a name in the store",
+        )
+    folder = str(store.folder(source, version))
+    return llm.model_copy(update={"speculative": guess.model_copy(update={"draft_model": folder})})
 
 
 def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) -> VariantFacts:
@@ -103,6 +125,7 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
         ),
         is_language=card.format == "causal_lm",
         adapters=_adapters(variant),
+        adapter_folder=_adapter_folder(variant),
         max_model_len=variant.llm.max_model_len if variant.llm is not None else 0,
         tokenizer=(
             str(origin.folder / card.preprocess.tokenizer)
@@ -130,6 +153,11 @@ def _check_lengths(name: str, variant: VariantConfig, card: ModelCard) -> None:
 def _adapters(variant: VariantConfig) -> tuple[str, ...]:
     lora = variant.llm.lora if variant.llm is not None else None
     return tuple(each.name for each in lora.adapters) if lora is not None else ()
+
+
+def _adapter_folder(variant: VariantConfig) -> str:
+    lora = variant.llm.lora if variant.llm is not None else None
+    return lora.directory if lora is not None else ""
 
 
 def _of_sequences(name: str, sequences: SequencesConfig, card: ModelCard) -> Signature:

@@ -12,10 +12,12 @@ FinishReason = Literal["", "stop", "length", "abort"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grammar:
-    """What the text must look like: a JSON schema as text, any JSON object, or a regex."""
+    """What the text must look like: a JSON schema as text, any JSON object, a regex, or a grammar
+    in llguidance's dialect of Lark. `param`: the request's field that says so."""
 
-    kind: Literal["json_schema", "json_object", "regex"]
+    kind: Literal["json_schema", "json_object", "regex", "lark"]
     text: str = ""
+    param: str = "response_format"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,8 @@ class Sampling:
     """How tokens are chosen. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep all.
 
     `max_tokens` counts new tokens of one choice, `num_choices` is OpenAI's n. `num_logprobs` None
-    asks for none, 0 for the chosen token's alone. Penalties and bias are OpenAI's.
+    asks for none, 0 for the chosen token's alone. Penalties and bias are OpenAI's. Before
+    `min_tokens` nothing ends a choice; with `allowed_token_ids` no other token is taken.
     """
 
     max_tokens: int
@@ -42,6 +45,7 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     num_logprobs: int | None = None
     ignore_eos: bool = False
+    allowed_token_ids: tuple[int, ...] = ()
     grammar: Grammar | None = None
     streams: bool = True
 

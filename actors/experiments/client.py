@@ -4,17 +4,35 @@ for one that is restarting."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.front_door import FrontDoor
 from actors.repository.client import RESTARTING_S, GetController
-from cluster.errors import CapacityError, DeadlineExceeded, ModelNotFound, SquadronError
+from cluster.errors import CapacityError, DeadlineExceeded, ModelNotFound, Overloaded, SquadronError
 from cluster.experiments.report import Feedback, Post, Report
 
+logger = logging.getLogger("squadron.experiments")
+
 PATIENCE_S = 30.0
+FEEDBACK_S = 3.0
+"""How long feedback waits to be told what came of it: a controller that was killed is back in one
+to two seconds. Then it is queued, and while the controller stays away more is queued at once."""
+MAX_QUEUED = 100_000
+"""Values of feedback that wait at a door for the controller: some 30 MB."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Posted:
+    """Feedback on its way. `counted`: what the controller says of it, None for no experiment."""
+
+    post: Post
+    counted: asyncio.Future[int | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class ControllerClient:
@@ -24,16 +42,28 @@ class ControllerClient:
     """
 
     def __init__(
-        self, door: FrontDoor, get_controller: GetController | None, door_id: str = ""
+        self,
+        door: FrontDoor,
+        get_controller: GetController | None,
+        door_id: str = "",
+        *,
+        patience_s: float = PATIENCE_S,
+        feedback_s: float = FEEDBACK_S,
+        max_queued: int = MAX_QUEUED,
     ) -> None:
         self._door = door
         self._door_id = door_id
         self._get_controller = get_controller
+        self._patience_s = patience_s
+        self._max_queued = max_queued
+        self.feedback_s = feedback_s
         self._number = 0
         self._unconfirmed: Report | None = None
         self._telling = asyncio.Lock()
-        self._posts: list[Post] = []
-        self._posting: asyncio.Task[list[int | None]] | None = None
+        self._posted: list[_Posted] = []
+        self._num_queued = 0
+        self._posting: asyncio.Task[None] | None = None
+        self._is_away = False
 
     async def ask(self, method: str, *arguments: Any) -> Any:
         """What the controller's method returns. Asking twice changes nothing, so a controller that
@@ -44,7 +74,7 @@ class ControllerClient:
         if self._get_controller is None:
             raise CapacityError("this door has no controller")
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 while True:
                     controller = await self._get_controller()
                     try:
@@ -53,47 +83,93 @@ class ControllerClient:
                         await asyncio.sleep(RESTARTING_S)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the controller did not answer within {PATIENCE_S:g} s; ask again"
+                f"the controller did not answer within {self._patience_s:g} s; ask again",
+                retry_after_s=1,
             ) from None
         except RayTaskError as error:
             if isinstance(error.cause, SquadronError):
                 raise error.cause from None
             raise
 
-    async def rate(self, experiment: str, feedback: list[Feedback]) -> int:
-        """Returns when the values are kept: how many of them were counted; the rest waits for the
-        doors that may have answered those requests. Raises: ModelNotFound; what `ask` raises."""
-        self._posts.append(Post(experiment=experiment, feedback=tuple(feedback)))
-        place = len(self._posts) - 1
+    async def rate(self, experiment: str, feedback: list[Feedback]) -> int | None:
+        """How many values were counted, when they are kept; the rest waits for the doors that may
+        have answered those requests. None: the controller is away, and the values wait for it here,
+        as long as this door lives.
+
+        Raises: ModelNotFound; Overloaded when too many wait; CapacityError without a controller.
+        """
+        if self._get_controller is None:
+            raise CapacityError("this door has no controller")
+        if self._num_queued + len(feedback) > self._max_queued:
+            raise Overloaded(
+                f"{self._num_queued} values of feedback wait here for the controller; send these "
+                "again later",
+                retry_after_s=5,
+            )
+        posted = _Posted(post=Post(experiment=experiment, feedback=tuple(feedback)))
+        self._posted.append(posted)
+        self._num_queued += len(feedback)
         if self._posting is None:
+            # A caller that leaves takes nobody else's values with it.
             self._posting = asyncio.get_running_loop().create_task(self._post())
-        # A caller that leaves takes nobody else's values with it.
-        counted = (await asyncio.shield(self._posting))[place]
+        await asyncio.wait([posted.counted], timeout=0 if self._is_away else self.feedback_s)
+        if not posted.counted.done():
+            self._is_away = True
+            return None
+        counted = posted.counted.result()
         if counted is None:
             raise ModelNotFound(f"there is no experiment '{experiment}' any more")
         return counted
 
-    async def tell(self, posts: Sequence[Post] = ()) -> list[int | None]:
-        """The controller has what this door counted until now. Raises: what `ask` raises."""
-        async with self._telling:
-            return await self._told(posts)
+    async def tell(self) -> None:
+        """The controller has what this door counted, and was given as feedback, until now.
 
-    async def _post(self) -> list[int | None]:
+        Raises: what `ask` raises; then the next telling brings it.
+        """
+        async with self._telling:
+            await self._told()
+
+    async def _post(self) -> None:
         # Those that come while an earlier telling is under way go together.
         async with self._telling:
-            posts, self._posts, self._posting = self._posts, [], None
-            return await self._told(posts)
+            self._posting = None
+            try:
+                await self._told()
+            except Exception as error:
+                # Whoever waits was told; what it has not had goes with the next telling.
+                logger.info("feedback was not taken (%s)", type(error).__name__)
 
-    async def _told(self, posts: Sequence[Post]) -> list[int | None]:
+    async def _told(self) -> None:
         if self._unconfirmed is None:
             tallies = self._door.experiments.collect()
             if tallies:
                 self._number += 1
                 self._unconfirmed = Report(door=self._door_id, number=self._number, tallies=tallies)
-        if self._unconfirmed is None and not posts:
-            return []
-        counted: list[int | None] = await self.ask(
-            "report", self._door_id, self._unconfirmed, posts
-        )
+        posted, self._posted = self._posted, []
+        if self._unconfirmed is None and not posted:
+            return
+        posts = [each.post for each in posted]
+        try:
+            counted = await self.ask("report", self._door_id, self._unconfirmed, posts)
+        except (RayTaskError, SquadronError) as error:
+            if isinstance(error, DeadlineExceeded):
+                self._posted = [*posted, *self._posted]
+            else:
+                # It is there and cannot take them: it would not the next time either.
+                self._settle(posted, error)
+            raise
+        except BaseException:
+            self._posted = [*posted, *self._posted]
+            raise
         self._unconfirmed = None
-        return counted
+        self._is_away = False
+        self._settle(posted, counted)
+
+    def _settle(self, posted: list[_Posted], said: list[int | None] | Exception) -> None:
+        for index, each in enumerate(posted):
+            self._num_queued -= len(each.post.feedback)
+            if isinstance(said, Exception):
+                each.counted.set_exception(said)
+                each.counted.exception()  # nobody may be waiting any more
+            else:
+                each.counted.set_result(said[index])

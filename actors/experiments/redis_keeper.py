@@ -1,8 +1,8 @@
-"""The controller's state and events in a Redis, for clusters whose head keeps nothing.
+"""The controller's state, events and feedback in a Redis, for clusters whose head keeps nothing.
 
-The state is one value, replaced as a whole; events are a stream of their own that other programs
-can follow (`XREAD`). What is new goes in one exchange. A Redis that is slow or dead holds the
-controller up no longer than its timeout, and is then left alone for a while.
+The state is one value, replaced as a whole; events and values of feedback are streams of their own
+that other programs can follow (`XREAD`). What is new goes in one exchange. A Redis that is slow or
+dead holds the controller up no longer than its timeout, and is then left alone for a while.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -24,11 +25,16 @@ from redis.retry import Retry
 from actors.experiments.kept import Event, Kept, dumped, parsed
 from cluster.config.cache import REDIS_SCHEMES, RedisConfig
 from cluster.config.security.references import resolve_address
+from cluster.experiments.report import Rated
 
 logger = logging.getLogger("squadron.controller")
 
 MAX_EVENTS = 100_000
 """In the stream; older ones are dropped (about: Redis cuts by whole blocks)."""
+MAX_RATINGS = 1_000_000
+"""In their stream, about."""
+MAX_WAITING_RATINGS = 100_000
+"""While Redis is away; of more the newest are told."""
 MAX_WAITING_RUNS = 64
 """While Redis is away; older ones are in Ray's store and the file only."""
 
@@ -49,6 +55,7 @@ class RedisKeeper:
         self._left_alone_until_s = float("-inf")
         self._told: set[Event] = set()
         self._waiting_runs: dict[int, bytes | None] = {}
+        self._ratings: deque[Rated] = deque(maxlen=MAX_WAITING_RATINGS)
         self._redis = _client(config, config.timeout_s)
         self._reader = _client(config, max(config.timeout_s, READ_TIMEOUT_S))
 
@@ -72,13 +79,22 @@ class RedisKeeper:
                 for event in fresh:
                     fields: dict[Any, Any] = {"event": json.dumps(asdict(event))}
                     together.xadd(f"{self._key}:events", fields, maxlen=MAX_EVENTS)
+                for rated in self._ratings:
+                    value: dict[Any, Any] = {"feedback": json.dumps(asdict(rated))}
+                    together.xadd(f"{self._key}:feedback", value, maxlen=MAX_RATINGS)
                 self._add_runs(together)
                 together.execute()
         except (RedisError, OSError) as error:
             self._fail(error)
             return
         self._told = set(kept.events)
+        self._ratings.clear()
         self._waiting_runs.clear()
+
+    def rated(self, ratings: Sequence[Rated]) -> None:
+        """They go with the state that counts them. One that Redis answered too late for may stand
+        in the stream twice."""
+        self._ratings.extend(ratings)
 
     def runs(self) -> Mapping[int, bytes]:
         """None when Redis has none, or fails."""

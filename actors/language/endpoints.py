@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -32,6 +32,16 @@ from cluster.protocols.openai.requests import (
 from cluster.protocols.openai.sampling import sampling_of
 
 DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(slots=True, kw_only=True)
+class Order:
+    """What a call says beside its body: the adapter, the priority level (1 goes first), and where
+    its tokens are counted."""
+
+    lora: str = ""
+    level: int = 1
+    used: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,21 +72,21 @@ class OpenAiEndpoints:
         self._watch = watch
         self._adapter = adapter
 
-    async def chat(self, body: bytes, lora: str, used: Usage) -> AsyncGenerator[bytes, None]:
+    async def chat(self, body: bytes, order: Order) -> AsyncGenerator[bytes, None]:
         asked = decode(body, ChatRequest)
         ids = await self._maker.of_chat(asked)
-        async with aclosing(self._answer(asked, [ids], lora, "chatcmpl", used)) as parts:
+        async with aclosing(self._answer(asked, [ids], "chatcmpl", order)) as parts:
             async for part in parts:
                 yield part
 
-    async def completions(self, body: bytes, lora: str, used: Usage) -> AsyncGenerator[bytes, None]:
+    async def completions(self, body: bytes, order: Order) -> AsyncGenerator[bytes, None]:
         asked = decode(body, CompletionRequest)
         ids = await self._maker.of_completion(asked)
-        async with aclosing(self._answer(asked, ids, lora, "cmpl", used)) as parts:
+        async with aclosing(self._answer(asked, ids, "cmpl", order)) as parts:
             async for part in parts:
                 yield part
 
-    async def tokenize(self, body: bytes, lora: str) -> AsyncGenerator[bytes, None]:
+    async def tokenize(self, body: bytes) -> AsyncGenerator[bytes, None]:
         asked = decode(body, TokenizeRequest)
         ids = await self._maker.of_tokenize(asked)
         strings = None
@@ -90,18 +100,20 @@ class OpenAiEndpoints:
         }
         yield orjson.dumps(content)
 
-    async def detokenize(self, body: bytes, lora: str) -> AsyncGenerator[bytes, None]:
+    async def detokenize(self, body: bytes) -> AsyncGenerator[bytes, None]:
         asked = decode(body, DetokenizeRequest)
         yield orjson.dumps({"prompt": self._maker.tokenizer.decode(asked.tokens)})
 
-    async def text(self, asked: CompletionRequest, used: Usage) -> AsyncGenerator[str, None]:
+    async def text(self, asked: CompletionRequest, order: Order) -> AsyncGenerator[str, None]:
         """V2's way: pieces of text alone."""
         (ids,) = await self._maker.of_completion(asked)
-        used.prompt_tokens = len(ids)
-        sampling, job = self._sampled(asked, ids), self._job(ids, 0, asked, "")
-        async with aclosing(self._deltas([job], sampling)) as deltas:
+        order.used.prompt_tokens = len(ids)
+        sampling = await self._sampled(asked, ids)
+        await self._adapter(order.lora)
+        job = self._job(ids, 0, asked, order)
+        async with aclosing(self._deltas([job], sampling, order)) as deltas:
             async for _, delta in deltas:
-                used.completion_tokens += len(delta.token_ids)
+                order.used.completion_tokens += len(delta.token_ids)
                 if delta.text or delta.finish_reason:
                     yield delta.text
 
@@ -109,17 +121,13 @@ class OpenAiEndpoints:
         self,
         asked: ChatRequest | CompletionRequest,
         ids: list[list[int]],
-        lora: str,
         kind: str,
-        used: Usage,
+        order: Order,
     ) -> AsyncGenerator[bytes, None]:
-        sampling = self._sampled(asked, max(ids, key=len))
-        if sampling.grammar is not None:
-            # vLLM would find out in its engine; the request must not get that far.
-            await asyncio.to_thread(compile_grammar, sampling.grammar)
-        await self._adapter(lora)
+        sampling = await self._sampled(asked, max(ids, key=len))
+        await self._adapter(order.lora)
         jobs = [
-            self._job(each, number * sampling.num_choices, asked, lora)
+            self._job(each, number * sampling.num_choices, asked, order)
             for number, each in enumerate(ids)
         ]
         answer = Answer(
@@ -128,19 +136,21 @@ class OpenAiEndpoints:
             created_s=int(time.time()),
             num_choices=len(jobs) * sampling.num_choices,
             token_text=self._maker.tokenizer.token_text,
+            token_bytes=self._maker.tokenizer.token_bytes,
+            has_plain_calls=self._maker.tokenizer.has_plain_calls,
             echoes=self._echoes(asked),
         )
-        answer.usage = used
+        answer.usage = order.used
         answer.usage.prompt_tokens = sum(len(each) for each in ids)
         parts = self._events if sampling.streams else self._whole
-        async with aclosing(parts(answer, jobs, sampling)) as found:
+        async with aclosing(parts(answer, jobs, sampling, order)) as found:
             async for part in found:
                 yield part
 
     async def _whole(
-        self, answer: Answer, jobs: Sequence[_Job], sampling: Sampling
+        self, answer: Answer, jobs: Sequence[_Job], sampling: Sampling, order: Order
     ) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self._deltas(jobs, sampling)) as deltas:
+        async with aclosing(self._deltas(jobs, sampling, order)) as deltas:
             async for index, delta in deltas:
                 answer.count(delta)
                 answer.usage.cached_tokens = max(answer.usage.cached_tokens, delta.num_cached)
@@ -148,11 +158,11 @@ class OpenAiEndpoints:
         yield orjson.dumps(answer.whole())
 
     async def _events(
-        self, answer: Answer, jobs: Sequence[_Job], sampling: Sampling
+        self, answer: Answer, jobs: Sequence[_Job], sampling: Sampling, order: Order
     ) -> AsyncGenerator[bytes, None]:
         """Nothing before the engine has accepted the request: until then an error has a status."""
         beginning = b"".join(_event(chunk) for chunk in answer.begin())
-        async with aclosing(self._deltas(jobs, sampling)) as deltas:
+        async with aclosing(self._deltas(jobs, sampling, order)) as deltas:
             async for index, delta in deltas:
                 answer.count(delta)
                 answer.usage.cached_tokens = max(answer.usage.cached_tokens, delta.num_cached)
@@ -163,24 +173,31 @@ class OpenAiEndpoints:
         last = answer.last_chunk()
         yield (_event(last) if last is not None else b"") + DONE
 
-    def _sampled(self, asked: ChatRequest | CompletionRequest, longest: list[int]) -> Sampling:
+    async def _sampled(
+        self, asked: ChatRequest | CompletionRequest, longest: list[int]
+    ) -> Sampling:
         if not longest:
             raise InvalidRequest("the prompt has no tokens", param="prompt")
-        return sampling_of(
+        sampling = sampling_of(
             asked,
             num_prompt_tokens=len(longest),
             max_model_len=self._engine.max_model_len,
             default_max_tokens=self._config.default_max_tokens,
             vocab_size=self._maker.tokenizer.vocab_size,
         )
+        if sampling.grammar is not None:
+            # vLLM would find out in its engine; the request must not get that far.
+            await asyncio.to_thread(compile_grammar, sampling.grammar)
+        return sampling
 
     def _job(
-        self, ids: list[int], first: int, asked: ChatRequest | CompletionRequest, lora: str
+        self, ids: list[int], first: int, asked: ChatRequest | CompletionRequest, order: Order
     ) -> _Job:
         prompt = Prompt(
             request_id=uuid.uuid4().hex,
             token_ids=tuple(ids),
-            lora=lora,
+            lora=order.lora,
+            cache_salt=asked.cache_salt or "",
         )
         return _Job(prompt=prompt, first=first)
 
@@ -193,19 +210,21 @@ class OpenAiEndpoints:
         ]
 
     async def _deltas(
-        self, jobs: Sequence[_Job], sampling: Sampling
+        self, jobs: Sequence[_Job], sampling: Sampling, order: Order
     ) -> AsyncGenerator[tuple[int, Delta], None]:
         num_choices = len(jobs) * sampling.num_choices
-        num_tokens = sum(len(job.prompt.token_ids) for job in jobs)
-        num_tokens += num_choices * sampling.max_tokens
+        num_prompt_tokens = sum(len(job.prompt.token_ids) for job in jobs)
+        num_tokens = num_prompt_tokens + num_choices * sampling.max_tokens
         arrived_s = time.perf_counter()
-        async with self._turns.turn(num_choices=num_choices, num_tokens=num_tokens):
+        async with self._turns.turn(
+            num_choices=num_choices, num_tokens=num_tokens, level=order.level
+        ):
             found = (
                 self._of_one(jobs[0], sampling)
                 if len(jobs) == 1
                 else _merged([self._of_one(job, sampling) for job in jobs])
             )
-            watched = self._watch.request(arrived_s, jobs[0].prompt, sampling)
+            watched = self._watch.request(arrived_s, num_prompt_tokens, sampling)
             async with aclosing(found) as deltas:
                 async for index, delta in deltas:
                     watched.saw(index, delta)

@@ -49,11 +49,15 @@ class Turnstile:
         return self._busy_s
 
     @asynccontextmanager
-    async def turn(self, *, num_choices: int, num_tokens: int) -> AsyncIterator[None]:
-        """Raises: Overloaded. Whoever is cancelled while waiting is forgotten."""
+    async def turn(
+        self, *, num_choices: int, num_tokens: int, level: int = 1
+    ) -> AsyncIterator[None]:
+        """`level`: 1 goes first. Whoever is cancelled while waiting is forgotten.
+
+        Raises: Overloaded."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         _ = self.busy_s  # by those that ran until now
-        work = Work(item=future, num_choices=num_choices, num_tokens=num_tokens)
+        work = Work(item=future, num_choices=num_choices, num_tokens=num_tokens, level=level)
         if not self._gate.enter(work):
             try:
                 await future

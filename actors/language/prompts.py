@@ -12,10 +12,13 @@ from cluster.protocols.openai.requests import (
     ChatRequest,
     CompletionRequest,
     Message,
+    SamplingFields,
     TokenizeRequest,
+    Tool,
     prompts,
 )
-from cluster.protocols.openai.tools import called, tool_dicts, tool_prompt
+from cluster.protocols.openai.sampling import max_tokens_of
+from cluster.protocols.openai.tools import arguments_of, called, tool_dicts, tool_prompt
 
 MAX_CHARS_IN_LOOP = 20_000
 """Longer texts are tokenised in a thread: about 2 ms of the loop's time otherwise."""
@@ -26,34 +29,37 @@ class PromptMaker:
 
     def __init__(self, tokenizer: ModelTokenizer, max_model_len: int) -> None:
         self.tokenizer = tokenizer
+        self._max_model_len = max_model_len
         self._max_chars = max_model_len * MAX_CHARS_PER_TOKEN
 
     async def of_chat(self, asked: ChatRequest) -> list[int]:
-        uses_tools = bool(asked.tools) and asked.tool_choice != "none"
-        messages = _plain(asked.messages, has_tools=self.tokenizer.has_tools)
-        tools: list[dict[str, Any]] = []
-        if uses_tools and self.tokenizer.has_tools:
-            tools = tool_dicts(asked.tools or [])
-        elif uses_tools:
-            messages = _told_of(tool_prompt(asked.tools or []), messages)
-        text = self.tokenizer.render(
-            messages,
-            tools=tools,
-            add_generation_prompt=asked.add_generation_prompt and not asked.continue_final_message,
+        text = self._rendered(
+            asked.messages,
+            () if asked.tool_choice == "none" else asked.tools or (),
+            add_generation_prompt=asked.add_generation_prompt,
             continue_final_message=asked.continue_final_message,
             extra=asked.chat_template_kwargs,
         )
         # The template writes the special tokens itself.
-        return await self._encode(text, add_special_tokens=False, param="messages")
+        ids = await self._encode(text, add_special_tokens=False, param="messages")
+        return self._cut(ids, asked)
 
     async def of_completion(self, asked: CompletionRequest) -> list[list[int]]:
         found = []
-        for prompt in prompts(asked.prompt):
+        given = prompts(asked.prompt)
+        num_chars = sum(len(each) for each in given if isinstance(each, str))
+        for prompt in given:
             if isinstance(prompt, str):
-                found.append(await self._encode(prompt, add_special_tokens=True, param="prompt"))
+                ids = await self._encode(
+                    prompt,
+                    add_special_tokens=True,
+                    param="prompt",
+                    is_short=num_chars <= MAX_CHARS_IN_LOOP,
+                )
             else:
-                self.tokenizer.check(prompt)
-                found.append(prompt)
+                ids = prompt
+                self.tokenizer.check(ids)
+            found.append(self._cut(ids, asked))
         return found
 
     async def of_tokenize(self, asked: TokenizeRequest) -> list[int]:
@@ -63,13 +69,50 @@ class PromptMaker:
             return await self._encode(
                 asked.prompt, add_special_tokens=asked.add_special_tokens, param="prompt"
             )
-        text = self.tokenizer.render(
-            _plain(asked.messages or [], has_tools=self.tokenizer.has_tools),
+        text = self._rendered(
+            asked.messages or [],
+            asked.tools or [],
             add_generation_prompt=asked.add_generation_prompt,
+            continue_final_message=asked.continue_final_message,
+            extra=asked.chat_template_kwargs,
         )
         return await self._encode(text, add_special_tokens=False, param="messages")
 
-    async def _encode(self, text: str, *, add_special_tokens: bool, param: str) -> list[int]:
+    def _rendered(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        extra: dict[str, Any] | None,
+    ) -> str:
+        plain = _plain(messages, has_tools=self.tokenizer.has_tools)
+        shown: list[dict[str, Any]] = []
+        if tools and self.tokenizer.has_tools:
+            shown = tool_dicts(tools)
+        elif tools:
+            plain = _told_of(tool_prompt(tools), plain)
+        return self.tokenizer.render(
+            plain,
+            tools=shown,
+            add_generation_prompt=add_generation_prompt and not continue_final_message,
+            continue_final_message=continue_final_message,
+            extra=extra,
+        )
+
+    def _cut(self, ids: list[int], asked: SamplingFields) -> list[int]:
+        """The last tokens, as many as `truncate_prompt_tokens` says."""
+        kept = asked.truncate_prompt_tokens
+        if kept is None:
+            return ids
+        if kept == -1:
+            kept = max(1, self._max_model_len - max(1, max_tokens_of(asked) or 1))
+        return ids[-kept:]
+
+    async def _encode(
+        self, text: str, *, add_special_tokens: bool, param: str, is_short: bool = True
+    ) -> list[int]:
         if len(text) > self._max_chars:
             raise InvalidRequest(
                 f"{len(text)} characters cannot fit this model's maximum context length",
@@ -77,7 +120,7 @@ class PromptMaker:
                 openai_code="context_length_exceeded",
             )
         encode = self.tokenizer.encode
-        if len(text) > MAX_CHARS_IN_LOOP:
+        if len(text) > MAX_CHARS_IN_LOOP or not is_short:
             return await asyncio.to_thread(encode, text, add_special_tokens=add_special_tokens)
         return encode(text, add_special_tokens=add_special_tokens)
 
@@ -94,7 +137,9 @@ def _plain(messages: Sequence[Message], *, has_tools: bool) -> list[dict[str, An
             plain["tool_call_id"] = message.tool_call_id
         for call in message.tool_calls or ():
             if has_tools:
-                function = {"name": call.function.name, "arguments": call.function.arguments}
+                # Templates write arguments with `tojson`: a text would be quoted once more.
+                arguments = arguments_of(call.function.arguments)
+                function = {"name": call.function.name, "arguments": arguments}
                 plain.setdefault("tool_calls", []).append(
                     {"id": call.id, "type": "function", "function": function}
                 )

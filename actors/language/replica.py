@@ -14,7 +14,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from actors.delivery.withdrawals import Withdrawals
-from actors.language.endpoints import OpenAiEndpoints
+from actors.language.endpoints import OpenAiEndpoints, Order
 from actors.language.gate import Turnstile
 from actors.language.prompts import PromptMaker
 from actors.language.watch import Watch
@@ -35,10 +35,11 @@ from cluster.protocols.openai.parameters import (
     COUNT_TOKENS,
     COUNTED,
     ENDPOINT,
-    LORA,
+    adapter_of,
     completion_of,
 )
 from cluster.protocols.openai.requests import CompletionRequest, decode
+from cluster.scheduling.policy import policy_of
 from cluster.tensors import Tensor, bytes_array
 
 LOOK_S = 0.5
@@ -76,8 +77,10 @@ class LanguageReplica:
         make_metrics(metrics_at or metrics_folder())
         self._watch = Watch(declare_language_metrics(CollectorRegistry()), setup.variant)
         self._turns = Turnstile(self._config.queue, places=self._config.max_num_seqs)
+        self._policy = policy_of(setup.batching, is_batched=False)
         lora = self._config.lora
         self._adapters = {each.name for each in lora.adapters} if lora is not None else set()
+        self._loaded: dict[str, tuple[tuple[str, int, int], ...]] = {}
         self._spans = spans_of(setup.tracing, setup.variant)
         self._loading = asyncio.Lock()
         self._is_closing = False
@@ -97,7 +100,7 @@ class LanguageReplica:
         )
         # The first request would otherwise pay for what is made at first use.
         warm = CompletionRequest(model=self._setup.variant, prompt="a", max_tokens=2)
-        async with aclosing(self._endpoints.text(warm, Usage())) as pieces:
+        async with aclosing(self._endpoints.text(warm, Order())) as pieces:
             async for _ in pieces:
                 pass
         self._looking = asyncio.get_running_loop().create_task(self._look())
@@ -150,29 +153,33 @@ class LanguageReplica:
     async def _parts(self, call: Call, used: Usage) -> AsyncGenerator[bytes, None]:
         body = bytes(call.inputs[0].array.item())
         endpoint = str(call.parameters.get(ENDPOINT, ""))
-        lora = str(call.parameters.get(LORA, ""))
+        order = Order(
+            lora=adapter_of(call.parameters),
+            level=self._policy.level_of(call.priority),
+            used=used,
+        )
         match endpoint:
             case "chat":
-                found = self._endpoints.chat(body, lora, used)
+                found = self._endpoints.chat(body, order)
             case "completions":
-                found = self._endpoints.completions(body, lora, used)
+                found = self._endpoints.completions(body, order)
             case "tokenize":
-                found = self._endpoints.tokenize(body, lora)
+                found = self._endpoints.tokenize(body)
             case "detokenize":
-                found = self._endpoints.detokenize(body, lora)
+                found = self._endpoints.detokenize(body)
             case "":
-                found = self._texts(body, call, used)
+                found = self._texts(body, call, order)
             case _:
                 raise InvalidRequest(f"parameter '{ENDPOINT}': no endpoint {endpoint[:40]!r}")
         async with aclosing(found) as parts:
             async for part in parts:
                 yield part
 
-    async def _texts(self, body: bytes, call: Call, used: Usage) -> AsyncGenerator[bytes, None]:
+    async def _texts(self, body: bytes, call: Call, order: Order) -> AsyncGenerator[bytes, None]:
         fields, streams = completion_of(body, call.parameters, model=self._setup.variant)
         asked = decode(orjson.dumps(fields), CompletionRequest)
         whole = []
-        async with aclosing(self._endpoints.text(asked, used)) as pieces:
+        async with aclosing(self._endpoints.text(asked, order)) as pieces:
             async for piece in pieces:
                 if streams:
                     yield piece.encode()
@@ -182,19 +189,25 @@ class LanguageReplica:
             yield "".join(whole).encode()
 
     async def _have_adapter(self, name: str) -> None:
-        """Load an adapter that lies in the configured folder when it is first asked for."""
+        """Load an adapter that lies in the configured folder when it is first asked for, and again
+        when its files are others; one that was taken away is no model any more."""
         lora = self._config.lora
         if not name or name in self._adapters:
             return
         if lora is None or not lora.directory or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
             raise ModelNotFound(f"The model `{self._setup.variant}:{name}` does not exist")
         folder = Path(lora.directory) / name
-        if not await asyncio.to_thread((folder / "adapter_config.json").is_file):
+        found = await asyncio.to_thread(_files_of, folder)
+        if not found:
+            # The engine keeps it for those that are being answered, and drops it for others'.
+            self._loaded.pop(name, None)
             raise ModelNotFound(f"The model `{self._setup.variant}:{name}` does not exist")
+        if self._loaded.get(name) == found:
+            return
         async with self._loading:
-            if name not in self._adapters:
+            if self._loaded.get(name) != found:
                 await self._engine.add_lora(name, str(folder))
-                self._adapters.add(name)
+                self._loaded[name] = found
 
     async def _look(self) -> None:
         while True:
@@ -209,6 +222,18 @@ class LanguageReplica:
             self._engine.check_health()
         except EngineFailed as error:
             self._end(error.message)
+
+
+def _files_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change (ns) of an adapter's files; none where there is no adapter."""
+    try:
+        if not (folder / "adapter_config.json").is_file():
+            return ()
+        told = ((each.name, each.stat()) for each in sorted(folder.iterdir()))
+        return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in told)
+    except OSError:
+        # Taken away while it was looked at.
+        return ()
 
 
 def _reply(call: Call, part: bytes, used: Usage) -> Reply:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from cluster.engines.language.engine import Prompt
 from cluster.generation import Delta, EngineLoad, Sampling
 from cluster.observability.language_metrics import LanguageMetrics
 
@@ -26,8 +25,9 @@ class Watch:
         ]
         self._last = EngineLoad()
 
-    def request(self, arrived_s: float, prompt: Prompt, sampling: Sampling) -> RequestWatch:
-        self._prompt_tokens.inc(len(prompt.token_ids))
+    def request(self, arrived_s: float, num_prompt_tokens: int, sampling: Sampling) -> RequestWatch:
+        """`num_prompt_tokens`: of all its prompts."""
+        self._prompt_tokens.inc(num_prompt_tokens)
         return RequestWatch(self, arrived_s, streams=sampling.streams)
 
     def look(self, load: EngineLoad, *, num_waiting: int) -> None:

@@ -42,6 +42,10 @@ MAX_KNOWN_PATHS = 4096
 """Paths whose place is remembered; callers could otherwise fill the memory with their own."""
 
 
+_OF_THE_REQUEST = ("x-squadron-variant", "x-request-id")
+"""Headers that an error in an answer's place has as well."""
+
+
 class HttpRoutes:
     """Bound to one front door."""
 
@@ -78,7 +82,7 @@ class HttpRoutes:
 
     async def answer(self, request: HttpRequest) -> HttpReply | HttpStream:
         """Never raises: every error has the protocol's shape; a bug is a 500 without details."""
-        is_openai = request.path.startswith(OPENAI)
+        is_openai = request.path.startswith(OPENAI) or request.path + "/" == OPENAI
         try:
             place = self._known.get(request.path) or self._place(request.path)
             is_openai = place.is_openai
@@ -95,7 +99,7 @@ class HttpRoutes:
                     request.reserve(len(request.body))
             reply = await handler(request, place)
             if request.method == "POST" and isinstance(reply, HttpReply):
-                self._check_size(reply)
+                reply = self._checked(reply, is_openai=is_openai)
             if REQUEST_HEADER in headers:
                 self._report_load(reply, place, headers[REQUEST_HEADER])
             if "accept-encoding" in headers and isinstance(reply, HttpReply):
@@ -127,11 +131,16 @@ class HttpRoutes:
             done = partial(self._compress_large, accepted, done)
         return self._quick.begin(request, place, done)
 
-    def _check_size(self, reply: HttpReply) -> None:
-        """Of what models answer: a scrape is as large as it is. Of streams each part is looked at
-        where its error can still be told as one."""
-        variants = (value for name, value in reply.headers if name == "x-squadron-variant")
-        self._door.answer_sizes.check(reply.num_bytes, next(variants, ""))
+    def _checked(self, reply: HttpReply, *, is_openai: bool) -> HttpReply:
+        """An error in place of what is too large, of what models answer: a scrape is as large as it
+        is. Of streams each part is looked at where its error can still be told as one."""
+        told = tuple(each for each in reply.headers if each[0].lower() in _OF_THE_REQUEST)
+        try:
+            variant = dict(told).get("x-squadron-variant", "")
+            self._door.answer_sizes.check(reply.num_bytes, variant)
+        except SquadronError as error:
+            return openai_error(error, told) if is_openai else error_reply(error, told)
+        return reply
 
     def _report_load(self, reply: HttpReply | HttpStream, place: Place, form: str) -> None:
         told = encode_load(self._door.load_of(place.model), form)

@@ -69,13 +69,8 @@ class StreamAnswers:
 
     async def responses(self, request: InferenceRequest) -> AsyncGenerator[InferenceResponse, None]:
         """See `FrontDoor.stream`."""
-        route: Route | None = self._door.route(request.model, request.version)
-        if isinstance(route, EnsembleRoute):
-            is_streamed = route.plan.stream is not None
-        else:
-            route = self._door.variant_for(request)
-            is_streamed = route is not None and route.facts.is_decoupled
-        if route is None or not is_streamed:
+        route = self._door.answering(request)
+        if not route.is_streamed:
             yield await self._door.infer(request)
             return
         self._door.enter(request)

@@ -119,6 +119,8 @@ def set_traffic(
             raise ConfigError(
                 f"{text!r} is no weight; allowed: ARM=NUMBER with a number >= 0, as in control=90"
             )
+    if len(asked) < len(weights):
+        raise ConfigError(f"an arm has two weights in {' '.join(weights)!r}; allowed: one an arm")
     found = ask(url, "PUT", f"experiments/{quote(name, safe='')}/weights", asked)
     _print(found, _experiment, as_json=as_json)
 
@@ -253,7 +255,7 @@ def explain(
         events = ask(url, "GET", "events")
         decisions = ask(url, "GET", "autoscaling")
         placed = [each for each in ask(url, "GET", "variants") if each.get("placement")]
-        return {
+        told = {
             "placements": [
                 {"variant": each["name"], "reason": each["placement"]}
                 for each in placed
@@ -264,6 +266,9 @@ def explain(
             ],
             "autoscaling": [each for each in decisions if name in ("", each.get("variant"))],
         }
+        if name and all(each.get("kind") == "start" for part in told.values() for each in part):
+            _check_model(url, name)
+        return told
 
     def drawn(value: Any) -> RenderableType:
         table = _table("when", "what", "of", "why")
@@ -277,6 +282,12 @@ def explain(
         return table
 
     _show(found, drawn, as_json=as_json, watch=watch)
+
+
+def _check_model(url: str, name: str) -> None:
+    known = [each["name"] for each in ask(url, "GET", "models")]
+    if name not in known:
+        raise ConfigError(f"there is no model {name!r}; allowed: {', '.join(known)}")
 
 
 def _decisions(value: Any) -> RenderableType:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cluster.cli.fitting import hold_against_models
+from cluster.cli.held.fitting import hold_against_models
 from cluster.config.report import explain_mistakes
 from cluster.config.serve_file import place_of, read_serve_file
 from cluster.errors import ConfigError
@@ -22,8 +22,9 @@ def check(
 ) -> None:
     """Check a Serve config file: every mistake is named with file, key, value and what is allowed.
 
-    Placements are held against their models where the store is a folder of this machine; what a
-    cluster has room for only a cluster says (`squadron plan`, `squadron serve`).
+    Placements, experiments and ensembles are held against their models where the store is a folder
+    of this machine; what a cluster has room for only a cluster says (`squadron plan`, `squadron
+    serve`).
 
     Example: squadron check serve_configs/prod.yaml
     """

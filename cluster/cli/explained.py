@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.cli.held.graphs import KnownModels, check_experiments, known_models, plan_ensembles
 from cluster.config.experiment import ExperimentConfig
 from cluster.config.model_card import ModelCard
 from cluster.config.scaling.autoscaling import AutoscalingConfig
@@ -18,8 +19,6 @@ from cluster.engines.fit import check_fit
 from cluster.errors import ConfigError
 from cluster.optimization.remote.mirror import open_store
 from cluster.routing.colocation import colocate
-from cluster.routing.ensembles.plan import plan_ensemble
-from cluster.tensors import Signature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +71,16 @@ def _explained(config: SquadronConfig) -> Iterator[Explained]:
         if variant.autoscaling is not None:
             reason = _scaling(variant.autoscaling)
             yield Explained(kind="autoscaling", subject=name, reason=reason)
+    known = known_models(config, cards)
+    misfits = check_experiments(known)
     for name, experiment in config.experiments.items():
         yield Explained(kind="traffic", subject=name, reason=_traffic(experiment))
+        if name in misfits:
+            reason = f"cannot be served: {misfits[name].message}"
+            yield Explained(kind="experiment", subject=name, reason=reason)
         for reason in _moves(experiment):
             yield Explained(kind="experiment", subject=name, reason=reason)
-    yield from _ensembles(config, cards)
+    yield from _ensembles(known)
 
 
 def _card(variant: VariantConfig, store: ModelStore) -> tuple[ModelCard, Path]:
@@ -132,42 +136,13 @@ def _moves(config: ExperimentConfig) -> Iterator[str]:
         yield "nothing moves the weights but who sets them: the arms are measured and judged"
 
 
-def _ensembles(config: SquadronConfig, cards: dict[str, ModelCard]) -> Iterator[Explained]:
-    signatures = {name: _signature(config.variants[name], card) for name, card in cards.items()}
-    waiting = dict(config.ensembles)
-    while waiting:
-        ready = [
-            name
-            for name, ensemble in waiting.items()
-            if not any(model in waiting for model in ensemble.models)
-        ]
-        for name in ready or list(waiting):
-            ensemble = waiting.pop(name)
-            for experiment, each in config.experiments.items():
-                if each.control in signatures:
-                    signatures.setdefault(experiment, signatures[each.control])
-            missing = [model for model in ensemble.models if model not in signatures]
-            if missing:
-                text = f"asks {', '.join(ensemble.models)}; nothing is known of {missing[0]} here"
-                yield Explained(kind="ensemble", subject=name, reason=text)
-                continue
-            try:
-                plan = plan_ensemble(name, ensemble, signatures, _labels(ensemble.models))
-            except ConfigError as error:
-                yield Explained(kind="ensemble", subject=name, reason=error.message)
-                continue
-            signatures[name] = plan.signature
-            order = "; ".join(
-                f"{number}. {', '.join(sorted(step.needs))} -> {', '.join(sorted(step.gives))}"
-                for number, step in enumerate(plan.steps, start=1)
-            )
-            yield Explained(kind="ensemble", subject=name, reason=f"runs in this order: {order}")
-
-
-def _labels(models: tuple[str, ...]) -> dict[str, tuple[bytes, ...]]:
-    """Their names are of no account for the order."""
-    return dict.fromkeys(models, (b"",))
-
-
-def _signature(variant: VariantConfig, card: ModelCard) -> Signature:
-    return card.public_signature() if variant.processed else card.raw_signature()
+def _ensembles(known: KnownModels) -> Iterator[Explained]:
+    for name, found in plan_ensembles(known):
+        if isinstance(found, ConfigError):
+            yield Explained(kind="ensemble", subject=name, reason=found.message)
+            continue
+        order = "; ".join(
+            f"{number}. {', '.join(sorted(step.needs))} -> {', '.join(sorted(step.gives))}"
+            for number, step in enumerate(found.steps, start=1)
+        )
+        yield Explained(kind="ensemble", subject=name, reason=f"runs in this order: {order}")

@@ -108,9 +108,9 @@ class ServerConfig(Section):
     `/-/` and `/metrics`. `state_folder`: where what was set and counted at run time outlives the
     cluster; empty: `$SQUADRON_STATE`, else `~/.local/state/squadron`. With
     `state_redis.url` it is in that Redis too, with `state_postgres.url` in that PostgreSQL, with
-    every event and every value of feedback as a row. `api_keys`: the file that `squadron keys`
-    writes; with it every route and call needs a key, but for probes. Relative to where Serve was
-    started; `SQUADRON_API_KEYS` of the environment where the file names none.
+    every event and every value of feedback (in streams, as rows). `api_keys`: the file that
+    `squadron keys` writes; with it every route and call needs a key, but for probes. Relative to
+    where Serve was started; `SQUADRON_API_KEYS` of the environment where the file names none.
     """
 
     name: str = Field(default="squadron", min_length=1)

@@ -309,11 +309,16 @@ def encode_stream_end(request: InferenceRequest, version: str) -> bytes:
     return data
 
 
-def encode_stream_error(error: SquadronError, request_id: str = "") -> bytes:
-    """An error of one request; the stream stays open."""
+def encode_stream_error(
+    error: SquadronError, request_id: str = "", told: Sequence[tuple[str, str]] = ()
+) -> bytes:
+    """An error of one request; the stream stays open. `told`: what headers would tell of it."""
     message = _StreamResponse(error_message=error.message or "unknown error")
     if request_id:
         message.infer_response.id = request_id
+    for header, value in told:
+        name = f"squadron_{header.removeprefix('x-').removeprefix('squadron-').replace('-', '_')}"
+        message.infer_response.parameters[name].string_param = value
     data: bytes = message.SerializeToString()
     return data
 

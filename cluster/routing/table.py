@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from cluster.config.cache import ResponseCacheConfig
-from cluster.config.ensemble import EnsembleConfig, models_of
+from cluster.config.ensemble import EnsembleConfig
 from cluster.config.experiment import ExperimentConfig
 from cluster.config.language.settings import LanguageConfig, RoutingConfig
 from cluster.config.scaling.autoscaling import AutoscalingConfig
@@ -19,6 +19,8 @@ from cluster.config.squadron import SquadronConfig
 from cluster.config.variant import BatchingConfig, VariantConfig
 from cluster.errors import ConfigError
 from cluster.models import ModelState, ShardFacts
+from cluster.routing.arms import check_arms
+from cluster.routing.depends import circle_of, members_of
 from cluster.routing.ensembles.plan import EnsemblePlan, plan_ensemble
 from cluster.routing.split import Arm
 from cluster.routing.versions import Served, check_versions, versions_by_model
@@ -38,7 +40,8 @@ class VariantFacts:
     names of the card's postprocessing, `output_labels` those of the artefact's own outputs.
     `is_colocated`: the doors hold it themselves. `is_decoupled`: a request has any number of
     responses. `fingerprint`: equal ones compute the same.
-    `is_language`: it generates text, with `adapters` and (0: unknown) a bound of its length.
+    `is_language`: it generates text, with `adapters` and (0: unknown) a bound of its length; more
+    adapters may lie in `adapter_folder`.
     `tokenizer`: the file of a text model's tokenizer. `placement`: why its replicas are cut so,
     into `shards`. `artefact_bytes`: of its files on this machine, 0 where they are not.
     """
@@ -56,6 +59,7 @@ class VariantFacts:
     fingerprint: str = ""
     is_language: bool = False
     adapters: tuple[str, ...] = ()
+    adapter_folder: str = ""
     max_model_len: int = 0
     tokenizer: str = ""
     placement: str = ""
@@ -105,6 +109,10 @@ class VariantRoute:
         return self.scaling is not None
 
     @property
+    def is_streamed(self) -> bool:
+        return self.facts.is_decoupled
+
+    @property
     def signature(self) -> Signature:
         return self.facts.signature
 
@@ -118,14 +126,15 @@ class VariantRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentRoute:
-    """The public face of an experiment is that of its first arm. `is_of_variants`: no arm is an
-    ensemble. `arms` have the weights in force; `config` says the rest."""
+    """The public face of an experiment is that of its first arm that can be served; no arm is an
+    ensemble if `is_of_variants`. `arms` have the weights in force; `config` says the rest."""
 
     name: str
     arms: tuple[Arm, ...]
     sticky_header: str
     signature: Signature
     is_of_variants: bool = True
+    is_streamed: bool = False
     config: ExperimentConfig | None = None
 
     @property
@@ -138,6 +147,10 @@ class EnsembleRoute:
     name: str
     plan: EnsemblePlan
     response_cache: ResponseCacheConfig = _NO_CACHE
+
+    @property
+    def is_streamed(self) -> bool:
+        return self.plan.stream is not None
 
     @property
     def signature(self) -> Signature:
@@ -311,15 +324,16 @@ def build_table(config: SquadronConfig, facts: Mapping[str, VariantFacts]) -> Ro
         **config.ensembles,
     }
     while waiting:
-        ready = [n for n, each in waiting.items() if _members(each) <= signatures.keys()]
+        ready = [n for n, each in waiting.items() if members_of(each) <= signatures.keys()]
         if not ready:
-            raise _circle(waiting)
+            raise circle_of(waiting)
         for name in ready:
             section = waiting.pop(name)
             if isinstance(section, ExperimentConfig):
                 routes[name] = _experiment(name, section, routes)
             else:
-                plan = plan_ensemble(name, section, signatures, labels, decoupled)
+                nested = {n for n, route in routes.items() if route.is_streamed} - decoupled
+                plan = plan_ensemble(name, section, signatures, labels, decoupled, nested)
                 routes[name] = _ensemble(plan, section, routes)
             signatures[name] = routes[name].signature
     return RoutingTable(version=0, routes=routes)
@@ -329,14 +343,34 @@ def _experiment(
     name: str, section: ExperimentConfig, routes: Mapping[str, Route]
 ) -> ExperimentRoute:
     arms = arms_of(section.first_weights())
+    mirrored = section.mirror.variants if section.mirror is not None else ()
+    there = {each: routes[each] for each in (*section.split, *mirrored) if _is_there(each, routes)}
+    signatures = {each: route.signature for each, route in there.items()}
+    streams = {each for each, route in there.items() if route.is_streamed}
+    check_arms(name, section, signatures, streams)
+    shown = next((arm.variant for arm in arms if arm.variant in there), arms[0].variant)
     return ExperimentRoute(
         name=name,
         arms=arms,
         sticky_header=section.sticky_header.lower(),
-        signature=routes[arms[0].variant].signature,
+        signature=routes[shown].signature,
         is_of_variants=all(isinstance(routes[arm.variant], VariantRoute) for arm in arms),
+        is_streamed=not streams.isdisjoint(section.split),
         config=section,
     )
+
+
+def _is_there(name: str, routes: Mapping[str, Route]) -> bool:
+    """Whether all that an answer may need can be served here."""
+    match routes.get(name):
+        case None:
+            return False
+        case VariantRoute(facts=facts):
+            return not facts.unavailable
+        case ExperimentRoute(arms=arms):
+            return all(_is_there(arm.variant, routes) for arm in arms)
+        case EnsembleRoute(plan=plan):
+            return all(_is_there(model, routes) for model in plan.models)
 
 
 def _ensemble(
@@ -357,10 +391,6 @@ def _ensemble(
     return EnsembleRoute(name=plan.name, plan=plan, response_cache=cache)
 
 
-def _members(section: ExperimentConfig | EnsembleConfig) -> set[str]:
-    return set(section.split if isinstance(section, ExperimentConfig) else section.models)
-
-
 def _meets_experiment(models: Iterable[str], routes: Mapping[str, Route]) -> bool:
     return any(
         isinstance(route, ExperimentRoute)
@@ -369,21 +399,4 @@ def _meets_experiment(models: Iterable[str], routes: Mapping[str, Route]) -> boo
             and (bool(route.plan.varies) or _meets_experiment(route.plan.models, routes))
         )
         for route in map(routes.__getitem__, models)
-    )
-
-
-def _circle(waiting: Mapping[str, ExperimentConfig | EnsembleConfig]) -> ConfigError:
-    """Names one that waits for another of them, so that it can be found in the file."""
-    name, section = next(iter(waiting.items()))
-    places = [
-        (f"ensembles.{name}.steps.{index}", model)
-        for index, step in enumerate(section.steps if isinstance(section, EnsembleConfig) else ())
-        for model in models_of(step)
-        if model in waiting
-    ] or [(f"experiments.{name}.split", next(iter(_members(section) & waiting.keys())))]
-    return ConfigError(
-        f"{places[0][0]}: {places[0][1]!r} depends on {name!r}: models call each other in a "
-        f"circle: {', '.join(sorted(waiting))}",
-        key=places[0][0],
-        value=places[0][1],
     )

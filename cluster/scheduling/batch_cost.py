@@ -39,6 +39,7 @@ class BatchCost:
         self._rows: list[int] = []
         self._means: list[float] = []
         self._safes: list[float] = []
+        self._is_level = True
 
     def observe(self, rows: int, seconds: float) -> None:
         size = grain(rows)
@@ -52,7 +53,7 @@ class BatchCost:
             point.mean_s += gain * error
             point.deviation_s += DEVIATION_GAIN * (abs(error) - point.deviation_s)
             point.num_seen += 1
-        self._level_out()
+        self._is_level = False
 
     def ease(self, rows: int, seconds: float) -> None:
         """A batch that was refused for its cost was run all the same, and took only so long: the
@@ -66,9 +67,11 @@ class BatchCost:
         for point in self._points.values():
             point.mean_s *= seconds / known_s
             point.deviation_s = min(point.deviation_s, point.mean_s / 2)
-        self._level_out()
+        self._is_level = False
 
     def _level_out(self) -> None:
+        # When somebody asks: each batch is observed, and few are asked about.
+        self._is_level = True
         points = [self._points[rows] for rows in self._rows]
         self._means = list(accumulate((p.mean_s for p in points), max))
         safes = (p.mean_s + NUM_DEVIATIONS * p.deviation_s for p in points)
@@ -86,10 +89,14 @@ class BatchCost:
 
     def mean_s(self, rows: int) -> float:
         """What such a batch takes on average."""
+        if not self._is_level:
+            self._level_out()
         return self._at(self._means, rows)
 
     def safe_s(self, rows: int) -> float:
         """What such a batch hardly ever exceeds: the mean and two mean deviations."""
+        if not self._is_level:
+            self._level_out()
         return self._at(self._safes, rows)
 
     def fit(self, seconds: float, limit: int) -> int:

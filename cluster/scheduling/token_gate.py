@@ -19,15 +19,18 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work(Generic[Item]):
-    """`num_choices` take a place each; `num_tokens` counts prompt and allowed answer."""
+    """`num_choices` take a place each; `num_tokens` counts prompt and allowed answer. `level`: 1
+    goes first."""
 
     item: Item
     num_choices: int
     num_tokens: int
+    level: int = 1
 
 
 class TokenGate(Generic[Item]):
-    """`places`: choices that the engine computes together. First come, first served."""
+    """`places`: choices that the engine computes together. First come, first served within a
+    level."""
 
     def __init__(self, config: PromptQueueConfig, *, places: int) -> None:
         self._config = config
@@ -45,7 +48,8 @@ class TokenGate(Generic[Item]):
 
         Raises: Overloaded when too many requests or tokens wait.
         """
-        if not self._waiting and self._has_room(work):
+        is_next = not self._waiting or work.level < self._waiting[0].level
+        if is_next and self._has_room(work):
             self.num_running += work.num_choices
             return True
         limits = self._config
@@ -60,7 +64,10 @@ class TokenGate(Generic[Item]):
                 f"{work.num_tokens}; at most {limits.max_tokens} may",
                 retry_after_s=1,
             )
-        self._waiting.append(work)
+        place = len(self._waiting)
+        while place and self._waiting[place - 1].level > work.level:
+            place -= 1
+        self._waiting.insert(place, work)
         self.waiting_tokens += work.num_tokens
         return False
 

@@ -17,8 +17,9 @@ import pytest_asyncio
 
 from cluster.config.language.settings import LanguageConfig
 from cluster.engines.language.engine import LanguageEngine, LanguageSetup, Prompt
+from cluster.engines.language.sampler import Sampler
 from cluster.engines.language.table import make_language_engine
-from cluster.errors import ConfigError, Unsupported
+from cluster.errors import ConfigError, EngineFailed, Unsupported
 from cluster.generation import Delta, EngineLoad, Grammar, Sampling
 
 EOS = 0
@@ -191,6 +192,71 @@ async def test_a_schema_is_followed(engine: LanguageEngine, temperature: float) 
     assert parsed["a"] in (1, 22)
     assert isinstance(parsed["b"], bool)
     assert found[-1].finish_reason == "stop"
+
+
+async def test_a_request_that_nothing_can_follow_ends_alone(engine: LanguageEngine) -> None:
+    """Infinite logits, and a grammar whose end is banned: the others get what they always get."""
+    expected = ids(await deltas(engine, prompt("y")))
+    schema = Grammar(kind="json_schema", text='{"enum": [1]}')
+    strange: list[dict[str, Any]] = [
+        {"repetition_penalty": 1e-40, "temperature": 1.0},
+        {"temperature": 1.1e-5, "frequency_penalty": -2.0},
+        {"grammar": schema, "min_tokens": 9, "temperature": 1.0},
+        {"grammar": schema, "allowed_token_ids": (3,), "temperature": 1.0},
+        {"allowed_token_ids": (EOS,), "min_tokens": 9},
+    ]
+    asked = [deltas(engine, prompt("x", f"s{i}"), **more) for i, more in enumerate(strange)]
+    found = await asyncio.gather(*asked, deltas(engine, prompt("y")), return_exceptions=True)
+
+    assert all(isinstance(each, list | EngineFailed) for each in found)
+    assert isinstance(found[-1], list)
+    assert ids(found[-1]) == expected
+    engine.check_health()
+
+
+async def test_a_failure_of_one_choice_is_its_requests_own(
+    engine: LanguageEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Sampler, logits: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Sampler, "choose", broken)
+    with pytest.raises(EngineFailed, match="no token could be chosen"):
+        await deltas(engine, prompt("x"), temperature=1.0)
+
+    assert ids(await deltas(engine, prompt("x")))
+    engine.check_health()
+
+
+async def test_nothing_ends_before_the_tokens_that_are_wanted(engine: LanguageEngine) -> None:
+    free = await deltas(engine, prompt("x"), ignore_eos=True)
+    second = ids(free)[1]
+    text = "".join(delta.text for delta in free)
+    stopped = await deltas(engine, prompt("x"), stop=(text[0],), ignore_eos=True)
+    later = await deltas(engine, prompt("x"), stop=(text[0],), min_tokens=6, ignore_eos=True)
+    found = await deltas(engine, prompt("x"), stop_token_ids=(second,), min_tokens=6)
+
+    assert len(ids(stopped)) < 6
+    assert len(ids(later)) > 6
+    assert len(ids(found)) >= 6
+    assert second not in ids(found)[:6]
+
+
+async def test_only_allowed_tokens_are_taken(engine: LanguageEngine) -> None:
+    for temperature in (0.0, 1.0):
+        found = await deltas(
+            engine, prompt("x"), allowed_token_ids=(65, 66), temperature=temperature
+        )
+
+        assert set(ids(found)) <= {65, 66}
+        assert len(ids(found)) == 12
+
+
+async def test_a_choice_is_one_of_those_given(engine: LanguageEngine) -> None:
+    grammar = Grammar(kind="regex", text=r"(yes)|(no\ way)")
+    found = await deltas(engine, prompt("x"), grammar=grammar, max_tokens=20)
+
+    assert "".join(delta.text for delta in found) in ("yes", "no way")
 
 
 async def test_who_leaves_frees_the_memory(engine: LanguageEngine) -> None:

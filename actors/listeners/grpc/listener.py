@@ -240,24 +240,29 @@ class GrpcListener:
             async for response in responses:
                 if isinstance(response, StreamError):
                     if is_strict:
+                        context.set_trailing_metadata(tuple(response.told))
                         raise response.error
-                    yield v2_grpc.encode_stream_error(response.error, response.request_id)
+                    yield v2_grpc.encode_stream_error(
+                        response.error, response.request_id, response.told
+                    )
                 else:
                     yield response
 
     async def _stream_one(self, data: bytes, context: Any) -> Response | Many:
-        request_id = ""
+        asked: InferenceRequest | None = None
         try:
             with self._budget.taken(len(data)), self._regions(context) as regions:
                 asked = self._asked(data, context, regions)
-                request_id = asked.request_id
+                if is_tracking_id(asked.request_id):
+                    # The metadata are of all requests of the stream.
+                    asked.tracking_id = asked.request_id
                 if self._door.is_streamed(asked):
                     return self._many(asked, len(data) + regions.num_bytes)
                 with self._offered.shared_memory.held(asked.outputs) as places:
                     answer = await self._door.infer(asked)
                     return self._message(answer, asked, places)
         except SquadronError as error:
-            return StreamError(error=error, request_id=request_id)
+            return _stream_error(error, asked)
 
     async def _many(self, asked: InferenceRequest, num_bytes: int) -> Many:
         """The responses of a decoupled model; at the end an empty one, for who asked for it."""
@@ -274,7 +279,7 @@ class GrpcListener:
                 version = version_of(self._door.route(asked.model, asked.version))
                 yield v2_grpc.encode_stream_end(asked, version)
         except SquadronError as error:
-            yield StreamError(error=error, request_id=asked.request_id)
+            yield _stream_error(error, asked)
 
     def _message(
         self,
@@ -285,6 +290,9 @@ class GrpcListener:
         is_final: bool = True,
     ) -> bytes:
         """Raises: PayloadTooLarge, which ends this request and leaves the stream open."""
+        if asked.assignment is not None:
+            # No response of a stream has headers of its own.
+            answer.parameters["squadron_request_id"] = asked.tracking_id
         encoded = v2_grpc.encode_stream_infer(answer, asked, places, is_final=is_final)
         self._door.answer_sizes.check(len(encoded), answer.variant)
         return encoded
@@ -316,6 +324,14 @@ class GrpcListener:
         asked.tenant = _text(metadata.get("x-squadron-tenant", ""))
         asked.trace_parent = _text(metadata.get("traceparent", ""))
         asked.trace_state = _text(metadata.get("tracestate", ""))
+
+
+def _stream_error(error: SquadronError, asked: InferenceRequest | None) -> StreamError:
+    """`asked`: None for what could not be read."""
+    if asked is None:
+        return StreamError(error=error, request_id="")
+    told = failure_headers(asked) if asked.assignment is not None else ()
+    return StreamError(error=error, request_id=asked.request_id, told=told)
 
 
 async def _abort(context: Any, error: Exception) -> None:

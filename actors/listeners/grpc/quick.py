@@ -1,6 +1,6 @@
 """`ModelInfer` as most callers ask for it: read, answered and written by the short ways.
 
-Before/after: see DECISIONS.md.
+The door's own Python a call, 64 under way: 73 -> 42 µs (loadtests/TRIED.md).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ come as the model makes them, beside all others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from actors.listeners.in_order import MAX_UNDER_WAY, InOrder
@@ -19,10 +19,11 @@ MAX_READY = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamError:
-    """What went wrong with one request of a stream."""
+    """What went wrong with one request of a stream. `told`: in headers where there are any."""
 
     error: SquadronError
     request_id: str
+    told: Sequence[tuple[str, str]] = ()
 
 
 Response = bytes | StreamError

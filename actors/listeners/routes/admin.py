@@ -93,14 +93,19 @@ class AdminRoutes:
     async def _feedback(self, request: HttpRequest, place: Place) -> HttpReply:
         self._check(place.name)
         feedback = decode_feedback(request.body)
-        counted = await self._controller.rate(place.name, feedback)
-        return json_reply(
+        found = await self._controller.rate(place.name, feedback)
+        counted = found or 0
+        reply = json_reply(
             {
                 "accepted": len(feedback),
                 "counted": counted,
-                "handed_on": len(feedback) - counted,
+                "handed_on": 0 if found is None else len(feedback) - counted,
+                "queued": len(feedback) if found is None else 0,
             }
         )
+        if found is None:
+            reply.status = 202
+        return reply
 
     async def _autoscaling(self, request: HttpRequest, place: Place) -> HttpReply:
         return json_reply(await self._controller.ask("autoscaling"))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
-from actors.experiments.desk import answer_headers
+from actors.experiments.desk import answer_headers, failure_headers
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, error_reply
 from actors.listeners.routes.infer import InferRoutes
@@ -63,6 +63,16 @@ class GenerateRoutes:
         if any(each.facts.is_language for each in self._door.table.variants_of(asked.model)):
             # It answers in pieces unless it is told not to; here is room for one answer.
             asked.parameters.setdefault("stream", False)
+        try:
+            found = await self._only(asked)
+            content = encode_generated(found, asked)
+        except SquadronError as error:
+            return error_reply(error, failure_headers(asked))
+        headers = tuple(answer_headers(asked, found.variant))
+        return HttpReply(status=200, chunks=(content,), headers=headers)
+
+    async def _only(self, asked: InferenceRequest) -> InferenceResponse:
+        """Raises: InvalidRequest for a model that has not exactly one response."""
         found: InferenceResponse | None = None
         async with aclosing(self._door.stream(asked)) as responses:
             async for response in responses:
@@ -71,11 +81,7 @@ class GenerateRoutes:
                 found = response
         if found is None:
             raise InvalidRequest(ONE_RESPONSE)
-        return HttpReply(
-            status=200,
-            chunks=(encode_generated(found, asked),),
-            headers=tuple(answer_headers(asked, found.variant)),
-        )
+        return found
 
     async def _generate_stream(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
         asked = self._asked(request, place)
@@ -89,11 +95,11 @@ class GenerateRoutes:
                 status=error.http_status,
                 chunks=(error_event(error),),
                 content_type=EVENTS,
-                headers=error_reply(error).headers,
+                headers=error_reply(error, failure_headers(asked)).headers,
             )
-        except SquadronError:
+        except SquadronError as error:
             await responses.aclose()
-            raise
+            return error_reply(error, failure_headers(asked))
         variant = () if first is None else tuple(answer_headers(asked, first.variant))
         return HttpStream(
             parts=self._events(begin, responses, asked), content_type=EVENTS, headers=variant

@@ -18,7 +18,8 @@ class LoraAdapter(Section):
 
 class LoraConfig(Section):
     """Adapters that are there from the start, and a folder of others: one in `directory` is loaded
-    when it is first asked for. Clients call them `model:adapter`."""
+    when it is first asked for, and again when its files are others; one that is taken away is gone.
+    Clients call them `model:adapter`."""
 
     adapters: tuple[LoraAdapter, ...] = ()
     directory: str = ""

@@ -26,12 +26,14 @@ class LanguageSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """`lora`: the adapter to use, empty for the model itself. A smaller `priority` goes first."""
+    """`lora`: the adapter to use, empty for the model itself. A smaller `priority` goes first.
+    `cache_salt`: keys and values are shared only with prompts that have the same one."""
 
     request_id: str
     token_ids: tuple[int, ...]
     lora: str = ""
     priority: int = 0
+    cache_salt: str = ""
 
 
 class LanguageEngine(Protocol):
@@ -62,7 +64,9 @@ class LanguageEngine(Protocol):
         """Raises: EngineFailed when it cannot answer any more."""
 
     async def add_lora(self, name: str, path: str) -> None:
-        """Raises: InvalidRequest for an adapter that does not fit, Unsupported."""
+        """Under a name that is taken it goes in the other's place, for requests from now on.
+
+        Raises: InvalidRequest for an adapter that does not fit, Unsupported."""
 
     async def remove_lora(self, name: str) -> None:
         """Raises: ModelNotFound, Unsupported."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from cluster.errors import InvalidRequest
@@ -22,24 +21,23 @@ def compile_grammar(grammar: Grammar) -> str:
             compiled = LLMatcher.grammar_from_json_schema({"type": "object"}, defaults=_COMPACT)
         case "regex":
             compiled = LLMatcher.grammar_from_regex(grammar.text)
+        case "lark":
+            compiled = LLMatcher.grammar_from_lark(grammar.text)
         case "json_schema":
             try:
                 compiled = LLMatcher.grammar_from_json_schema(grammar.text, defaults=_COMPACT)
             except ValueError as error:
-                raise _refused(str(error)) from None
+                raise _refused(grammar, str(error)) from None
     complaint = LLMatcher.validate_grammar(compiled, None)
     if complaint:
-        raise _refused(complaint)
+        raise _refused(grammar, complaint)
     return compiled
 
 
-def schema_text(schema: Any) -> str:
-    """Raises: InvalidRequest for what is no schema."""
-    if not isinstance(schema, dict):
-        raise _refused(f"a JSON object is needed, got {type(schema).__name__}")
-    return json.dumps(schema)
+_NAMES = {"regex": "regular expression", "lark": "grammar"}
 
 
-def _refused(why: str) -> InvalidRequest:
+def _refused(grammar: Grammar, why: str) -> InvalidRequest:
     first = why.strip().splitlines()[0][:300] if why.strip() else "it cannot be compiled"
-    return InvalidRequest(f"invalid JSON schema: {first}", param="response_format")
+    name = _NAMES.get(grammar.kind, "JSON schema")
+    return InvalidRequest(f"invalid {name}: {first}", param=grammar.param)

@@ -34,6 +34,9 @@ class Sampler:
         self._matcher = matcher
         self._seen: Counter[int] = Counter()
         self._prompt = torch.tensor(sorted(set(prompt)), dtype=torch.long)
+        self._allowed: torch.Tensor | None = None
+        if sampling.allowed_token_ids:
+            self._allowed = torch.tensor(sorted(set(sampling.allowed_token_ids)), dtype=torch.long)
         self._num_drawn = 0
         self._generator = torch.Generator()
         if sampling.seed is not None:
@@ -52,6 +55,7 @@ class Sampler:
             and not (asked.presence_penalty or asked.frequency_penalty)
             and asked.repetition_penalty == 1.0
             and asked.min_tokens == 0
+            and not asked.allowed_token_ids
             and not asked.ignore_eos
             and asked.num_logprobs is None
         )
@@ -65,13 +69,22 @@ class Sampler:
         """**Shapes:** `logits` `[vocabulary]`, float32, left as they are."""
         raw, logits = logits, logits.clone()
         self._shift(logits)
-        if self._matcher is not None:
+        if self._matcher is not None or self._allowed is not None:
             self._constrain(logits)
+            if bool(logits.max() == -math.inf):
+                # What is left of the grammar was banned (`min_tokens`): the grammar goes first.
+                logits = raw.clone()
+                self._constrain(logits)
+            if bool(logits.max() == -math.inf):
+                raise ValueError("no token is allowed")
         token = self._pick(logits)
         self._num_drawn += 1
         self._seen[token] += 1
         if self._matcher is not None:
             self._matcher.consume_token(token)
+            if self._matcher.is_error():
+                # It would count as complete, and what came so far as an answer.
+                raise ValueError(f"the grammar cannot be followed: {self._matcher.get_error()}")
         return token, self._scored(raw, token)
 
     def took(self, token: int) -> None:
@@ -92,11 +105,20 @@ class Sampler:
             logits[index] -= asked.frequency_penalty * counts + asked.presence_penalty
         for token, bias in asked.logit_bias.items():
             logits[token] += bias
-        if self._eos and (asked.ignore_eos or self._num_drawn < asked.min_tokens):
+        is_early = self._num_drawn < asked.min_tokens
+        if self._eos and (asked.ignore_eos or is_early):
             logits[self._eos] = -math.inf
+        if is_early and asked.stop_token_ids:
+            logits[list(asked.stop_token_ids)] = -math.inf
 
     def _constrain(self, logits: torch.Tensor) -> None:
         size = logits.shape[0]
+        if self._allowed is not None:
+            kept = logits[self._allowed].clone()
+            logits.fill_(-math.inf)
+            logits[self._allowed] = kept
+        if self._matcher is None:
+            return
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         allowed = np.unpackbits(bits, bitorder="little")[:size].astype(bool)
         logits[: allowed.shape[0]][~torch.from_numpy(allowed)] = -math.inf
@@ -107,6 +129,8 @@ class Sampler:
         if asked.temperature < _GREEDY_BELOW:
             return int(logits.argmax())
         logits /= asked.temperature
+        # A penalty or a temperature near 0 leaves infinities, and of two of them there is no share.
+        logits.nan_to_num_(nan=-math.inf, posinf=torch.finfo(logits.dtype).max, neginf=-math.inf)
         if asked.min_p > 0:
             floor = logits.max() + math.log(asked.min_p)
             logits[logits < floor] = -math.inf

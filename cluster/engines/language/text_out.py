@@ -17,10 +17,11 @@ class TextOut:
         self._held = ""
         self.has_stopped = False
 
-    def add(self, token_id: int) -> str:
-        """The text that is certain now. Sets `has_stopped` at a stop string, which is left out."""
+    def add(self, token_id: int, *, may_stop: bool = True) -> str:
+        """The text that is certain now. Sets `has_stopped` at a stop string, which is left out;
+        without `may_stop` one that ends here is text like any other."""
         self._held += self._tokenizer.step(self._stream, token_id)
-        ends = [self._held.find(stop) for stop in self._stop]
+        ends = [self._held.find(stop) for stop in self._stop] if may_stop else []
         found = [end for end in ends if end >= 0]
         if found:
             self.has_stopped = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,20 @@ from cluster.errors import InvalidRequest
 
 MAX_CHARS_PER_TOKEN = 128
 """No text of more characters than this times the context can fit: it is refused untouched."""
+
+
+def _bytes_of_pieces() -> dict[str, int]:
+    """What byte-level vocabularies write for each byte: itself where it prints, else a character
+    from 256 on (GPT-2's table, which every byte-level tokenizer uses)."""
+    prints = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in set(prints)]
+    table = {chr(byte): byte for byte in prints}
+    return table | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTES = _bytes_of_pieces()
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+"""A byte in vocabularies with byte fallback."""
 
 
 class ModelTokenizer:
@@ -34,14 +49,24 @@ class ModelTokenizer:
     @cached_property
     def has_tools(self) -> bool:
         """Whether the template itself writes tools into the prompt."""
-        return "tools" in (self.hf.chat_template or "")
+        return "tools" in self._template
+
+    @cached_property
+    def has_plain_calls(self) -> bool:
+        """Whether the model was trained to write its calls as JSON, without a mark around them."""
+        return self.has_tools and "<tool_call>" not in self._template
+
+    @property
+    def _template(self) -> str:
+        # A tokenizer may have several by name; the whole of them says what the model knows.
+        return str(self.hf.chat_template or "")
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         ids: list[int] = self._fast.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
-        self.check(token_ids)
+        self.check(token_ids, param="tokens")
         text: str = self._fast.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
@@ -50,13 +75,27 @@ class ModelTokenizer:
         text: str = self._fast.decode([token_id], skip_special_tokens=False)
         return text
 
-    def check(self, token_ids: Sequence[int]) -> None:
+    def token_bytes(self, token_id: int) -> bytes:
+        """One token as UTF-8; those of a character's tokens put together are the character."""
+        text = self.token_text(token_id)
+        if "\ufffd" not in text:
+            return text.encode()
+        piece = self._fast.id_to_token(token_id) or ""
+        single = _BYTE_PIECE.fullmatch(piece)
+        if single:
+            return bytes([int(single[1], 16)])
+        try:
+            return bytes(_BYTES[character] for character in piece)
+        except KeyError:
+            return text.encode()
+
+    def check(self, token_ids: Sequence[int], *, param: str = "prompt") -> None:
         """Raises: InvalidRequest for an id that is not in the vocabulary."""
         for token_id in token_ids:
             if not 0 <= token_id < self.vocab_size:
                 raise InvalidRequest(
                     f"token id {token_id} is out of vocabulary (0 to {self.vocab_size - 1})",
-                    param="prompt",
+                    param=param,
                 )
 
     def render(

@@ -145,7 +145,7 @@ class TorchLanguageEngine:
             while num_open:
                 delta = await deltas.get()
                 if delta.finish_reason == "abort":
-                    raise EngineFailed(self._failure or "the language engine was closed")
+                    raise EngineFailed(self._failure or self._why_aborted())
                 num_open -= bool(delta.finish_reason)
                 yield delta
         finally:
@@ -196,6 +196,7 @@ class TorchLanguageEngine:
             index=index,
             prompt=prompt.token_ids,
             max_tokens=sampling.max_tokens,
+            min_tokens=sampling.min_tokens,
             eos=frozenset(eos),
             stop_tokens=frozenset(sampling.stop_token_ids),
             sampler=Sampler(
@@ -206,6 +207,11 @@ class TorchLanguageEngine:
             deliver=deliver,
             priority=prompt.priority,
         )
+
+    def _why_aborted(self) -> str:
+        if self._is_closing:
+            return "the language engine was closed"
+        return "no token could be chosen as the request asks"
 
     def _run(self) -> None:
         """The engine's thread."""

@@ -6,6 +6,7 @@ and at most one piece of a new one's prompt. All of it runs in one thread.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from cluster.engines.language.sampler import Sampler
 from cluster.engines.language.text_out import TextOut
 from cluster.generation import Delta, FinishReason, ScoredToken
 
+logger = logging.getLogger("squadron.language")
+
 PROMPT_PIECE = 512
 """Tokens of a prompt that one step computes, so that others wait no longer than that."""
 
@@ -29,6 +32,7 @@ class Sequence:
     index: int
     prompt: tuple[int, ...]
     max_tokens: int
+    min_tokens: int = 0
     eos: frozenset[int]
     stop_tokens: frozenset[int]
     sampler: Sampler
@@ -58,7 +62,7 @@ class Sequence:
         if token in self.eos:
             reason, text = "stop", self.text.rest()
         else:
-            text = self.text.add(token)
+            text = self.text.add(token, may_stop=self.num_new > self.min_tokens)
             if self.text.has_stopped or token in self.stop_tokens:
                 reason = "stop"
             elif self.sampler.is_complete:
@@ -72,6 +76,10 @@ class Sequence:
         if self.streams or reason:
             self._tell(reason)
         return bool(reason)
+
+    def fail(self) -> None:
+        """Tell that nothing more comes: this request's error, not the engine's."""
+        self._tell("abort")
 
     def _tell(self, reason: FinishReason) -> None:
         delta = Delta(
@@ -190,6 +198,13 @@ class TorchBatch:
                 token, score = best[row], None
                 sequence.sampler.took(token)
             else:
-                token, score = sequence.sampler.choose(logits[row])
+                try:
+                    token, score = sequence.sampler.choose(logits[row])
+                except Exception:
+                    # What one request asks for must not end what the others get.
+                    logger.exception("a token could not be chosen")
+                    sequence.fail()
+                    self._leave(sequence)
+                    continue
             if sequence.take(token, score):
                 self._leave(sequence)

@@ -116,7 +116,9 @@ class VllmEngine:
         try:
             parameters = _parameters(sampling)
             outputs = self._engine.generate(
-                tokens_input(prompt_token_ids=list(prompt.token_ids)),
+                tokens_input(
+                    prompt_token_ids=list(prompt.token_ids), cache_salt=prompt.cache_salt or None
+                ),
                 parameters,
                 prompt.request_id,
                 lora_request=self._lora(prompt.lora),
@@ -126,6 +128,8 @@ class VllmEngine:
                 async for output in outputs:
                     cached = output.num_cached_tokens or 0
                     for choice in output.outputs:
+                        if choice.finish_reason in ("abort", "error"):
+                            raise EngineFailed("the language engine gave the request up")
                         yield _delta(choice, cached)
         except EngineDeadError:
             raise EngineFailed("the language engine's process is gone") from None
@@ -148,13 +152,14 @@ class VllmEngine:
             raise Unsupported("adapters need `llm.lora` in the configuration")
         from vllm.lora.request import LoRARequest
 
-        request = LoRARequest(lora_name=name, lora_int_id=self._next_lora_id, lora_path=path)
+        number, self._next_lora_id = self._next_lora_id, self._next_lora_id + 1
+        # vLLM keeps what it computed by this name: new weights must not meet the old ones' keys.
+        request = LoRARequest(lora_name=f"{name}#{number}", lora_int_id=number, lora_path=path)
         try:
             await self._engine.add_lora(request)
         except Exception as error:
             # It is raised in the engine's process and arrives as it likes.
             raise InvalidRequest(f"the adapter {name!r} could not be loaded: {error}") from None
-        self._next_lora_id += 1
         self._loras[name] = request
 
     async def remove_lora(self, name: str) -> None:

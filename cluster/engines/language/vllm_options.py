@@ -93,6 +93,7 @@ def sampling_options(sampling: Sampling) -> dict[str, Any]:
         "logit_bias": dict(sampling.logit_bias) or None,
         "logprobs": sampling.num_logprobs,
         "ignore_eos": sampling.ignore_eos,
+        "allowed_token_ids": list(sampling.allowed_token_ids) or None,
     }
 
 
@@ -103,5 +104,7 @@ def structured_options(grammar: Grammar) -> dict[str, Any]:
             return {"json": {"type": "object"}}
         case "regex":
             return {"regex": grammar.text}
+        case "lark":
+            return {"grammar": grammar.text}
         case "json_schema":
             return {"json": grammar.text}

@@ -89,7 +89,11 @@ ADMIN_SCHEMAS: JsonObject = {
     "Weights": _WEIGHTS,
     "Feedback": {"oneOf": [_RATING, _list(_RATING)]},
     "Accepted": _object(
-        ("accepted", "counted", "handed_on"), accepted=_COUNT, counted=_COUNT, handed_on=_COUNT
+        ("accepted", "counted", "handed_on", "queued"),
+        accepted=_COUNT,
+        counted=_COUNT,
+        handed_on=_COUNT,
+        queued=_COUNT,
     ),
     "Decisions": _list(_object(("reason",), reason=_TEXT)),
     "Cluster": _list(_NODE),

@@ -51,6 +51,15 @@ def _operation(operation: Operation) -> JsonObject:
     if operation.gives:
         content = {"content": {operation.answers_with: {"schema": _ref(operation.gives)}}}
     error = "OpenAIError" if operation.is_openai else "Error"
+    responses: JsonObject = {
+        "200": {"description": "The answer.", **content},
+        "default": {
+            "description": "What is wrong, and who can mend it.",
+            "content": {"application/json": {"schema": _ref(error)}},
+        },
+    }
+    if operation.gives == "Accepted":
+        responses["202"] = {"description": "Kept by this door for now.", **content}
     described: JsonObject = {
         "summary": operation.summary,
         "operationId": _identifier(operation),
@@ -58,13 +67,7 @@ def _operation(operation: Operation) -> JsonObject:
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in re.findall(r"\{(\w+)\}", operation.path)
         ],
-        "responses": {
-            "200": {"description": "The answer.", **content},
-            "default": {
-                "description": "What is wrong, and who can mend it.",
-                "content": {"application/json": {"schema": _ref(error)}},
-            },
-        },
+        "responses": responses,
     }
     if operation.takes:
         described["requestBody"] = _body(operation.takes)

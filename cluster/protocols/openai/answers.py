@@ -11,10 +11,18 @@ from typing import Any
 
 from cluster.generation import Delta, ScoredToken, TokenScore
 from cluster.protocols.openai.requests import ChatRequest, CompletionRequest, NamedTool
-from cluster.protocols.openai.tools import Call, ToolText, demanded_calls
+from cluster.protocols.openai.tools import (
+    MAX_TOLD,
+    Call,
+    PlainToolText,
+    ToolText,
+    demanded_calls,
+)
 
 TokenText = Callable[[int], str]
 """A token id as text."""
+TokenBytes = Callable[[int], bytes]
+"""The same as UTF-8, of which a token may be a part of a character."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,7 +50,7 @@ class _Choice:
     scores: list[ScoredToken] = field(default_factory=list)
     finish_reason: str | None = None
     offset: int = 0
-    tools: ToolText | None = None
+    tools: ToolText | PlainToolText | None = None
     num_calls: int = 0
     has_begun: bool = False
 
@@ -58,9 +66,14 @@ class Answer:
         created_s: int,
         num_choices: int,
         token_text: TokenText,
+        token_bytes: TokenBytes | None = None,
         echoes: Sequence[str] = (),
+        has_plain_calls: bool = False,
     ) -> None:
+        """`has_plain_calls`: the model writes its calls as JSON, without a mark around them."""
         self.usage = Usage()
+        self._token_bytes = token_bytes or (lambda token_id: token_text(token_id).encode())
+        self._tool_text = PlainToolText if has_plain_calls else ToolText
         self._asked = asked
         self._id = answer_id
         self._created_s = created_s
@@ -80,8 +93,9 @@ class Answer:
             self._is_required = True
         elif asked.tools and asked.tool_choice != "none":
             names = [tool.function.name for tool in asked.tools]
+            most = 1 if asked.parallel_tool_calls is False else MAX_TOLD
             for choice in self._choices:
-                choice.tools = ToolText(names)
+                choice.tools = self._tool_text(names, most=most)
 
     def count(self, delta: Delta) -> None:
         self.usage.completion_tokens += len(delta.token_ids)
@@ -285,7 +299,7 @@ class Answer:
     def _token(self, score: TokenScore) -> dict[str, Any]:
         text = self._token_text(score.token_id)
         logprob = max(score.logprob, -9999.0)
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        return {"token": text, "logprob": logprob, "bytes": list(self._token_bytes(score.token_id))}
 
     def _text_logprobs(
         self, choice: _Choice, scores: Sequence[ScoredToken]

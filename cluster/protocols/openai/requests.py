@@ -10,11 +10,14 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from cluster.errors import InvalidRequest
+from cluster.protocols.openai.extras import Extras, check_extras, check_template_arguments
 
 MAX_TOP_LOGPROBS = 20
 MAX_STOPS = 16
 MAX_CHOICES = 128
 MAX_BIASES = 1024
+MAX_ANSWERS = 2048
+"""Choices of one request, of all its prompts."""
 
 
 class StreamOptions(msgspec.Struct):
@@ -78,7 +81,7 @@ class Message(msgspec.Struct):
     tool_call_id: str | None = None
 
 
-class SamplingFields(msgspec.Struct, kw_only=True):
+class SamplingFields(Extras, kw_only=True):
     """What chat and completions have in common."""
 
     model: str
@@ -129,6 +132,9 @@ class TokenizeRequest(msgspec.Struct, kw_only=True):
     model: str = ""
     prompt: str | None = None
     messages: list[Message] | None = None
+    tools: list[Tool] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool = False
     add_special_tokens: bool = True
     add_generation_prompt: bool = True
     return_token_strs: bool | None = False
@@ -164,6 +170,8 @@ def decode(body: bytes, kind: type[Body]) -> Body:
         _check_chat(found)
     if isinstance(found, CompletionRequest):
         _check_completion(found)
+    if isinstance(found, TokenizeRequest):
+        check_template_arguments(found.chat_template_kwargs)
     return found
 
 
@@ -191,7 +199,9 @@ def _check_sampling(asked: SamplingFields) -> None:
     _between("max_tokens", asked.max_tokens, 1, 2**31)
     _between("min_tokens", asked.min_tokens, 0, 2**31)
     _between("seed", asked.seed, -(2**63), 2**63 - 1)
-    _between("priority", asked.priority, -(2**63), 2**63 - 1)
+    # V2's meaning, not vLLM's: 1 goes first, 0 is the model's default.
+    _between("priority", asked.priority, 0, 2**31)
+    check_extras(asked)
     if asked.top_k is not None and asked.top_k < -1:
         raise _wrong("top_k", asked.top_k, "-1 (all) or at least 0")
     stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
@@ -206,6 +216,10 @@ def _check_sampling(asked: SamplingFields) -> None:
     if asked.logit_bias:
         _check_biases(asked.logit_bias)
     wanted = asked.response_format
+    if asked.structured_outputs is not None and wanted is not None and wanted.type != "text":
+        raise InvalidRequest(
+            "structured_outputs and response_format exclude each other", param="structured_outputs"
+        )
     needs_schema = wanted is not None and wanted.type == "json_schema"
     if needs_schema and (wanted.json_schema is None or wanted.json_schema.schema is None):  # type: ignore[union-attr]
         raise InvalidRequest(
@@ -234,6 +248,7 @@ def _check_chat(asked: ChatRequest) -> None:
         raise InvalidRequest("messages: at least one is needed", param="messages")
     _between("max_completion_tokens", asked.max_completion_tokens, 1, 2**31)
     _between("top_logprobs", asked.top_logprobs, 0, MAX_TOP_LOGPROBS)
+    check_template_arguments(asked.chat_template_kwargs)
     if asked.top_logprobs is not None and not asked.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
     names = [tool.function.name for tool in asked.tools or ()]
@@ -283,7 +298,12 @@ def _check_completion(asked: CompletionRequest) -> None:
         raise InvalidRequest("best_of: only the value of n is supported", param="best_of")
     if asked.echo and asked.logprobs is not None:
         raise InvalidRequest("echo with logprobs is not supported", param="echo")
-    prompts(asked.prompt)
+    num_choices = len(prompts(asked.prompt)) * (asked.n or 1)
+    if num_choices > MAX_ANSWERS:
+        raise InvalidRequest(
+            f"prompt: at most {MAX_ANSWERS} choices (prompts times n), got {num_choices}",
+            param="prompt",
+        )
 
 
 def prompts(prompt: str | list[Any]) -> list[str | list[int]]:
@@ -322,7 +342,11 @@ def _between(
         return
     if not low <= value <= high or (excludes_low and value == low):
         edge = "above" if excludes_low else "at least"
-        raise _wrong(name, value, f"{edge} {low:g} and at most {high:g}")
+        raise _wrong(name, value, f"{edge} {_shown(low)} and at most {_shown(high)}")
+
+
+def _shown(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _wrong(name: str, value: object, allowed: str) -> InvalidRequest:

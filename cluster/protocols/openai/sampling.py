@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from cluster.errors import InvalidRequest
 from cluster.generation import Grammar, Sampling
+from cluster.protocols.openai.extras import grammar_of
 from cluster.protocols.openai.requests import (
     ChatRequest,
     CompletionRequest,
@@ -28,7 +30,7 @@ def sampling_of(
 ) -> Sampling:
     """Raises: InvalidRequest when prompt and answer do not fit the model's context."""
     room = max_model_len - num_prompt_tokens
-    wanted = _max_tokens(asked)
+    wanted = max_tokens_of(asked)
     if room < 1 or (wanted or 0) > room:
         asked_for = f" and {wanted} in the completion" if wanted else ""
         raise InvalidRequest(
@@ -38,12 +40,8 @@ def sampling_of(
             param="messages" if isinstance(asked, ChatRequest) else "prompt",
             openai_code="context_length_exceeded",
         )
-    for token in asked.logit_bias or ():
-        if int(token) >= vocab_size:
-            raise InvalidRequest(
-                f"logit_bias: token {token} is out of vocabulary (0 to {vocab_size - 1})",
-                param="logit_bias",
-            )
+    for name in ("logit_bias", "stop_token_ids", "allowed_token_ids"):
+        _check_tokens(name, getattr(asked, name) or (), vocab_size)
     default = default_max_tokens or room
     if isinstance(asked, CompletionRequest):
         default = COMPLETION_TOKENS
@@ -65,12 +63,21 @@ def sampling_of(
         logit_bias={int(token): bias for token, bias in (asked.logit_bias or {}).items()},
         num_logprobs=_num_logprobs(asked),
         ignore_eos=bool(asked.ignore_eos),
+        allowed_token_ids=tuple(asked.allowed_token_ids or ()),
         grammar=_grammar(asked),
         streams=bool(asked.stream),
     )
 
 
-def _max_tokens(asked: SamplingFields) -> int | None:
+def _check_tokens(name: str, tokens: Iterable[str | int], vocab_size: int) -> None:
+    for token in tokens:
+        if not 0 <= int(token) < vocab_size:
+            raise InvalidRequest(
+                f"{name}: token {token} is out of vocabulary (0 to {vocab_size - 1})", param=name
+            )
+
+
+def max_tokens_of(asked: SamplingFields) -> int | None:
     if isinstance(asked, ChatRequest) and asked.max_completion_tokens is not None:
         return asked.max_completion_tokens
     return asked.max_tokens
@@ -87,6 +94,8 @@ def _grammar(asked: SamplingFields) -> Grammar | None:
         demanded = tool_grammar(asked)
         if demanded is not None:
             return demanded
+    if asked.structured_outputs is not None:
+        return grammar_of(asked.structured_outputs)
     return _format_grammar(asked.response_format)
 
 

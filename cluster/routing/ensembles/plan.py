@@ -69,8 +69,10 @@ def plan_ensemble(
     signatures: Mapping[str, Signature],
     labels: Mapping[str, tuple[bytes, ...]],
     decoupled: Set[str] = frozenset(),
+    nested: Set[str] = frozenset(),
 ) -> EnsemblePlan:
-    """The graph in an order that can run, with its own signature. `decoupled`: models that stream.
+    """The graph in an order that can run, with its own signature. `decoupled`: variants that
+    stream; `nested`: ensembles and experiments that do.
 
     Raises: ConfigError naming the step and the value: unknown model input or output, a value that
     nothing gives or two steps give, a cycle, an output that no step gives, values that do not fit
@@ -117,7 +119,7 @@ def plan_ensemble(
         steps=tuple(ordered),
         labels={model: labels[model] for model in used},
         values=values,
-        stream=_stream_of(where, config, ordered, decoupled),
+        stream=_stream_of(where, config, ordered, decoupled, nested),
     )
 
 
@@ -203,18 +205,32 @@ def _check_input_names(at: str, step: CallStep, signatures: Mapping[str, Signatu
 
 
 def _stream_of(
-    where: str, config: EnsembleConfig, steps: list[PlannedStep], decoupled: Set[str]
+    where: str,
+    config: EnsembleConfig,
+    steps: list[PlannedStep],
+    decoupled: Set[str],
+    nested: Set[str],
 ) -> int | None:
-    """A model that streams can only be the last step, and its parts are the ensemble's answer."""
+    """A variant that streams can only be the last step, and its parts are the ensemble's answer."""
     for index, planned in enumerate(steps):
-        streams = [model for model in models_of(planned.step) if model in decoupled]
+        streams = [model for model in models_of(planned.step) if model in decoupled | nested]
         if not streams:
             continue
         at = f"{where}.steps.{config.steps.index(planned.step)}"
-        if not isinstance(planned.step, ModelStep) or planned.step.fallback:
+        if streams[0] in nested:
             raise ConfigError(
-                f"{at}: {streams[0]} is decoupled, and only a model step without a fallback can "
-                "stream",
+                f"{at}: {streams[0]} streams, and of what streams only a variant can be a step",
+                key=at,
+                value=streams[0],
+            )
+        step = planned.step
+        is_plain = isinstance(step, ModelStep) and not (
+            step.fallback or step.timeout_ms or step.hedge_after_ms
+        )
+        if not is_plain:
+            raise ConfigError(
+                f"{at}: {streams[0]} is decoupled, and only a model step without a fallback, "
+                "timeout_ms and hedge_after_ms can stream",
                 key=at,
             )
         if planned.gives != set(config.outputs):

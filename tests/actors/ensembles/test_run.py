@@ -210,7 +210,7 @@ async def test_a_member_that_takes_longer_than_its_timeout_counts_as_failed(tmp_
     async with door_of(tmp_path, steps, members) as door:
         assert await ask(door) == [[2, 4]]
 
-    assert members["b"].num_cancelled == 1
+    assert members["b"].num_cancelled == len(members["b"].calls)
 
 
 async def test_a_quorum_waits_for_the_rest_only_as_long_as_it_is_told(tmp_path: Path) -> None:

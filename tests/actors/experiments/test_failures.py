@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import orjson
 import pytest
+from tritonclient.grpc import service_pb2
 
 from actors.listeners.http_messages import HttpReply, HttpRequest
 from cluster.config.experiment import ExperimentConfig
@@ -29,13 +30,13 @@ class Failing:
         return [Reply(call_id=call.call_id, error=EngineFailed("it broke")) for call in calls]
 
 
-def under_an_experiment(door: Door) -> None:
-    config = ExperimentConfig.model_validate({"split": {"simple": 1}})
+def under_an_experiment(door: Door, arm: str = "simple") -> None:
+    config = ExperimentConfig.model_validate({"split": {arm: 1}})
     route = ExperimentRoute(
         name="e",
         arms=arms_of(config.split),
         sticky_header="x-squadron-user",
-        signature=MODELS["simple"][0],
+        signature=MODELS[arm][0],
         config=config,
     )
     door.front.adopt(RoutingTable(version=2, routes={**door.front.table.routes, "e": route}))
@@ -78,3 +79,85 @@ def test_over_grpc_in_the_trailing_metadata(tmp_path: Path) -> None:
             return dict(caught.value.trailing_metadata() or ())
 
     assert TOLD.items() <= asyncio.run(run()).items()
+
+
+async def streamed(
+    folder: Path, metadata: Sequence[tuple[str, str]] = (), *, transport: Any = None, **more: Any
+) -> list[service_pb2.ModelStreamInferResponse]:
+    """Two requests, of which the first has an id, in one stream."""
+    async with grpc_listening(folder, transport=transport, **more) as (door, port):
+        under_an_experiment(door)
+        asked = [simple_request(id="mine"), simple_request()]
+        for each in asked:
+            each.model_name = "e"
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+            messages = iter([each.SerializeToString() for each in asked])
+            data = [part async for part in call(messages, metadata=metadata)]
+    return [service_pb2.ModelStreamInferResponse.FromString(part) for part in data]
+
+
+def told_by(response: service_pb2.ModelStreamInferResponse) -> tuple[str, str]:
+    parameters = response.infer_response.parameters
+    return (
+        parameters["squadron_variant"].string_param,
+        parameters["squadron_request_id"].string_param,
+    )
+
+
+@pytest.mark.parametrize("transport", [Failing(), None])
+async def test_over_a_grpc_stream_in_each_responses_parameters(
+    tmp_path: Path, transport: Any
+) -> None:
+    first, second = await streamed(tmp_path, transport=transport)
+
+    texts = {first.error_message, second.error_message}
+    assert texts == ({"it broke"} if transport is not None else {""})
+    assert told_by(first) == ("simple", "mine")
+    arm, made = told_by(second)
+    assert arm == "simple"
+    assert made not in ("", "mine")
+
+
+async def test_over_a_grpc_stream_an_answer_that_is_too_large_is_told_of_like_others(
+    tmp_path: Path,
+) -> None:
+    first, _ = await streamed(tmp_path, limits={"max_response_bytes": 64})
+
+    assert first.error_message.startswith("the answer has")
+    assert told_by(first) == ("simple", "mine")
+
+
+async def test_a_stream_of_grpcs_own_errors_has_it_in_the_trailing_metadata(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await streamed(tmp_path, [("triton_grpc_error", "true")], transport=Failing())
+
+    assert TOLD.items() <= dict(caught.value.trailing_metadata() or ()).items()
+
+
+@pytest.mark.parametrize("way", ["generate", "generate_stream"])
+async def test_what_generates_tells_it_as_well(tmp_path: Path, way: str) -> None:
+    door = make_door(tmp_path, transport=Failing())
+    under_an_experiment(door, "shout")
+
+    path = f"/v2/models/e/{way}"
+    reply = await door.ask("POST", path, {"text_input": "a"}, x_request_id="mine")
+
+    assert reply.status == 500
+    assert {**TOLD, "x-squadron-variant": "shout"}.items() <= dict(reply.headers).items()
+
+
+@pytest.mark.parametrize("way", ["infer", "generate", "generate_stream"])
+async def test_an_answer_that_is_too_large_leaves_who_made_it(tmp_path: Path, way: str) -> None:
+    door = make_door(tmp_path, limits={"max_response_bytes": 64})
+    under_an_experiment(door, "shout")
+    text = "a" * 100
+    given = {"name": "text_input", "datatype": "BYTES", "shape": [1, 1], "data": [text]}
+    body = {"inputs": [given]} if way == "infer" else {"text_input": text}
+
+    reply = await door.ask("POST", f"/v2/models/e/{way}", body, x_request_id="mine")
+
+    assert reply.status == 413
+    assert {**TOLD, "x-squadron-variant": "shout"}.items() <= dict(reply.headers).items()

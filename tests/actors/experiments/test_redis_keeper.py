@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from actors.experiments.kept import Event, Kept, Newest
 from actors.experiments.redis_keeper import RedisKeeper
 from cluster.config.cache import RedisConfig
 from cluster.config.experiment import ExperimentConfig
+from cluster.experiments.report import Rated
 from cluster.experiments.state import begin
-from tests.actors.caching.real_redis import needs_redis, redis_server
+from tests.actors.caching.real_redis import RedisServer, needs_redis, redis_server
 from tests.cluster.experiments.making import arm
 
 pytestmark = needs_redis
@@ -71,6 +72,32 @@ def test_runs_that_redis_did_not_take_go_with_what_is_written_next(tmp_path: Pat
         now_s[0] += 3600.0
         keeper.write(kept("one"))
         assert keeper.runs() == {8: b"eight"}
+
+
+def test_each_value_of_feedback_is_in_a_stream_once(tmp_path: Path) -> None:
+    def rated(request_id: str) -> Rated:
+        return Rated(experiment="e", arm="a", request_id=request_id, value=0.5, at_s=3.0)
+
+    def told(server: RedisServer) -> list[object]:
+        entries = server.client().xrange("squadron:experiments:here:feedback")
+        return [json.loads(fields[b"feedback"]) for _, fields in entries]  # type: ignore[union-attr]
+
+    now_s = [0.0]
+    with redis_server(tmp_path) as server:
+        keeper = RedisKeeper(config(server.url), "here", clock=lambda: now_s[0])
+        keeper.rated([rated("one"), rated("two")])
+        keeper.write(kept())
+        keeper.write(kept())
+        found = told(server)
+    keeper.rated([rated("while it was away")])
+    keeper.write(kept())
+    now_s[0] += 3600.0
+    with redis_server(tmp_path) as server:
+        keeper.write(kept())
+        later = told(server)
+
+    assert found == [asdict(rated("one")), asdict(rated("two"))]
+    assert later == [asdict(rated("while it was away"))]
 
 
 def test_each_event_is_in_the_stream_once(tmp_path: Path) -> None:

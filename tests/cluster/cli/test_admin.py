@@ -24,3 +24,10 @@ def test_every_command_has_an_example_and_json(group: str, command: str) -> None
 
     assert f"Example: squadron experiment {command}" in said
     assert "--json" in said
+
+
+def test_an_arm_has_one_weight() -> None:
+    result = CliRunner().invoke(app, ["traffic", "set", "e", "a=1", "b=2", "a=3"])
+
+    assert isinstance(result.exception, ConfigError)
+    assert "'a=1 b=2 a=3'" in result.exception.message

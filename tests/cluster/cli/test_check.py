@@ -112,3 +112,67 @@ def test_a_class_outside_its_folder_is_a_mistake_before_anything_starts(tmp_path
     error = json.loads(found.stdout)["error"]
     assert "variants.m.card.python_class" in error
     assert "outside" in error
+
+
+CARD = {
+    "name": "m",
+    "format": "fake",
+    "signature": {
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
+    },
+}
+OTHER = {
+    "name": "o",
+    "format": "fake",
+    "signature": {
+        "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
+    },
+}
+
+
+def graph(**step: object) -> dict[str, object]:
+    steps = [{"model": "a", "outputs": {"y": "one"}}, {"outputs": {"y": "end"}, **step}]
+    return {"inputs": ["x"], "outputs": ["end"], "steps": steps}
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        (
+            {"experiments": {"e": {"split": {"a": 1, "o": 1}}}},
+            "experiments.e.split.o: o takes text",
+        ),
+        (
+            {"ensembles": {"g": graph(model="a", inputs={"x": "two"})}},
+            "ensembles.g.steps.1: nothing gives two",
+        ),
+        (
+            {"ensembles": {"g": graph(model="o", inputs={"text": "one"})}},
+            "ensembles.g.steps.1.inputs: o takes 'text' as BYTES",
+        ),
+        (
+            {"ensembles": {"g": graph(model="h"), "h": graph(model="g")}},
+            "models call each other in a circle",
+        ),
+    ],
+)
+def test_arms_and_steps_that_do_not_fit_their_models_are_mistakes(
+    tmp_path: Path, sections: dict[str, object], said: str
+) -> None:
+    file = tmp_path / "serve.yaml"
+    variants = {"a": {"card": CARD, "engine": "fake"}, "o": {"card": OTHER, "engine": "fake"}}
+    # What nobody knows here says nothing of the rest.
+    variants["gone"] = {"source": "gone"}
+    unknown = {"split": {"a": 1, "gone": 1}}
+    args = {"store": {"path": str(tmp_path)}, "variants": variants, **sections}
+    args["experiments"] = {**args.get("experiments", {}), "unknown": unknown}
+    application = {"import_path": "actors.app:build", "args": args}
+    file.write_text(yaml.safe_dump({"applications": [application]}), encoding="utf-8")
+
+    result = CliRunner().invoke(app, [str(file), "--json"])
+
+    assert result.exit_code == 2
+    assert said in json.loads(result.stdout)["error"]
+    assert "unknown" not in json.loads(result.stdout)["error"]

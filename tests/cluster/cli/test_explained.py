@@ -98,3 +98,15 @@ def test_what_cannot_be_served_here_is_said_and_the_rest_is_told(tmp_path: Path)
         "cannot be served: "
     )
     assert "an arm that is worse than the control by more than latency 20.0%" in found[-1][2]
+
+
+def test_arms_that_cannot_stand_for_one_another_are_told(tmp_path: Path) -> None:
+    inputs = [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+    outputs = [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}]
+    other = {**CARD, "signature": {"inputs": inputs, "outputs": outputs}}
+    variants = {"a": {"card": CARD, "engine": "fake"}, "b": {"card": other, "engine": "fake"}}
+    file = written(tmp_path, variants=variants, ensembles={})
+
+    reasons = [reason for kind, _, reason in told(file, "e") if kind == "experiment"]
+
+    assert reasons[0].startswith("cannot be served: experiments.e.split.b: b takes text (BYTES")

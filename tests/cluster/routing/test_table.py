@@ -125,7 +125,7 @@ def test_routes_carry_their_caches_settings() -> None:
 
 def test_an_ensemble_can_be_an_arm_of_an_experiment() -> None:
     changed = config(
-        experiments={"e": {"split": {"a": 1, "b": 1}}, "f": {"split": {"a": 1, "inner": 1}}}
+        experiments={"e": {"split": {"a": 1, "b": 1}}, "f": {"split": {"a": 1, "outer": 1}}}
     )
     made = build_table(changed, {"a": facts(), "b": facts()})
 

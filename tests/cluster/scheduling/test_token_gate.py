@@ -7,8 +7,8 @@ from cluster.errors import Overloaded
 from cluster.scheduling.token_gate import TokenGate, Work
 
 
-def work(name: str, *, choices: int = 1, tokens: int = 10) -> Work[str]:
-    return Work(item=name, num_choices=choices, num_tokens=tokens)
+def work(name: str, *, choices: int = 1, tokens: int = 10, level: int = 1) -> Work[str]:
+    return Work(item=name, num_choices=choices, num_tokens=tokens, level=level)
 
 
 def gate(*, places: int = 2, requests: int = 2, tokens: int = 100) -> TokenGate[str]:
@@ -33,6 +33,32 @@ def test_whoever_waits_goes_first_when_a_place_is_free() -> None:
 
     assert [each.item for each in tested.ready()] == ["b"]
     assert tested.ready() == []
+
+
+def test_a_smaller_level_goes_first_and_within_one_who_came_first() -> None:
+    tested = gate(places=1, requests=9, tokens=999)
+    first = work("first")
+    tested.enter(first)
+    for name, level in (("c", 3), ("a", 1), ("d", 3), ("b", 2), ("e", 3)):
+        tested.enter(work(name, level=level))
+
+    order = []
+    left = first
+    while tested.num_running:
+        tested.leave(left)
+        for left in tested.ready():
+            order.append(left.item)
+
+    assert order == ["a", "b", "c", "d", "e"]
+
+
+def test_a_place_that_a_lower_level_cannot_use_is_taken() -> None:
+    tested = gate(places=2)
+    tested.enter(work("a"))
+    assert not tested.enter(work("wide", choices=2, level=2))
+
+    assert tested.enter(work("narrow", level=1))
+    assert not tested.enter(work("late", level=1))
 
 
 def test_nobody_overtakes_a_request_of_many_choices() -> None:

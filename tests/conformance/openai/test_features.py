@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -166,13 +167,34 @@ def test_an_adapter_that_is_not_there_is_no_model(served: Running) -> None:
     assert answer.json()["error"]["code"] == "model_not_found"
 
 
+def test_an_adapter_is_replaced_and_taken_away_with_its_folder(
+    served: Running, model_folder: Path, adapters: Path
+) -> None:
+    folder = adapters / "changing"
+    assert complete(served, "adapted:changing", "a").status_code == 404
+    for seed in (3, 4):
+        make_adapter(folder, seed)
+        expected = of_transformers(model_folder, PROMPTS[0], folder)
+        assert text(complete(served, "adapted:changing", PROMPTS[0])) == expected
+    (folder / "adapter_model.safetensors").write_bytes(b"nothing")
+    assert complete(served, "adapted:changing", "a").status_code == 400
+    shutil.rmtree(folder)
+
+    assert complete(served, "adapted:changing", PROMPTS[0]).status_code == 404
+    assert text(complete(served, "adapted", PROMPTS[0])) == of_transformers(
+        model_folder, PROMPTS[0]
+    )
+
+
 def test_adapters_are_listed_below_their_model(served: Running) -> None:
     found = {
         each["id"]: each["parent"]
         for each in httpx.get(f"{served.http}/v1/models", timeout=60).json()["data"]
     }
 
-    assert found["adapted:static"] == "adapted"
+    assert found["adapted:static"] == found["adapted:late"] == "adapted"
+    # Arms of an experiment are told in a header; clients see the name that they share.
+    assert found.keys() & {"assistant", "plain", "guessing"} == {"assistant"}
 
 
 @pytest.mark.parametrize("model", ["adapted", "guessing", "plain"])

@@ -190,9 +190,8 @@ def test_feedback_is_counted_whichever_door_it_meets_and_when_the_one_that_answe
         for request_id in ids:
             rating = {"request_id": request_id, "value": 1}
             answer = httpx.post(path, json=rating, timeout=60)
-            while answer.status_code == 504:  # the controller is still coming back: ask again
-                answer = httpx.post(path, json=rating, timeout=60)
-            assert answer.status_code == 200, answer.text
+            # 202: the controller is still coming back, and the door keeps the value for it.
+            assert answer.status_code in (200, 202), answer.text
             said.append(answer.json())
         return said
 
@@ -207,7 +206,8 @@ def test_feedback_is_counted_whichever_door_it_meets_and_when_the_one_that_answe
     early = asked(20)
     at_once = rate(asked(20))
     eventually(lambda: rated() == before + 20, "what came before its door had told is counted")
-    assert all(each["accepted"] == 1 == each["counted"] + each["handed_on"] for each in at_once)
+    for each in at_once:
+        assert each["accepted"] == 1 == each["counted"] + each["handed_on"] + each["queued"]
 
     # By now each door has told of what it answered: over a second ago.
     doors = served.pids("ServeReplica:squadron:gateway")
@@ -225,8 +225,9 @@ def test_feedback_is_counted_whichever_door_it_meets_and_when_the_one_that_answe
 
     late = rate([*early, early[0]])
 
-    assert [each["counted"] for each in late] == [1] * 20 + [0]
-    assert rated() == before + 40
+    assert all(each["counted"] + each["queued"] == 1 for each in late[:20])
+    assert late[20]["counted"] == 0
+    eventually(lambda: rated() == before + 40, "what the doors kept is counted")
 
 
 @pytest.mark.parametrize(
@@ -350,7 +351,7 @@ class Load:
                     rated.append({"request_id": request_id, "value": int(label == truth(x))})
                 if len(rated) == 50:
                     path = f"/admin/v1/experiments/{self._model}/feedback"
-                    assert client.post(path, json=rated).status_code == 200
+                    assert client.post(path, json=rated).status_code in (200, 202)
                     rated = []
 
 

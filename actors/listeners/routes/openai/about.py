@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from actors.descriptions import server_version
 from actors.front_door import FrontDoor
@@ -12,6 +14,7 @@ from actors.listeners.routes.openai.shape import described
 from actors.listeners.routes.table import Place, Route
 from cluster.errors import ModelNotFound, NoReadyReplica
 from cluster.protocols.openai.models import model_object
+from cluster.routing.table import ExperimentRoute, RoutingTable
 
 EMPTY = "text/plain"
 """Of an answer without a body: to say JSON of it would be wrong."""
@@ -41,10 +44,13 @@ class AboutRoutes:
         ]
 
     async def _models(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
-        return json_reply({"object": "list", "data": list(self._objects().values())})
+        arms = _arms(self._door.table)
+        found = await asyncio.to_thread(self._objects)
+        data = [each for name, each in found.items() if name.partition(":")[0] not in arms]
+        return json_reply({"object": "list", "data": data})
 
     async def _model(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
-        found = self._objects().get(place.name)
+        found = (await asyncio.to_thread(self._objects)).get(place.name)
         if found is None:
             raise ModelNotFound(f"The model `{place.name}` does not exist", param="model")
         return json_reply(found)
@@ -70,9 +76,29 @@ class AboutRoutes:
                 continue
             length = variants[0].facts.max_model_len or None
             found[name] = model_object(name, created_s=self._began_s, max_model_len=length)
-            for adapter in variants[0].facts.adapters:
+            facts = variants[0].facts
+            for adapter in sorted({*facts.adapters, *_adapters_in(facts.adapter_folder)}):
                 full = f"{name}:{adapter}"
                 found[full] = model_object(
                     full, created_s=self._began_s, parent=name, max_model_len=length
                 )
         return found
+
+
+def _arms(table: RoutingTable) -> set[str]:
+    """Variants that share a name's traffic: a list of models has the name, who answers is told in
+    a header. They can be called all the same."""
+    routes = table.routes.values()
+    return {
+        arm.variant for route in routes if isinstance(route, ExperimentRoute) for arm in route.arms
+    }
+
+
+def _adapters_in(folder: str) -> list[str]:
+    """Those that are loaded when somebody first asks for them."""
+    if not folder:
+        return []
+    try:
+        return [each.parent.name for each in Path(folder).glob("*/adapter_config.json")]
+    except OSError:
+        return []

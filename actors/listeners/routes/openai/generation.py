@@ -12,13 +12,15 @@ from contextlib import aclosing
 
 import msgspec
 
+from actors.experiments.desk import failure_headers
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import JSON, HttpReply, HttpRequest, HttpStream
 from actors.listeners.routes.infer import InferRoutes
-from actors.listeners.routes.openai.shape import check_json, described
+from actors.listeners.routes.openai.shape import Told, check_json, described
 from actors.listeners.routes.table import Place, Route
 from cluster.errors import InvalidRequest, ModelNotFound, NoReadyReplica, SquadronError
 from cluster.protocols.openai.errors import error_body
+from cluster.protocols.openai.extras import session_of
 from cluster.protocols.openai.parameters import ENDPOINT, LORA, PREFIX, SESSION, WORK
 from cluster.protocols.openai.requests import (
     ChatRequest,
@@ -29,6 +31,7 @@ from cluster.protocols.openai.requests import (
     decode,
     prompts,
 )
+from cluster.protocols.openai.sampling import max_tokens_of
 from cluster.requests import InferenceRequest, Parameter
 from cluster.routing.table import VariantRoute
 from cluster.tensors import Tensor, bytes_array
@@ -36,6 +39,9 @@ from cluster.tensors import Tensor, bytes_array
 logger = logging.getLogger("squadron.openai")
 
 EVENTS = "text/event-stream; charset=utf-8"
+TIMEOUT = "x-squadron-timeout-ms"
+"""How long the whole answer may take; the server's limit can only be shortened."""
+MAX_TIMEOUT_DIGITS = 12
 PREFIX_CHARS = 8192
 CHARS_PER_TOKEN = 4
 ANSWER_TOKENS = 128
@@ -88,8 +94,10 @@ class GenerationRoutes:
                 # To its end: a stream that is left counts as given up by its caller.
                 async with aclosing(responses):
                     await anext(responses, None)
-        except BaseException:
+        except BaseException as error:
             await responses.aclose()
+            if isinstance(error, SquadronError):
+                raise Told(error, failure_headers(asked)) from None
             raise
         headers = (
             ("x-squadron-variant", first.variant),
@@ -124,16 +132,22 @@ class GenerationRoutes:
     def _request(
         self, request: HttpRequest, endpoint: str, body: msgspec.Struct
     ) -> InferenceRequest:
-        model, lora = self._model(str(getattr(body, "model", "")))
+        is_any = not isinstance(body, SamplingFields)
+        model, lora = self._model(str(getattr(body, "model", "")), is_any=is_any)
         parameters: dict[str, Parameter] = {ENDPOINT: endpoint}
+        priority = 0
+        timeout = request.headers.get(TIMEOUT)
+        if timeout is not None:
+            parameters["timeout"] = _microseconds(timeout)
         if lora:
             parameters[LORA] = lora
         if isinstance(body, ChatRequest | CompletionRequest):
             text = _text(body)
-            answer = (body.max_tokens or ANSWER_TOKENS) * (body.n or 1)
+            answer = (max_tokens_of(body) or ANSWER_TOKENS) * (body.n or 1)
             parameters[PREFIX] = text[:PREFIX_CHARS]
             parameters[WORK] = len(text) / CHARS_PER_TOKEN + answer
-            session = request.headers.get("x-squadron-session", "") or body.user
+            priority = body.priority or 0
+            session = request.headers.get("x-squadron-session", "") or session_of(body)
             if session:
                 parameters[SESSION] = session
         array = bytes_array([bytes(request.body)], (1,))
@@ -142,11 +156,13 @@ class GenerationRoutes:
             request_id=request.headers.get("x-request-id", "") or uuid.uuid4().hex,
             inputs=(Tensor(name="text_input", datatype="BYTES", array=array),),
             parameters=parameters,
+            priority=priority,
         )
 
-    def _model(self, name: str) -> tuple[str, str]:
-        """The model and the adapter of `model` or `model:adapter`."""
-        if not name:
+    def _model(self, name: str, *, is_any: bool) -> tuple[str, str]:
+        """The model and the adapter of `model` or `model:adapter`; without a name the first one
+        that generates text, if any will do."""
+        if is_any and not name:
             names = [each for each in self._door.table.routes if self._generates(each)]
             if not names:
                 raise ModelNotFound("No model here generates text", param="model")
@@ -172,6 +188,16 @@ class GenerationRoutes:
     def _there(self, model: str) -> list[VariantRoute]:
         variants = self._door.table.variants_of(model)
         return [each for each in variants if each.state != "UNAVAILABLE"]
+
+
+def _microseconds(timeout_ms: str) -> int:
+    """As V2's parameter `timeout` has it. Raises: InvalidRequest."""
+    digits = timeout_ms.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_TIMEOUT_DIGITS):
+        raise InvalidRequest(
+            f"header {TIMEOUT} must be a whole number of milliseconds, got {timeout_ms[:40]!r}"
+        )
+    return int(digits) * 1000
 
 
 def _last(error: SquadronError) -> bytes:

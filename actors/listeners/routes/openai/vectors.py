@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from actors.experiments.desk import answer_headers, failure_headers
 from actors.front_door import FrontDoor
 from actors.listeners.http_messages import HttpReply, HttpRequest, HttpStream, json_reply
 from actors.listeners.routes.infer import InferRoutes
-from actors.listeners.routes.openai.shape import check_json, described
+from actors.listeners.routes.openai.shape import Told, check_json, described
 from actors.listeners.routes.table import Place, Route
-from cluster.errors import InvalidRequest, ModelNotFound
+from cluster.errors import InvalidRequest, ModelNotFound, NoReadyReplica, SquadronError
 from cluster.protocols.openai.embeddings import (
     EmbeddingRequest,
     RerankRequest,
@@ -57,60 +59,70 @@ class VectorRoutes:
     async def embeddings(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
         check_json(request)
         asked = decode(request.body, EmbeddingRequest)
-        vectors, num_tokens = await self._embed(asked.model, embedding_texts(asked), request)
+        found = await self._embed(asked.model, embedding_texts(asked), request)
         content = embeddings_object(
-            cut(vectors, asked.dimensions),
+            cut(found.vectors, asked.dimensions),
             model=asked.model,
             encoding_format=asked.encoding_format,
-            num_tokens=num_tokens,
+            num_tokens=found.num_tokens,
         )
-        return json_reply(content)
+        return found.reply(content)
 
     async def score(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
         check_json(request)
         asked = decode(request.body, ScoreRequest)
         left, right = pairs(asked)
-        vectors, num_tokens = await self._embed(asked.model, left + right, request)
-        scores = cosines(vectors[: len(left)], vectors[len(left) :])
+        found = await self._embed(asked.model, left + right, request)
+        scores = cosines(found.vectors[: len(left)], found.vectors[len(left) :])
         content = score_object(
             scores,
             model=asked.model,
             answer_id=f"score-{uuid.uuid4().hex}",
             created_s=int(time.time()),
-            num_tokens=num_tokens,
+            num_tokens=found.num_tokens,
         )
-        return json_reply(content)
+        return found.reply(content)
 
     async def rerank(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
         check_json(request)
         asked = decode(request.body, RerankRequest)
         if not asked.documents:
             raise InvalidRequest("documents: at least one is needed", param="documents")
-        vectors, num_tokens = await self._embed(
-            asked.model, [asked.query, *asked.documents], request
-        )
-        scores = cosines(vectors[:1], vectors[1:])
+        found = await self._embed(asked.model, [asked.query, *asked.documents], request)
+        scores = cosines(found.vectors[:1], found.vectors[1:])
         content = rerank_object(
-            scores, asked, answer_id=f"rerank-{uuid.uuid4().hex}", num_tokens=num_tokens
+            scores, asked, answer_id=f"rerank-{uuid.uuid4().hex}", num_tokens=found.num_tokens
         )
-        return json_reply(content)
+        return found.reply(content)
 
-    async def _embed(self, model: str, texts: list[str], request: HttpRequest) -> tuple[Array, int]:
-        """The vectors in the texts' order, and how many tokens the texts have."""
+    async def _embed(self, model: str, texts: list[str], request: HttpRequest) -> _Embedded:
+        """Raises: InvalidRequest, ModelNotFound; Told for what a model could not do."""
         route = self._door.table.routes.get(model)
         if route is None:
             raise ModelNotFound(f"The model `{model}` does not exist", param="model")
+        variants = self._door.table.variants_of(model)
+        if variants and all(variant.state == "UNAVAILABLE" for variant in variants):
+            # Of one that cannot run here nobody knows what it takes.
+            why = self._door.table.state_of(model)[1]
+            raise NoReadyReplica(f"The model `{model}` is not available: {why}", retry_after_s=1)
         signature = route.signature
         spec = signature.input("text")
-        if spec is None or signature.output("embedding") is None:
+        if not variants or spec is None or signature.output("embedding") is None:
             raise InvalidRequest(f"The model `{model}` makes no embeddings of texts", param="model")
-        variants = self._door.table.variants_of(model)
         most = min(variant.batching.max_batch_size for variant in variants)
         pieces = [texts[begin : begin + most] for begin in range(0, len(texts), most)]
         asked = [self._asked(model, piece, request) for piece in pieces]
-        answers = await asyncio.gather(*map(self._door.infer, asked))
-        vectors = np.concatenate([answer.output("embedding").array for answer in answers])
-        return vectors, self._count(variants[0].facts.tokenizer, texts)
+        if len(asked) > 1:
+            _bind(asked)
+        try:
+            answers = await asyncio.gather(*map(self._door.infer, asked))
+        except SquadronError as error:
+            raise Told(error, failure_headers(asked[0])) from None
+        return _Embedded(
+            vectors=np.concatenate([answer.output("embedding").array for answer in answers]),
+            num_tokens=self._count(variants[0].facts.tokenizer, texts),
+            headers=tuple(answer_headers(asked[0], answers[0].variant)),
+        )
 
     def _asked(self, model: str, texts: list[str], request: HttpRequest) -> InferenceRequest:
         array = bytes_array([text.encode("utf-8", "replace") for text in texts], (len(texts),))
@@ -125,6 +137,29 @@ class VectorRoutes:
         if found is None:
             found = self._tokenizers[tokenizer] = _Counter(tokenizer)
         return found.count(texts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Embedded:
+    """Vectors in the texts' order, how many tokens the texts have, and who answered."""
+
+    vectors: Array
+    num_tokens: int
+    headers: tuple[tuple[str, str], ...]
+
+    def reply(self, content: object) -> HttpReply:
+        reply = json_reply(content)
+        reply.headers = self.headers
+        return reply
+
+
+def _bind(asked: list[InferenceRequest]) -> None:
+    """The pieces of one request meet one arm of an experiment, as one caller's do, and are rated
+    together: vectors of two models cannot be compared."""
+    together = asked[0].tracking_id or uuid.uuid4().hex
+    for each in asked:
+        each.tracking_id = together
+        each.affinity_key = each.affinity_key or together
 
 
 class _Counter:

@@ -54,6 +54,15 @@ def test_a_stop_that_overlaps_itself_is_found(text: str) -> None:
     assert has_stopped
 
 
+def test_a_stop_that_may_not_stop_yet_is_text() -> None:
+    tested = TextOut(cast(ModelTokenizer, Letters()), ("xy",))
+    early = [tested.add(ord(each), may_stop=False) for each in "axyx"]
+
+    assert ("".join(early), tested.has_stopped) == ("axy", False)
+    assert tested.add(ord("y")) == ""
+    assert tested.has_stopped
+
+
 def test_the_earlier_of_two_stops_counts() -> None:
     pieces, _, has_stopped = said("abcd", "cd", "bc")
 

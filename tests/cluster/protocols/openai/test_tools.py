@@ -3,7 +3,13 @@ from __future__ import annotations
 import json
 
 from cluster.protocols.openai.requests import ChatRequest, decode
-from cluster.protocols.openai.tools import Call, ToolText, demanded_calls, tool_grammar
+from cluster.protocols.openai.tools import (
+    Call,
+    PlainToolText,
+    ToolText,
+    demanded_calls,
+    tool_grammar,
+)
 
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
@@ -47,6 +53,49 @@ def test_two_calls_are_two() -> None:
     one = '<tool_call>{"name": "weather", "arguments": {}}</tool_call>'
 
     assert len(split(one + one)[1]) == 2
+
+
+def test_no_more_calls_are_told_than_may_be() -> None:
+    one = '<tool_call>{"name": "weather", "arguments": {}}</tool_call>'
+
+    assert ToolText(["weather"], most=1).add(one + one, is_last=True)[1] == [
+        Call(name="weather", arguments="{}")
+    ]
+
+
+def test_a_name_that_is_no_text_is_no_call() -> None:
+    text = '<tool_call>{"name": ["weather"], "arguments": {}}</tool_call>'
+
+    assert split(text) == (text, [])
+
+
+def plain(*pieces: str) -> tuple[str, list[Call]]:
+    """As `split`, of a model that writes calls without a mark."""
+    tested = PlainToolText(["weather"])
+    said, calls = "", []
+    for number, piece in enumerate(pieces, start=1):
+        text, found = tested.add(piece, is_last=number == len(pieces))
+        said += text
+        calls += found
+    return said, calls
+
+
+def test_a_whole_text_of_json_is_calls() -> None:
+    rome = '{"name": "weather", "parameters": {"city": "Rome"}}'
+    call = Call(name="weather", arguments='{"city": "Rome"}')
+
+    assert plain(rome) == plain(*rome) == ("", [call])
+    assert plain(f"{rome}; {rome}") == ("", [call, call])
+    assert plain(f"[{rome}, {rome}]") == ("", [call, call])
+
+
+def test_text_and_other_json_are_said_as_they_come() -> None:
+    tested = PlainToolText(["weather"])
+
+    assert tested.add("It is") == ("It is", [])
+    assert tested.add(' {"name": "weather"}', is_last=True) == (' {"name": "weather"}', [])
+    for other in ('{"name": "other"}', '{"name": "wea', '{"a": 1}', "[1]", "  "):
+        assert plain(other) == (other, [])
 
 
 def test_an_unknown_function_and_broken_json_are_text() -> None:

@@ -33,6 +33,7 @@ SIGNATURES = {
         outputs=(TensorSpec(name="word", datatype="BYTES", shape=(-1,)),),
     ),
 }
+SIGNATURES["tell"] = SIGNATURES["talk"]
 LABELS = {"one": tuple(b"abcdefghi"[i : i + 1] for i in range(9))}
 PROBABILITIES = {"model": "one", "outputs": {"probabilities": "p"}}
 FROM_P = {"inputs": {"vector": "p"}}
@@ -50,7 +51,7 @@ def plan(**changes: object) -> EnsemblePlan:
         ],
     }
     config = EnsembleConfig.model_validate(content | changes)
-    return plan_ensemble("e", config, SIGNATURES, LABELS, frozenset({"talk"}))
+    return plan_ensemble("e", config, SIGNATURES, LABELS, frozenset({"talk"}), frozenset({"tell"}))
 
 
 def test_steps_are_put_in_an_order_that_can_run() -> None:
@@ -230,7 +231,27 @@ def test_names_can_be_mapped_into_a_model() -> None:
                     {"split": {"talk": 1}, **FROM_P, "outputs": {"word": "w"}},
                 ],
             },
-            r"steps.1: talk is decoupled, and only a model step without a fallback can stream",
+            r"steps.1: talk is decoupled, and only a model step without a fallback, timeout_ms",
+        ),
+        *(
+            (
+                {
+                    "outputs": ["w"],
+                    "steps": [
+                        PROBABILITIES,
+                        {"model": "talk", **FROM_P, "outputs": {"word": "w"}, **rule},
+                    ],
+                },
+                r"steps.1: talk is decoupled, and only a model step without",
+            )
+            for rule in ({"timeout_ms": 5}, {"hedge_after_ms": 5}, {"fallback": "talk"})
+        ),
+        (
+            {
+                "outputs": ["w"],
+                "steps": [PROBABILITIES, {"model": "tell", **FROM_P, "outputs": {"word": "w"}}],
+            },
+            r"steps.1: tell streams, and of what streams only a variant can be a step",
         ),
         (
             {

@@ -1,4 +1,5 @@
-"""Whether configured placements fit their models, as far as models are on this machine."""
+"""Whether configured placements, experiments and ensembles fit their models, as far as these are on
+this machine."""
 
 from __future__ import annotations
 
@@ -11,6 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cluster.cli.held.graphs import (
+    KnownModels,
+    Unknown,
+    check_experiments,
+    known_models,
+    plan_ensembles,
+)
 from cluster.config.model_card import ModelCard
 from cluster.config.section import Mistake
 from cluster.config.squadron import SquadronConfig
@@ -40,28 +48,35 @@ class Fitting:
 
 def hold_against_models(config: SquadronConfig) -> Fitting:
     """Every variant that is cut into shards, or that generates, is asked what a server would ask
-    before it starts a replica."""
+    before it starts a replica; arms and ensembles are held against what their models take."""
     mistakes: list[Mistake] = []
     fitting: list[str] = []
     unseen: dict[str, str] = {}
+    cards: dict[str, ModelCard] = {}
     with _told():
         for name, variant in config.variants.items():
             try:
                 _check_class(variant)
             except ConfigError as error:
                 mistakes.append(_mistake(name, error))
-            if not variant.placement.is_sharded and "task" not in variant.options:
-                continue
+            is_held = variant.placement.is_sharded or "task" in variant.options
             try:
                 found = _model(config, variant)
                 if isinstance(found, str):
-                    unseen[name] = found
+                    if is_held:
+                        unseen[name] = found
+                    continue
+                cards[name] = generating(found[0], variant.options)
+                if not is_held:
                     continue
                 _check(variant, *found)
             except ConfigError as error:
-                mistakes.append(_mistake(name, error))
+                # Of the others a server says what is wrong, and whether they may be left out.
+                if is_held:
+                    mistakes.append(_mistake(name, error))
                 continue
             fitting.append(name)
+    mistakes.extend(_of_graphs(known_models(config, cards)))
     return Fitting(mistakes=tuple(mistakes), fitting=tuple(fitting), unseen=unseen)
 
 
@@ -82,6 +97,19 @@ def _model(config: SquadronConfig, variant: VariantConfig) -> tuple[ModelCard, P
     if not is_installed(engine):
         return f"{engine} is not installed here"
     return card, folder
+
+
+def _of_graphs(known: KnownModels) -> Iterator[Mistake]:
+    found = [
+        *check_experiments(known).values(),
+        *(each for _, each in plan_ensembles(known) if isinstance(each, ConfigError)),
+    ]
+    for error in found:
+        if not isinstance(error, Unknown):
+            key = str(error.details.get("key", "ensembles"))
+            yield Mistake(
+                key=key, text=error.message.removeprefix(f"{key}: "), value="", allowed=""
+            )
 
 
 def _check_class(variant: VariantConfig) -> None:
