@@ -202,8 +202,7 @@ class FrontDoor:
 
     def sticky_header(self, model: str) -> str:
         """The header whose value binds a caller to an arm; empty when the model has none."""
-        route = self.table.routes.get(model)
-        return route.sticky_header if isinstance(route, ExperimentRoute) else ""
+        return self.experiments.sticky_headers.get(model, "")
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Raises: RequestError, CapacityError or ReplicaError, each with its protocol's status."""

@@ -17,7 +17,7 @@ from cluster.experiments.counts import NUM_CLUSTERS, Agreement
 from cluster.experiments.report import Tallied
 from cluster.requests import Assignment, InferenceRequest, rows_of, sequence_of
 from cluster.routing.split import choose_arm
-from cluster.routing.table import ExperimentRoute, RoutingTable, VariantRoute
+from cluster.routing.table import EnsembleRoute, ExperimentRoute, RoutingTable, VariantRoute
 
 Found = TypeVar("Found")
 
@@ -58,6 +58,7 @@ class ExperimentDesk:
 
     def __init__(self) -> None:
         self.has_rules = False
+        self.sticky_headers: Mapping[str, str] = {}
         self._running: dict[str, _Running] = {}
         self._weights: dict[tuple[str, int], Mapping[str, float]] = {}
         self._tallies: dict[tuple[str, int, str], ArmTally] = {}
@@ -79,6 +80,9 @@ class ExperimentDesk:
                 arm for arm, r in arms.items() if isinstance(r, VariantRoute) and r.facts.is_batched
             )
         self.has_rules = any(each.config.match for each in self._running.values())
+        names = table.routes if routes else ()
+        found = {name: _sticky_header(table, name) for name in names}
+        self.sticky_headers = {name: header for name, header in found.items() if header}
 
     def match(self, experiment: str, headers: Mapping[str, str]) -> Assignment | None:
         """The arm that a rule on the headers names."""
@@ -221,6 +225,17 @@ class ExperimentDesk:
             return request.request_id
         self._num_tracked += 1
         return f"{self._prefix}-{self._num_tracked:x}"
+
+
+def _sticky_header(table: RoutingTable, name: str) -> str:
+    """Of an ensemble that of the first experiment among its models; empty where there is none."""
+    match table.routes.get(name):
+        case ExperimentRoute(sticky_header=header):
+            return header
+        case EnsembleRoute(plan=plan):
+            return next(filter(None, (_sticky_header(table, each) for each in plan.models)), "")
+        case _:
+            return ""
 
 
 def is_tracking_id(text: str) -> bool:

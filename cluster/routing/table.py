@@ -345,9 +345,8 @@ def _experiment(
     arms = arms_of(section.first_weights())
     mirrored = section.mirror.variants if section.mirror is not None else ()
     there = {each: routes[each] for each in (*section.split, *mirrored) if _is_there(each, routes)}
-    signatures = {each: route.signature for each, route in there.items()}
     streams = {each for each, route in there.items() if route.is_streamed}
-    check_arms(name, section, signatures, streams)
+    check_arms(name, section, {each: route.signature for each, route in there.items()}, streams)
     shown = next((arm.variant for arm in arms if arm.variant in there), arms[0].variant)
     return ExperimentRoute(
         name=name,
@@ -377,9 +376,8 @@ def _ensemble(
     plan: EnsemblePlan, section: EnsembleConfig, routes: Mapping[str, Route]
 ) -> EnsembleRoute:
     cache = section.response_cache
-    varies = plan.varies
-    if _meets_experiment(plan.models, routes):
-        varies = "an experiment is among its models"
+    meets = _meets_experiment(plan.models, routes)
+    varies = "an experiment is among its models" if meets else plan.varies
     if cache.enabled and (varies or plan.stream is not None):
         key = f"ensembles.{plan.name}.response_cache.enabled"
         raise ConfigError(

@@ -148,6 +148,9 @@ class HttpReader(ABC):
 
     def on_headers_complete(self) -> None:
         self._has_head = True
+        if "host" not in self._headers and not self._is_old():
+            # RFC 9112, 3.2. Two of them: see `_joined`.
+            raise InvalidRequest("an HTTP/1.1 request needs a Host header")
         self._body_began_s = self._loop.time()
         coding = self._headers.get("transfer-encoding", "chunked").strip().lower()
         if coding != "chunked":

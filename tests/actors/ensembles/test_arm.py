@@ -66,3 +66,21 @@ async def test_any_other_answers_once(tmp_path: Path) -> None:
 
     assert [part.output("end").array.tolist() for part in parts] == [[[10, 20]]]
     assert parts[0].variant == "e"
+
+
+async def test_an_ensemble_heeds_the_sticky_header_of_an_experiment_inside_it(
+    tmp_path: Path,
+) -> None:
+    steps = [{"model": "a", "outputs": {"y": "end"}}]
+    async with door_of(tmp_path, steps, {"a": times(10)}) as door:
+        inner = ExperimentRoute(
+            name="a",
+            arms=arms_of({"b": 1}),
+            sticky_header="x-account",
+            signature=door.table.routes["a"].signature,
+        )
+        routes = {**door.table.routes, "b": door.table.routes["a"], "a": inner}
+        door.adopt(RoutingTable(version=2, routes=routes))
+        found = {name: door.sticky_header(name) for name in ("e", "a", "b", "nobody")}
+
+    assert found == {"e": "x-account", "a": "x-account", "b": "", "nobody": ""}

@@ -73,6 +73,12 @@ class Member:
         return replies
 
 
+async def settled() -> None:
+    """What was cancelled has ended: it takes some turns of the loop, and no time."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
 def times(factor: float) -> Member:
     async def compute(call: Call) -> Array:
         return (factor * call.inputs[0].array).astype(np.float32)
@@ -191,7 +197,7 @@ async def test_without_a_quorum_the_members_error_is_the_answer_and_the_others_a
     async with door_of(tmp_path, parallel(), members) as door:
         with pytest.raises(EngineFailed, match="broken"):
             await ask(door)
-        await asyncio.sleep(0.01)
+        await settled()
 
     assert members["c"].num_cancelled == 1
 
@@ -217,9 +223,9 @@ async def test_a_quorum_waits_for_the_rest_only_as_long_as_it_is_told(tmp_path: 
     members = {"a": times(1), "b": hanging(), "c": times(3)}
     async with door_of(tmp_path, parallel(quorum=2, wait_ms=10), members) as door:
         assert await ask(door) == [[2, 4]]
-        await asyncio.sleep(0.01)
+        await settled()
 
-    assert members["b"].num_cancelled == 1
+    assert members["b"].num_cancelled == len(members["b"].calls)
 
 
 async def test_the_callers_deadline_holds_for_the_whole_graph(tmp_path: Path) -> None:
@@ -257,7 +263,7 @@ async def test_a_slow_member_is_asked_a_second_time_and_the_first_answer_counts(
     steps = [{"model": "a", "hedge_after_ms": 10, "outputs": {"y": "end"}}]
     async with door_of(tmp_path, steps, {"a": member}) as door:
         assert await ask(door) == [[1, 2]]
-        await asyncio.sleep(0.01)
+        await settled()
 
     assert (asked["a"], member.num_cancelled) == (2, 1)
 

@@ -18,7 +18,7 @@ LIMITS = {"max_body_bytes": 512 * KIB, "max_buffered_bytes": 700 * KIB}
 
 
 def slow(path: bytes = b"/slow") -> bytes:
-    return b"POST %s HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % (path, len(BODY))
+    return b"POST %s HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (path, len(BODY))
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -48,7 +48,9 @@ async def test_a_body_beyond_the_budget_is_refused_while_others_are_answered(
         await until(lambda: listener.budget.held_bytes >= len(BODY))
 
         refused = await say(port, slow(b"/a"), BODY)
-        small = await say(port, b"POST /small HTTP/1.1\r\ncontent-length: 2\r\n" + CLOSE + b"hi")
+        small = await say(
+            port, b"POST /small HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n" + CLOSE + b"hi"
+        )
         echo.go.set()
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
         writer.close()
@@ -65,7 +67,7 @@ async def test_what_was_answered_gives_its_bytes_back(tmp_path: Path) -> None:
             answer = await say(port, slow(b"/a")[:-2] + CLOSE + BODY)
             assert answer.startswith(b"HTTP/1.1 200 ")
         chunk = b"%x\r\n" % len(BODY) + BODY + b"\r\n0\r\n\r\n"
-        chunked = b"POST /a HTTP/1.1\r\ntransfer-encoding: chunked\r\n" + CLOSE
+        chunked = b"POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n" + CLOSE
         assert (await say(port, chunked + chunk)).startswith(b"HTTP/1.1 200 ")
 
         assert listener.budget.held_bytes == 0
@@ -84,7 +86,9 @@ async def test_answers_that_nobody_reads_count(tmp_path: Path) -> None:
     async with listening(tmp_path, max_buffered_bytes=2**30) as (listener, _, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=KIB)
         large = b"y" * (32 * KIB * KIB)
-        writer.write(b"POST /a HTTP/1.1\r\ncontent-length: %d\r\n" % len(large) + CLOSE + large)
+        writer.write(
+            b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n" % len(large) + CLOSE + large
+        )
         await writer.drain()
         await until(lambda: 0 < listener.budget.held_bytes < len(large))
         answer = await asyncio.wait_for(reader.read(-1), 20)

@@ -37,17 +37,17 @@ async def pour(port: int, head: bytes) -> tuple[int, bytes]:
     "head",
     [
         b"GET /",
-        b"GET / HTTP/1.1\r\nx: ",
-        b"GET / HTTP/1.1\r\n",
-        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: ",
-        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5;",
+        b"GET / HTTP/1.1\r\nhost: a\r\nx: ",
+        b"GET / HTTP/1.1\r\nhost: a\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: ",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5;",
     ],
     ids=["url", "header value", "header name", "trailer", "chunk extension"],
 )
 async def test_a_line_without_end_is_cut_off(tmp_path: Path, head: bytes) -> None:
     async with listening(tmp_path) as (_, _, port):
         num_sent, answer = await pour(port, head)
-        after = await say(port, b"GET /ok HTTP/1.1\r\n" + CLOSE)
+        after = await say(port, b"GET /ok HTTP/1.1\r\nhost: a\r\n" + CLOSE)
 
     assert num_sent < NUM_PARTS
     assert answer[:12] in (b"HTTP/1.1 413", b"HTTP/1.1 400")
@@ -56,12 +56,15 @@ async def test_a_line_without_end_is_cut_off(tmp_path: Path, head: bytes) -> Non
 
 async def test_a_body_in_many_pieces_is_no_line_without_end(tmp_path: Path) -> None:
     body = b"b" * 3_000_000
-    head = b"POST / HTTP/1.1\r\ncontent-length: %d\r\n" % len(body) + CLOSE
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n" % len(body) + CLOSE
     async with listening(tmp_path) as (_, _, port):
         plain = await say(port, head, body)
         small = b"".join(b"2\r\nbb\r\n" for _ in range(60_000))
         chunked = await say(
-            port, b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n" + CLOSE, small, b"0\r\n\r\n"
+            port,
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n" + CLOSE,
+            small,
+            b"0\r\n\r\n",
         )
 
     assert plain.endswith(body)
@@ -76,7 +79,7 @@ async def test_who_sends_on_in_chunks_is_heard_out_and_gets_to_read_why_not(
     async with listening(tmp_path, max_body_bytes=100_000) as (_, _, port):
         with socket.create_connection(("127.0.0.1", port)) as caller:
             caller.setblocking(False)
-            head = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+            head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
             await loop.sock_sendall(caller, head + chunk + chunk)
             begun = await asyncio.wait_for(loop.sock_recv(caller, 1), 5)
             for _ in range(4):
@@ -90,7 +93,7 @@ async def test_who_sends_on_in_chunks_is_heard_out_and_gets_to_read_why_not(
 async def test_a_body_that_drips_is_given_up_though_every_drop_is_in_time(tmp_path: Path) -> None:
     async with listening(tmp_path, header_timeout_s=0.2) as (_, _, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST / HTTP/1.1\r\ncontent-length: 100000\r\n\r\n")
+        writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n")
         ended = asyncio.create_task(reader.read(-1))
         num_drops = 0
         while not ended.done() and num_drops < 500:
@@ -108,15 +111,15 @@ async def test_a_body_that_drips_is_given_up_though_every_drop_is_in_time(tmp_pa
 @pytest.mark.parametrize(
     "head",
     [
-        b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
-        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-        b"POST / HTTP/1.1\r\ncontent-length: 99999999999999999999999\r\n\r\n",
-        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFFF\r\n",
-        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n",
-        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nabc\r\n",
-        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked, identity\r\n\r\nabc",
-        b"GET / HTTP/1.1\r\nx\0y: 1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nx : 1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999999\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFFF\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nabc\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, identity\r\n\r\nabc",
+        b"GET / HTTP/1.1\r\nhost: a\r\nx\0y: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nx : 1\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET\r\n\r\n",
     ],
@@ -126,7 +129,7 @@ async def test_lies_about_the_body_and_broken_lines_are_refused(
 ) -> None:
     async with listening(tmp_path) as (_, _, port):
         answer = await say(port, head)
-        after = await say(port, b"GET /ok HTTP/1.1\r\n" + CLOSE)
+        after = await say(port, b"GET /ok HTTP/1.1\r\nhost: a\r\n" + CLOSE)
 
     assert answer.split(b" ")[1] in (b"400", b"413")
     assert b'{"error":"' in answer
@@ -138,7 +141,7 @@ async def test_a_caller_that_closes_its_half_inside_a_request_is_refused_and_let
 ) -> None:
     async with listening(tmp_path) as (_, _, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nab")
+        writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nab")
         writer.write_eof()
         left = await asyncio.wait_for(reader.read(-1), 5)
         writer.close()

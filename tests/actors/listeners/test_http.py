@@ -111,11 +111,15 @@ async def test_a_proxys_target_is_the_path_in_it(
 async def test_a_body_may_come_in_pieces_and_in_chunks(tmp_path: Path) -> None:
     async with listening(tmp_path) as (_, _, port):
         pieces = await say(
-            port, b"POST / HTTP/1.1\r\ncontent-length: 6\r\n" + CLOSE, b"abc", b"def", pause_s=0.01
+            port,
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n" + CLOSE,
+            b"abc",
+            b"def",
+            pause_s=0.01,
         )
         chunks = await say(
             port,
-            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n" + CLOSE,
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n" + CLOSE,
             b"3\r\nabc\r\n",
             b"3\r\ndef\r\n0\r\n\r\n",
         )
@@ -130,8 +134,8 @@ async def test_a_connection_is_kept_and_pipelined_requests_keep_their_order(
     async with listening(tmp_path) as (_, _, port):
         answer = await say(
             port,
-            b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n",
-            b"GET /3 HTTP/1.1\r\n" + CLOSE,
+            b"GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\n",
+            b"GET /3 HTTP/1.1\r\nhost: a\r\n" + CLOSE,
             pause_s=0.01,
         )
 
@@ -142,7 +146,7 @@ async def test_expect_100_continue_is_answered_before_the_body(tmp_path: Path) -
     async with listening(tmp_path) as (_, _, port):
         answer = await say(
             port,
-            b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n" + CLOSE,
+            b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n" + CLOSE,
             b"ok",
             pause_s=0.05,
         )
@@ -154,19 +158,24 @@ async def test_expect_100_continue_is_answered_before_the_body(tmp_path: Path) -
     ("request_bytes", "status"),
     [
         (b"\x00\x01\x02 nonsense\r\n\r\n", b"400"),
-        (b"GET / HTTP/1.1\r\ncontent-length: abc\r\n\r\n", b"400"),
-        (b"POST / HTTP/1.1\r\ncontent-length: 101\r\n\r\n", b"413"),
+        (b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: abc\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 101\r\n\r\n", b"413"),
         (
-            b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n65\r\n" + b"x" * 101 + b"\r\n",
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n65\r\n"
+            + b"x" * 101
+            + b"\r\n",
             b"413",
         ),
-        (b"GET / HTTP/1.1\r\nx: " + b"y" * (MAX_HEADER_BYTES + 1) + b"\r\n\r\n", b"413"),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * (MAX_HEADER_BYTES + 1) + b"\r\n\r\n", b"413"),
         (
-            b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n"
+            b"transfer-encoding: chunked\r\n\r\n",
             b"400",
         ),
         (
-            b"POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n"
+            b"1\r\nx\r\n0\r\n\r\n",
             b"501",
         ),
     ],
@@ -176,7 +185,7 @@ async def test_what_is_malformed_or_too_large_is_refused_and_hung_up(
 ) -> None:
     async with listening(tmp_path, max_body_bytes=100) as (_, _, port):
         answer = await say(port, request_bytes)
-        after = await say(port, b"GET /ok HTTP/1.1\r\n" + CLOSE)
+        after = await say(port, b"GET /ok HTTP/1.1\r\nhost: a\r\n" + CLOSE)
 
     assert answer.split(b" ")[1] == status
     assert b'{"error":"' in answer
@@ -185,14 +194,14 @@ async def test_what_is_malformed_or_too_large_is_refused_and_hung_up(
 
 async def test_a_request_that_never_ends_is_given_up(tmp_path: Path) -> None:
     async with listening(tmp_path, header_timeout_s=0.1) as (_, _, port):
-        answer = await say(port, b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nab")
+        answer = await say(port, b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nab")
 
     assert b"did not arrive in time" in answer
 
 
 async def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
     async with listening(tmp_path, keep_alive_timeout_s=0.1) as (_, _, port):
-        answer = await say(port, b"GET / HTTP/1.1\r\n\r\n")
+        answer = await say(port, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
 
     assert answer.endswith(b"GET / ")
 
@@ -200,7 +209,7 @@ async def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
 async def test_a_caller_that_vanishes_cancels_its_work(tmp_path: Path) -> None:
     async with listening(tmp_path) as (_, echo, port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
+        writer.write(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
         await writer.drain()
         await asyncio.sleep(0.05)
         writer.transport.abort()
@@ -213,7 +222,7 @@ async def test_draining_finishes_what_is_in_flight_and_accepts_nothing_new(
     tmp_path: Path,
 ) -> None:
     async with listening(tmp_path) as (listener, echo, port):
-        inside = asyncio.create_task(say(port, b"GET /slow HTTP/1.1\r\n\r\n"))
+        inside = asyncio.create_task(say(port, b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n"))
         await asyncio.sleep(0.05)
 
         draining = asyncio.create_task(listener.drain(5.0))

@@ -15,15 +15,15 @@ async def test_a_connection_too_many_is_told_so_and_the_others_go_on(tmp_path: P
     async with listening(tmp_path, max_connections=2) as (_, _, port):
         streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
         reader, writer = streams[0]
-        writer.write(b"GET /a HTTP/1.1\r\n\r\n")
+        writer.write(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n")
         await asyncio.wait_for(reader.readuntil(b"GET /a "), 5)
 
-        refused = await say(port, b"GET /b HTTP/1.1\r\n" + CLOSE)
-        writer.write(b"GET /c HTTP/1.1\r\n\r\n")
+        refused = await say(port, b"GET /b HTTP/1.1\r\nhost: a\r\n" + CLOSE)
+        writer.write(b"GET /c HTTP/1.1\r\nhost: a\r\n\r\n")
         await asyncio.wait_for(reader.readuntil(b"GET /c "), 5)
-        writer.write(b"GET /d HTTP/1.1\r\n" + CLOSE)
+        writer.write(b"GET /d HTTP/1.1\r\nhost: a\r\n" + CLOSE)
         await asyncio.wait_for(reader.read(-1), 5)
-        after = await say(port, b"GET /e HTTP/1.1\r\n" + CLOSE)
+        after = await say(port, b"GET /e HTTP/1.1\r\nhost: a\r\n" + CLOSE)
         for _, writer in streams:
             writer.close()
 
@@ -36,9 +36,9 @@ async def test_a_connection_too_many_is_told_so_and_the_others_go_on(tmp_path: P
 @pytest.mark.parametrize(
     "begun",
     [
-        b"POST / HTTP/1.1\r\ncontent-length: 5000\r\n\r\n" + b"x" * 4000,
-        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1000\r\n" + b"x" * 4000,
-        b"GET / HTTP/1.1\r\nx: " + b"x" * 4000,
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5000\r\n\r\n" + b"x" * 4000,
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1000\r\n" + b"x" * 4000,
+        b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 4000,
     ],
     ids=["length", "chunks", "header"],
 )
@@ -55,7 +55,7 @@ async def test_a_request_that_is_not_whole_counts_however_small(
 
 async def test_what_was_not_whole_and_does_not_fit_is_refused(tmp_path: Path) -> None:
     limits = {"max_body_bytes": 5000, "max_buffered_bytes": 6000}
-    begun = b"POST / HTTP/1.1\r\ncontent-length: 5000\r\n\r\n" + b"x" * 4000
+    begun = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5000\r\n\r\n" + b"x" * 4000
     async with listening(tmp_path, **limits) as (listener, _, port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(begun)

@@ -22,7 +22,10 @@ class Streaming(Echo):
 
 
 async def test_trailers_are_no_headers(tmp_path: Path) -> None:
-    head = b"POST /soon HTTP/1.1\r\nx-squadron-tenant: a\r\ntransfer-encoding: chunked\r\n" + CLOSE
+    head = (
+        b"POST /soon HTTP/1.1\r\nhost: a\r\nx-squadron-tenant: a\r\ntransfer-encoding: chunked\r\n"
+        + CLOSE
+    )
     body = b"2\r\nhi\r\n0\r\nx-squadron-tenant: b\r\nhost: evil\r\n\r\n"
     async with listening(tmp_path) as (_, _, port):
         answer = await say(port, head + body)

@@ -36,7 +36,7 @@ async def test_a_caller_always_half_a_request_ahead_holds_no_more_than_that(
 async def test_bodies_that_wait_their_turn_count_however_small(tmp_path: Path) -> None:
     async with listening(tmp_path) as (listener, echo, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /slow HTTP/1.1\r\n\r\n" + post("/a", b"z" * 10_000) * 3)
+        writer.write(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n" + post("/a", b"z" * 10_000) * 3)
         await until(lambda: listener.budget.held_bytes == 30_000)
         echo.go.set()
         for length in (len(b"GET /slow "), *[len(b"POST /a ") + 10_000] * 3):
@@ -51,7 +51,7 @@ async def test_what_waits_beyond_the_budget_ends_the_connection_after_the_answer
 ) -> None:
     limits = {"max_body_bytes": 25_000, "max_buffered_bytes": 25_000}
     async with listening(tmp_path, **limits) as (listener, echo, port):
-        asked = b"GET /slow HTTP/1.1\r\n\r\n" + post("/a", b"z" * 10_000) * 3
+        asked = b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n" + post("/a", b"z" * 10_000) * 3
         answering = asyncio.create_task(say(port, asked))
         await until(lambda: listener.budget.held_bytes > 0)
         echo.go.set()
@@ -66,8 +66,10 @@ async def test_a_caller_is_invited_to_send_its_body_when_its_turn_has_come(
 ) -> None:
     async with listening(tmp_path, header_timeout_s=0.3) as (_, echo, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
-        writer.write(b"POST /b HTTP/1.1\r\n" + EXPECTING + b"content-length: 2\r\n" + CLOSE)
+        writer.write(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
+        writer.write(
+            b"POST /b HTTP/1.1\r\nhost: a\r\n" + EXPECTING + b"content-length: 2\r\n" + CLOSE
+        )
         # Longer than a caller may take for the rest of a request that it could send.
         with_nothing = await asyncio.wait([asyncio.create_task(reader.read(1))], timeout=0.6)
         echo.go.set()
@@ -86,7 +88,9 @@ async def test_a_caller_is_invited_to_send_its_body_when_its_turn_has_come(
 async def test_a_body_that_comes_uninvited_needs_no_invitation(tmp_path: Path) -> None:
     async with listening(tmp_path) as (_, echo, port):
         expecting = post("/b", b"ok", EXPECTING[:-2], b"connection: close")
-        saying = asyncio.create_task(say(port, b"GET /slow HTTP/1.1\r\n\r\n" + expecting))
+        saying = asyncio.create_task(
+            say(port, b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n" + expecting)
+        )
         await echo.is_asked_slowly.wait()
         echo.go.set()
         answer = await saying
