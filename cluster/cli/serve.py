@@ -235,6 +235,9 @@ def _wait_until_ready(
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting Ray", total=len(config.model_names()))
         while time.monotonic() < until_s:
+            told = log.read_text(errors="replace")
+            if why := refusal_in(told):
+                raise ConfigError(why)
             if child.poll() is not None:
                 raise ConfigError(f"`serve run` ended with code {child.returncode}:\n{_tail(log)}")
             try:
@@ -246,7 +249,7 @@ def _wait_until_ready(
                     return
             except (httpx.HTTPError, ValueError):
                 pass  # not listening yet
-            if not has_told and (waiting := without_room(log.read_text(errors="replace"))):
+            if not has_told and (waiting := without_room(told)):
                 has_told = True
                 console.print(
                     f"Ray has no room yet for {', '.join(waiting)}: what all replicas reserve "
@@ -256,6 +259,14 @@ def _wait_until_ready(
                 )
             time.sleep(0.2)
     raise ConfigError(f"not ready in time; the end of the log:\n{_tail(log)}")
+
+
+def refusal_in(log: str) -> str:
+    """Why the configuration cannot be served, in our own words; empty while nothing says so. Ray
+    tries three times more what can only come out the same: that is not waited for."""
+    failed = log.partition("Task build_serve_application failed")[2]
+    told = re.search(r"cluster\.errors\.ConfigError: (.+)\n", failed)
+    return told[1].replace("\x1b[0m", "").strip() if told else ""
 
 
 def without_room(log: str) -> list[str]:

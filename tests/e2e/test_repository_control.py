@@ -27,6 +27,7 @@ from tritonclient.utils import InferenceServerException
 
 from cluster.client import Client
 from cluster.config.store import CARD_FILE, ModelStore
+from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.optimization.add import add_model
 from tests.cluster.engines.sharded.directories import llama, saved
 from tests.e2e.running import Running, running
@@ -192,20 +193,29 @@ def test_the_server_stays_ready_and_the_index_filters(both: Both, served: Runnin
     assert [each["name"] for each in found] == ["triple", "two", "two"]
 
 
+@pytest.mark.parametrize("door", ["http", pytest.param("grpc", marks=pytest.mark.whole)])
 def test_the_sdk_has_a_model_cut_into_slices_while_the_server_runs(
-    served: Running, store: ModelStore
+    served: Running, store: ModelStore, door: str
 ) -> None:
+    url = served.http if door == "http" else f"grpc://{served.grpc}"
     folder = store.root / "words" / "1"
     card = saved(llama(), folder).model_copy(update={"name": "words"})
     (folder / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
     ids = np.array([[5, 6, 7, 8]])
     try:
-        with Client(served.http, timeout_s=10) as there, Client(store=store.root) as here:
+        with Client(url, timeout_s=10) as there, Client(store=store.root) as here:
             expected = here.load_model("words").predict(input_ids=ids)["logits"]
             cut = there.shard_model("words", 2, strategy="tensor")
 
             assert_allclose(cut.predict(input_ids=ids)["logits"], expected, atol=1e-4)
             assert len(served.pids("squadron:words:")) == 2
+            with pytest.raises(InvalidRequest, match="does not divide the 12 attention heads"):
+                there.shard_model("words", 5, strategy="tensor")
+            with pytest.raises(InvalidRequest, match="there is no layer 4"):
+                there.shard_model("words", shard_config={"shard_map": {"layers.0-9": "cpu"}})
+            with pytest.raises(ModelNotFound, match=r"no model 'nobody'.*; allowed: .*words"):
+                there.shard_model("nobody", 2)
+            assert_allclose(cut.predict(input_ids=ids)["logits"], expected, atol=1e-4)
     finally:
         httpx.post(f"{served.http}/v2/repository/models/words/unload", timeout=60)
         shutil.rmtree(store.root / "words")

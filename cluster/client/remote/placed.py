@@ -8,11 +8,21 @@ import time
 from cluster.client.remote.server import Server
 from cluster.client.staged.placement import yaml_of
 from cluster.config.placement import PlacementConfig
-from cluster.errors import CapacityError, DeadlineExceeded, Forbidden, Unauthorized, Unsupported
+from cluster.errors import (
+    CapacityError,
+    DeadlineExceeded,
+    EngineFailed,
+    Forbidden,
+    ModelNotFound,
+    Unauthorized,
+    Unsupported,
+)
 
 AGAIN_S = 0.5
 NOT_ALLOWED = "not allowed"
 """In Triton's words of a server whose models are fixed."""
+NOT_POLLED = "failed to poll from model repository"
+"""In Triton's words of a name that the server does not know."""
 
 
 def load_placed(
@@ -21,7 +31,8 @@ def load_placed(
     """Returns when the model is served so, to every caller of the server.
 
     Raises: Unsupported by a server that loads nothing on request, with what to write instead;
-    DeadlineExceeded when it does not stand within `start_timeout_s` of the placement.
+    ModelNotFound with the names that it has; DeadlineExceeded when it does not stand within
+    `start_timeout_s` of the placement.
     """
     section = placement.model_dump(mode="json", exclude_unset=True)
     config: dict[str, object] = {
@@ -39,6 +50,13 @@ def load_placed(
             if time.monotonic() >= until_s:
                 raise
             time.sleep(AGAIN_S)
+        except EngineFailed as error:
+            if NOT_POLLED not in error.message:
+                raise
+            names = ", ".join(server.model_names()) or "none"
+            raise ModelNotFound(
+                f"the server has no model {model!r}, nor has its store; allowed: {names}"
+            ) from None
         except (CapacityError, Forbidden, Unauthorized) as error:
             if isinstance(error, CapacityError) and NOT_ALLOWED not in error.message:
                 raise

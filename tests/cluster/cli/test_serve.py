@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.cli.serve import serve, without_room
+from cluster.cli.serve import refusal_in, serve, without_room
 from cluster.engines.device import may_have_gpu
 from cluster.errors import ConfigError
 
@@ -40,3 +40,19 @@ def test_who_waits_for_room_is_found_in_serves_log() -> None:
 
     assert without_room(log) == ["gateway"]
     assert without_room(starts_slowly) == []
+
+
+def test_why_a_configuration_cannot_be_served_is_found_in_rays_log() -> None:
+    said = "a.yaml: variants.m: tensor degree 2 does not divide the 9 attention heads"
+    before = "cluster.errors.ConfigError: said by a replica that goes on\n"
+    failed = (
+        "\x1b[33m(raylet)\x1b[0m Task build_serve_application failed. There are 3 retries left, "
+        'so the task will be retried. Error: User exception:\n  File "actors/app.py", line 59, in '
+        f"build\n    raise naming(error, file) from None\ncluster.errors.ConfigError: {said}\n\n"
+        "System error:\nIntentionalSystemExit: Worker exits with an exit code 0.\n"
+    )
+
+    assert refusal_in(before) == ""
+    # While the line is still being written.
+    assert refusal_in(before + failed[: failed.index(" does not")]) == ""
+    assert refusal_in(before + failed) == said

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from cluster.client import Client
 from cluster.client.staged.placement import placement_of, yaml_of
@@ -16,7 +19,7 @@ from cluster.config.store import new_version, seal
 from cluster.errors import ConfigError, InvalidRequest, Unsupported
 from cluster.optimization.language.causal_lm import causal_lm_card
 from tests.cluster.client.places import Place
-from tests.cluster.engines.sharded.directories import expected, gpt2, llama, saved
+from tests.cluster.engines.sharded.directories import bert, expected, gpt2, llama, saved
 
 IDS = np.array([[5, 7, 11, 2], [9, 1, 3, 4], [8, 8, 8, 1]], np.int64)
 
@@ -88,6 +91,23 @@ def test_a_model_added_to_generate_text_is_opened_and_cut_by_name_and_by_its_fol
                 assert model.generate([5], max_length=6) == tokens
                 assert np.allclose(model.predict(input_ids=IDS)["logits"], logits, atol=1e-4)
             model.close()
+
+
+def test_an_encoder_that_is_cut_takes_text_as_its_export_does(tmp_path: Path) -> None:
+    model = bert()
+    saved(model, tmp_path)
+    words = Tokenizer(WordLevel({"[UNK]": 0, "[PAD]": 1, "a": 2, "film": 3}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    ids = torch.tensor([[2, 3, 0]])
+    with Client(device="cpu") as client:
+        found = client.shard_model(tmp_path, 2).predict(["a film tonight"])
+
+    ones = {"attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    mean = expected(model, {"input_ids": ids, **ones}).mean(1)
+    mean = mean / mean.norm(dim=-1, keepdim=True)
+    assert list(found) == ["embedding"]
+    assert np.allclose(found["embedding"], mean.numpy(), atol=1e-5)
 
 
 def test_a_module_of_transformers_is_loaded_as_its_directory(place: Place) -> None:
