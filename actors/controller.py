@@ -86,7 +86,7 @@ class Controller:
         self._commands: Commands | None = None
         self._door_seen_s: dict[str, float] = {}
         self._at_rest: dict[str, int] = {}
-        self._seen_app_s = time.monotonic()
+        self._gone_since_s: float | None = None
         self._seen: apps.Seen = {}
         self._observed_s = -math.inf
         self._moved_s = -math.inf
@@ -248,7 +248,8 @@ class Controller:
             except Exception:
                 # One failed observation must not end the controller; the next pass tries again.
                 logger.exception("control pass failed")
-            if time.monotonic() - self._seen_app_s > ORPHANED_S:
+            gone_s = self._gone_since_s
+            if gone_s is not None and time.monotonic() - gone_s > ORPHANED_S:
                 logger.info("application %s is gone: the controller ends", self._app)
                 with contextlib.suppress(Exception):  # Serve itself may be gone
                     await self._remove(await asyncio.to_thread(apps.observe))
@@ -257,10 +258,15 @@ class Controller:
 
     async def _pass(self, reasons: tuple[str, ...] = ()) -> None:
         async with self._passing:
-            seen = await self._observe(is_new=bool(reasons))
-            deployments = seen.get(self._app)
+            deployments, gone_since_s = None, self._gone_since_s
+            try:
+                seen = await self._observe(is_new=bool(reasons))
+                deployments = seen.get(self._app)
+            finally:
+                # From the first look that did not find it: a pass may take longer than that.
+                now_s = time.monotonic() if gone_since_s is None else gone_since_s
+                self._gone_since_s = None if deployments is not None else now_s
             if deployments is not None:
-                self._seen_app_s = time.monotonic()
                 await self._reconcile(seen, deployments, reasons)
 
     async def _observe(self, *, is_new: bool) -> apps.Seen:

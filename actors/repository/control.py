@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +18,6 @@ from actors.repository import apps, state
 from actors.repository.candidate import Candidate, candidate_of
 from actors.repository.names import app_prefix
 from actors.variant_facts import Origin
-from cluster.config.server import ServerConfig
 from cluster.config.squadron import SquadronConfig
 from cluster.config.store import ModelStore
 from cluster.control.reconcile import DeploymentSeen
@@ -38,6 +38,9 @@ from cluster.routing.table import Route, RoutingTable, VariantRoute, build_table
 
 logger = logging.getLogger("squadron.repository")
 
+REFUSED_S = 30.0
+"""After which what could not be placed is tried again: other models may have gone."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositorySetup:
@@ -54,6 +57,14 @@ class Trial:
     candidate: Candidate
     setting: Setting
     done: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refused:
+    """An application that Serve is not asked for: why, and until when on the monotonic clock."""
+
+    reason: str
+    again_s: float
 
 
 class RepositoryControl:
@@ -73,6 +84,7 @@ class RepositoryControl:
         self._trials: dict[str, Trial] = {}
         self._cache: dict[tuple[str, str], Candidate | None] = {}
         self._asked: set[str] = set()
+        self._refused: dict[str, _Refused] = {}
         self._running: Mapping[str, int] = {}
         self.loading: set[str] = set()
 
@@ -122,6 +134,8 @@ class RepositoryControl:
     def step(self, seen: apps.Seen) -> RoutingTable:
         """The table for what runs now (version 0); trials that are over are settled."""
         states = {app: _state_of(deployments) for app, deployments in seen.items()}
+        # Serve never heard of them.
+        states |= {app: ("UNAVAILABLE", each.reason) for app, each in self._refused.items()}
         self._running = {
             app: sum(each.num_running for each in deployments.values())
             for app, deployments in seen.items()
@@ -159,6 +173,7 @@ class RepositoryControl:
         trying = {f"{name}?": trial.candidate for name, trial in self._trials.items()}
         wanted = {**loaded, **trying}
         by_app = {each.app: each for each in wanted.values()}
+        self._forget_refused(by_app)
         self._asked &= by_app.keys() - seen.keys()
         calls: list[Callable[[], None]] = []
         for action in plan_apps(
@@ -171,11 +186,39 @@ class RepositoryControl:
             logger.info("%s: %s", action.app, action.reason)
             if action.is_deploy:
                 self._asked.add(action.app)
-                calls.append(_deploying(by_app[action.app], self.config.server))
+                calls.append(self._deploying(by_app[action.app]))
             else:
                 calls.append(_deleting(action.app))
                 calls.extend(self._pruning(action.name, wanted.values()))
         return calls
+
+    def _deploying(self, candidate: Candidate) -> Callable[[], None]:
+        """What Serve is not asked for, as it cannot be placed, is told of by its state: whoever's
+        pass this is has nothing to do with it."""
+        origin = candidate.origin
+        assert isinstance(origin, Origin)  # only those are planned
+
+        def call() -> None:
+            variant, server = candidate.wanted.variant, self.config.server
+            try:
+                apps.deploy(
+                    candidate.app, candidate.deployment, candidate.name, variant, origin, server
+                )
+            except ConfigError as error:
+                logger.warning("%s cannot be served: %s", candidate.name, error.message)
+                self._refused[candidate.app] = _Refused(
+                    reason=error.message, again_s=time.monotonic() + REFUSED_S
+                )
+
+        return call
+
+    def _forget_refused(self, wanted: Iterable[str]) -> None:
+        """There may be room now; and what nobody wants any more may be asked for anew."""
+        now_s = time.monotonic()
+        for app in list(self._refused):
+            if app not in wanted or self._refused[app].again_s <= now_s:
+                del self._refused[app]
+                self._asked.discard(app)
 
     def _pruning(self, name: str, wanted: Iterable[Candidate]) -> list[Callable[[], None]]:
         """Take away the files sent for a model that nothing serves any more."""
@@ -280,23 +323,6 @@ def _is_ready(candidate: Candidate, states: Mapping[str, tuple[ModelState, str]]
 
 def _state_of(deployments: Mapping[str, DeploymentSeen]) -> tuple[ModelState, str]:
     return app_state(next(iter(deployments.values()), None))
-
-
-def _deploying(candidate: Candidate, server: ServerConfig) -> Callable[[], None]:
-    origin = candidate.origin
-    assert isinstance(origin, Origin)  # only those are planned
-
-    def call() -> None:
-        apps.deploy(
-            candidate.app,
-            candidate.deployment,
-            candidate.name,
-            candidate.wanted.variant,
-            origin,
-            server,
-        )
-
-    return call
 
 
 def _deleting(app: str) -> Callable[[], None]:
