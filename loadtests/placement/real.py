@@ -50,7 +50,9 @@ CARD = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Attainments of the same calls. `fast` is the search's simulator."""
+    """Attainments of the same calls. `fast` is the search's simulator. `answered`: the share that
+    the server answered, in time by its own clock; of those `late` came too late by the caller's, by
+    `late_by_ms` (median)."""
 
     slo_scale: float
     calls: int
@@ -58,8 +60,10 @@ class Row:
     simulated: float
     difference_points: float
     fast: float
+    answered: float
     refused: int
     late: int
+    late_by_ms: float
     service_ms: float
     outside_ms: float
 
@@ -189,7 +193,8 @@ def compared(
 ) -> Row:
     slo_s = wanted[0].slo_s
     num_ok = sum(answer.status == 200 for answer in answers)
-    num_good = sum(answer.status == 200 and answer.took_s <= slo_s for answer in answers)
+    late_s = [a.took_s - slo_s for a in answers if a.status == 200 and a.took_s > slo_s]
+    num_good = num_ok - len(late_s)
     production, fast = simulated(trace, wanted, outside_s)
     real = num_good / len(answers)
     return Row(
@@ -199,8 +204,10 @@ def compared(
         simulated=production,
         difference_points=100 * (production - real),
         fast=fast,
+        answered=num_ok / len(answers),
         refused=len(answers) - num_ok,
-        late=num_ok - num_good,
+        late=len(late_s),
+        late_by_ms=1e3 * median(late_s) if late_s else 0.0,
         service_ms=1e3 * dict(wanted[0].facts.measured_s)["cpu"],
         outside_ms=1e3 * outside_s,
     )
