@@ -198,27 +198,29 @@ def test_the_sdk_has_a_model_cut_into_slices_while_the_server_runs(
     served: Running, store: ModelStore, door: str
 ) -> None:
     url = served.http if door == "http" else f"grpc://{served.grpc}"
-    folder = store.root / "words" / "1"
-    card = saved(llama(), folder).model_copy(update={"name": "words"})
+    # One for each: the weights are drawn anew, which a card without a checksum does not say.
+    name = f"words-{door}"
+    folder = store.root / name / "1"
+    card = saved(llama(), folder).model_copy(update={"name": name})
     (folder / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
     ids = np.array([[5, 6, 7, 8]])
     try:
         with Client(url, timeout_s=10) as there, Client(store=store.root) as here:
-            expected = here.load_model("words").predict(input_ids=ids)["logits"]
-            cut = there.shard_model("words", 2, strategy="tensor")
+            expected = here.load_model(name).predict(input_ids=ids)["logits"]
+            cut = there.shard_model(name, 2, strategy="tensor")
 
             assert_allclose(cut.predict(input_ids=ids)["logits"], expected, atol=1e-4)
-            assert len(served.pids("squadron:words:")) == 2
+            assert len(served.pids(f"squadron:{name}:")) == 2
             with pytest.raises(InvalidRequest, match="does not divide the 12 attention heads"):
-                there.shard_model("words", 5, strategy="tensor")
+                there.shard_model(name, 5, strategy="tensor")
             with pytest.raises(InvalidRequest, match="there is no layer 4"):
-                there.shard_model("words", shard_config={"shard_map": {"layers.0-9": "cpu"}})
+                there.shard_model(name, shard_config={"shard_map": {"layers.0-9": "cpu"}})
             with pytest.raises(ModelNotFound, match=r"no model 'nobody'.*; allowed: .*words"):
                 there.shard_model("nobody", 2)
             assert_allclose(cut.predict(input_ids=ids)["logits"], expected, atol=1e-4)
     finally:
-        httpx.post(f"{served.http}/v2/repository/models/words/unload", timeout=60)
-        shutil.rmtree(store.root / "words")
+        httpx.post(f"{served.http}/v2/repository/models/{name}/unload", timeout=60)
+        shutil.rmtree(store.root / name)
 
 
 @over_either
