@@ -44,7 +44,7 @@ class Turns:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._num_read = 0
-        self._began_s = 0.0
+        self._began_s = 0.0  # Of the turn; between two, when the last one ended.
         self._took_s = 0.0
         self._paused: list[Paused] = []
         self._resting: deque[tuple[float, Paused]] = deque()
@@ -61,9 +61,14 @@ class Turns:
             self._paused.append(connection)
 
     def refused(self, connection: Paused) -> None:
-        """It was told that there is too much to do."""
+        """It was told that there is too much to do. Between the turns, when a deadline passes or an
+        answer comes, the last turn tells how busy this door is, while it is the last."""
         now_s = self._loop.time()
-        if self._took_s < LONG_S and now_s - self._began_s < LONG_S:
+        if self._num_read:
+            is_busy = max(self._took_s, now_s - self._began_s) >= LONG_S
+        else:
+            is_busy = self._took_s >= LONG_S and now_s - self._began_s < LONG_S
+        if not is_busy:
             return
         connection.pause()
         if not self._resting:
