@@ -151,6 +151,23 @@ def test_embedding_usage_counts_tokens(client: openai.OpenAI) -> None:
     assert usage.prompt_tokens == usage.total_tokens == 4
 
 
+def test_a_text_that_is_too_long_is_refused_or_cut(client: openai.OpenAI) -> None:
+    takes = client.models.retrieve("text-embedder").max_model_len  # type: ignore[attr-defined]
+    long, longer = "cat " * (takes + 1), "cat " * (takes + 50) + "dog"
+    with pytest.raises(openai.BadRequestError, match=f"at most {takes}") as caught:
+        client.embeddings.create(model="text-embedder", input=["a cat", long])
+    assert caught.value.param == "input"
+
+    cut = [
+        client.embeddings.create(
+            model="text-embedder", input=text, extra_body={"truncate_prompt_tokens": -1}
+        )
+        for text in (long, longer)
+    ]
+    assert [each.usage.prompt_tokens for each in cut] == [takes, takes]
+    np.testing.assert_allclose(cut[0].data[0].embedding, cut[1].data[0].embedding, rtol=1e-5)
+
+
 def test_dimensions_cut_and_normalise(client: openai.OpenAI) -> None:
     found = client.embeddings.create(model="text-embedder", input="a cat", dimensions=64)
 
