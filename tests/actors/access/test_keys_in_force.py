@@ -54,7 +54,7 @@ async def test_a_refusal_has_the_protocol_s_shape_and_the_right_headers(tmp_path
         nobody = await client.post(INFER, content=simple_body())
         other = await client.post(INFER, content=simple_body(), headers=bearer("other"))
         chat = {"model": "lm", "prompt": "a"}
-        openai = await client.post("/v1/completions", json=chat)
+        openai = await client.post("/v1/completions", json=chat, headers={"x-request-id": "mine"})
         openai_other = await client.post("/v1/completions", json=chat, headers=bearer("other"))
         first = await client.post("/tokenize", json=chat, headers=bearer("slow"))
         late = await client.post("/tokenize", json=chat, headers=bearer("slow"))
@@ -66,7 +66,7 @@ async def test_a_refusal_has_the_protocol_s_shape_and_the_right_headers(tmp_path
     }
     assert (other.status_code, "www-authenticate" in other.headers) == (403, False)
     assert other.json() == {"error": "the API key is not for model 'simple'"}
-    assert openai.status_code == 401
+    assert (openai.status_code, openai.headers["x-request-id"]) == (401, "mine")
     assert openai.json()["error"]["type"] == "authentication_error"
     assert openai_other.status_code == 403
     assert openai_other.json()["error"]["type"] == "permission_error"
