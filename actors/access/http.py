@@ -94,11 +94,13 @@ def _checked(route: Route, need: Need, callers: Callers, max_body_bytes: int) ->
 
     @wraps(route.answer)
     async def checked(request: HttpRequest, place: Place) -> HttpReply | HttpStream:
+        caller = None
         try:
             caller = callers.caller(request.headers.get(AUTHORIZATION))
             check_need(need, caller, model_of(place))
             callers.charge_request(caller)
         except (Unauthorized, Forbidden, RateLimited) as error:
+            callers.deny(error, caller)
             reply = shaped(error)
             if isinstance(error, Unauthorized):
                 reply.headers = (*reply.headers, CHALLENGE)

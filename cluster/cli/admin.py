@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 
 from cluster.cli.explained import explain_file
+from cluster.cli.held.replayed import replay_file
 from cluster.cli.own_door import key_headers
 from cluster.errors import ConfigError
 
@@ -237,6 +238,10 @@ def explain(
         Path | None,
         typer.Option(help="A Serve config file: what it decides, without a server."),
     ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(help="A log of the controller or the autoscaler: its decisions made again."),
+    ] = None,
 ) -> None:
     """What was decided and why: placements, traffic, verdicts, scaling.
 
@@ -245,7 +250,17 @@ def explain(
       squadron explain photo-classifier
 
       squadron explain --config serve_configs/prod.yaml   no server: what would be decided
+
+      squadron explain --replay worker-ab12.err   ends with 1 where this version decides otherwise
     """
+    if config is not None and replay is not None:
+        raise ConfigError("--config and --replay are two questions; allowed: one of them")
+    if replay is not None:
+        made = [each for each in replay_file(replay) if name in ("", each.subject)]
+        _print([asdict(each) for each in made], _replayed, as_json=as_json)
+        if not all(each.is_same for each in made):
+            raise typer.Exit(1)
+        return
     if config is not None:
         told = [asdict(each) for each in explain_file(config, name)]
         _print(told, _decisions, as_json=as_json)
@@ -294,6 +309,16 @@ def _decisions(value: Any) -> RenderableType:
     table = _table("what", "of", "why")
     for each in value:
         table.add_row(each["kind"], each["subject"], each["reason"])
+    return table
+
+
+def _replayed(value: Any) -> RenderableType:
+    if not value:
+        return "no decision stands in this log"
+    table = _table("line", "what", "of", "again", "why")
+    for each in value:
+        again = "the same" if each["is_same"] else f"otherwise: {each['now'] or 'nothing'}"
+        table.add_row(str(each["line"]), each["kind"], each["subject"], again, each["reason"])
     return table
 
 
