@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 MAX_READS = 768
@@ -41,8 +42,10 @@ class Paused(Protocol):
 class Turns:
     """One per listener, on its loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        """`clock`: by which turns are timed, the loop's without one."""
         self._loop = asyncio.get_running_loop()
+        self._clock = clock or self._loop.time
         self._num_read = 0
         self._began_s = 0.0
         self._took_s = 0.0
@@ -53,7 +56,7 @@ class Turns:
         """A connection was read: before what came is looked at."""
         self._num_read += 1
         if self._num_read == 1:
-            self._began_s = self._loop.time()
+            self._began_s = self._clock()
             # Runs when the poll is over.
             self._loop.call_soon(self._end)
         elif self._num_read > MAX_READS:
@@ -62,7 +65,7 @@ class Turns:
 
     def refused(self, connection: Paused) -> None:
         """It was told that there is too much to do."""
-        now_s = self._loop.time()
+        now_s = self._clock()
         if self._took_s < LONG_S and now_s - self._began_s < LONG_S:
             return
         connection.pause()
@@ -72,17 +75,17 @@ class Turns:
 
     def _end(self) -> None:
         self._num_read = 0
-        now_s = self._loop.time()
+        now_s = self._clock()
         self._took_s, self._began_s = now_s - self._began_s, now_s
         paused, self._paused = self._paused, []
         for connection in paused:
             connection.resume()
 
     def _wake(self) -> None:
-        now_s = self._loop.time()
+        now_s = self._clock()
         num_left = NUM_WOKEN if self._took_s < LONG_S / 2 else NUM_WOKEN_IN_LONG_TURNS
         while self._resting and self._resting[0][0] <= now_s and num_left:
             self._resting.popleft()[1].resume()
             num_left -= 1
         if self._resting:
-            self._loop.call_at(max(self._resting[0][0], now_s + WAKE_S), self._wake)
+            self._loop.call_later(max(self._resting[0][0] - now_s, WAKE_S), self._wake)

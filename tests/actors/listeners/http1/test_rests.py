@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
 from actors.listeners.http1 import turns as module
 from actors.listeners.http1.turns import LONG_S, Turns
+
+PATIENCE_S = 60.0
 
 
 class Connection:
@@ -24,30 +25,61 @@ class Connection:
         self.is_resumed.set()
 
 
-async def after_a_turn(turns: Turns, seconds: float) -> None:
+class Clock:
+    """Stands still while a busy machine does not."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+async def after_a_turn(turns: Turns, clock: Clock, seconds: float) -> None:
     turns.read(Connection())
-    time.sleep(seconds)  # noqa: ASYNC251 - the turn takes that long
+    clock.now_s += seconds
     await asyncio.sleep(0)
 
 
-async def test_a_refusal_in_quick_turns_pauses_nobody() -> None:
-    turns, connection = Turns(), Connection()
-    await after_a_turn(turns, 0.0)
+@pytest.mark.parametrize(
+    ("last_s", "this_s", "said"),
+    [
+        (0.0, 0.0, []),
+        (0.9 * LONG_S, 0.9 * LONG_S, []),
+        (1.1 * LONG_S, 0.0, ["pause"]),
+        (0.0, 1.1 * LONG_S, ["pause"]),
+    ],
+)
+async def test_a_refusal_in_quick_turns_pauses_nobody(
+    last_s: float, this_s: float, said: list[str]
+) -> None:
+    """Long is the turn before, or already this one."""
+    clock = Clock()
+    turns, connection = Turns(clock), Connection()
+    await after_a_turn(turns, clock, last_s)
+    turns.read(Connection())
+    clock.now_s += this_s
 
     turns.refused(connection)
 
-    assert connection.said == []
+    assert connection.said == said
 
 
 async def test_a_refusal_in_long_turns_is_a_rest_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REST_S", 0.05)
-    turns, first, second = Turns(), Connection(), Connection()
-    await after_a_turn(turns, 2 * LONG_S)
+    rest_s = 0.05
+    monkeypatch.setattr(module, "REST_S", rest_s)
+    clock = Clock()
+    turns, first, second = Turns(clock), Connection(), Connection()
+    await after_a_turn(turns, clock, 2 * LONG_S)
 
     turns.refused(first)
-    await asyncio.sleep(0.02)
+    clock.now_s += rest_s / 2
     turns.refused(second)
     assert (first.said, second.said) == (["pause"], ["pause"])
-    await asyncio.wait_for(second.is_resumed.wait(), 5)
+    clock.now_s += rest_s / 2
+    await asyncio.wait_for(first.is_resumed.wait(), PATIENCE_S)
+    assert (first.said, second.said) == (["pause", "resume"], ["pause"])
+    clock.now_s += rest_s / 2
+    await asyncio.wait_for(second.is_resumed.wait(), PATIENCE_S)
 
     assert (first.said, second.said) == (["pause", "resume"], ["pause", "resume"])
