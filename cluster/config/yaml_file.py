@@ -22,14 +22,10 @@ def read_mapping(path: Path) -> dict[str, object]:
     Raises: ConfigError when the file is missing or cannot be read, is not YAML, or holds something
     else.
     """
+    text = read_text(path)
     try:
-        loaded = parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file", file=str(path)) from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}", file=str(path)) from None
-    # A text in another encoding is a ValueError.
-    except (yaml.YAMLError, ValueError) as error:
+        loaded = parse_yaml(text)
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}", file=str(path)) from None
     if not isinstance(loaded, dict):
         raise ConfigError(
@@ -37,6 +33,38 @@ def read_mapping(path: Path) -> dict[str, object]:
             file=str(path),
         )
     return loaded
+
+
+def read_documents(path: Path) -> list[dict[str, object]]:
+    """The mappings of a YAML file, one a document, as `kubectl get -o yaml` writes them.
+
+    Raises: ConfigError when the file is missing, is not YAML, or holds something else.
+    """
+    text = read_text(path)
+    try:
+        found = [each for each in yaml.load_all(text, Loader=_NoDuplicates) if each is not None]
+    # See `parse_yaml`.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}", file=str(path)) from None
+    for each in found:
+        if not isinstance(each, dict):
+            raise ConfigError(
+                f"{path}: expected documents of keys and values, got {type(each).__name__}",
+                file=str(path),
+            )
+    return found
+
+
+def read_text(path: Path) -> str:
+    """Raises: ConfigError with what hinders it."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", file=str(path)) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", file=str(path)) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text", file=str(path)) from None
 
 
 def parse_yaml(text: str) -> object:

@@ -40,8 +40,8 @@ class VariantFacts:
     names of the card's postprocessing, `output_labels` those of the artefact's own outputs.
     `is_colocated`: the doors hold it themselves. `is_decoupled`: a request has any number of
     responses. `fingerprint`: equal ones compute the same.
-    `is_language`: it generates text, with `adapters` and (0: unknown) a bound of its length; more
-    adapters may lie in `adapter_folder`.
+    `is_language`: it generates text, with `adapters`; more may lie in `adapter_folder`.
+    `max_model_len`: tokens that it takes, of a prompt and its answer or of a text; 0: unknown.
     `tokenizer`: the file of a text model's tokenizer. `placement`: why its replicas are cut so,
     into `shards`. `artefact_bytes`: of its files on this machine, 0 where they are not.
     """

@@ -89,7 +89,7 @@ def test_a_serve_file_may_share_settings_by_a_merge(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"\xff\xfe\x00", "not valid YAML"), (None, "Is a directory")]
+    ("content", "message"), [(b"\xff\xfe\x00", "not UTF-8 text"), (None, "Is a directory")]
 )
 def test_a_file_that_cannot_be_read_is_named(
     tmp_path: Path, content: bytes | None, message: str
