@@ -39,9 +39,9 @@ from actors.repository.state import RepositoryKeeper, kept_earlier
 from cluster.config.observability.logs import LogsConfig
 from cluster.control.reconcile import (
     DeploymentSeen,
-    KeepPeaks,
     SetState,
     Snapshot,
+    is_worth_a_line,
     reconcile,
     record,
     variants_seen,
@@ -306,7 +306,7 @@ class Controller:
             experiments=self._experiments.seen(),
         )
         actions = reconcile(snapshot)
-        if any(not isinstance(action, KeepPeaks) for action in actions):
+        if is_worth_a_line(snapshot, actions):
             logger.info("pass %s", record(snapshot, actions))
             reasons = (*reasons, *(action.reason for action in actions))
         self._experiments.act(actions)

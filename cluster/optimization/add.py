@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import re
 import shutil
@@ -12,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.config.model_card import Format, ModelCard, Provenance, SignatureCard, TensorCard
-from cluster.config.store import ModelStore, new_version, seal
+from cluster.config.store import ModelStore, new_version, seal, sha256_of
 from cluster.errors import ConfigError
+from cluster.optimization.intake.files import external_data
 from cluster.optimization.intake.python_class import check_methods
 from cluster.optimization.intake.trial import try_zeros
 from cluster.optimization.progress import Progress, Silent
@@ -143,30 +143,6 @@ def _check_torchscript(source: Path) -> None:
         ) from error
 
 
-def external_data(source: Path, format_: Format) -> list[Path]:
-    """The files beside a graph that hold its weights: ONNX's large ones, all of OpenVINO's."""
-    if format_ == "openvino":
-        return [source.with_suffix(".bin")]
-    if format_ != "onnx" or importlib.util.find_spec("onnx") is None:
-        return []
-    import onnx
-
-    graph = onnx.load(str(source), load_external_data=False).graph
-    names = {
-        entry.value
-        for tensor in graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    for name in names:
-        if Path(name).name != name:
-            raise ConfigError(
-                f"{source}: its weights are in {name!r}; they must lie beside the graph",
-                file=str(source),
-            )
-    return [source.parent / name for name in sorted(names)]
-
-
 def _add_directory(
     source: Path, store: ModelStore, wanted: _Wanted, format_: str, progress: Progress
 ) -> ModelCard:
@@ -245,15 +221,20 @@ def _store(card: ModelCard, store: ModelStore, wanted: _Wanted, files: list[Path
 def _same_model(card: ModelCard, store: ModelStore, files: list[Path]) -> ModelCard | None:
     if not files:
         return None
-    with files[0].open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(files[0])
     for there in store.versions(card.name):
         same_place = card.model_copy(
             update={"sha256": digest, "version": there.version, "provenance": there.provenance}
         )
-        if same_place == there:
+        folder = store.folder(there.name, there.version)
+        # The same graph may come with other weights beside it.
+        if same_place == there and all(_is_same(file, folder / file.name) for file in files[1:]):
             return there
     return None
+
+
+def _is_same(file: Path, there: Path) -> bool:
+    return file.is_file() and there.is_file() and sha256_of(file) == sha256_of(there)
 
 
 def _next_version(store: ModelStore, name: str) -> str:

@@ -118,6 +118,17 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def writable(*files: Path | None) -> None:
+    """Asked before the work. Raises: ConfigError for a file whose folder is not there, and for a
+    folder in its place."""
+    for file in files:
+        if file is None:
+            continue
+        if file.is_dir() or not file.absolute().parent.is_dir():
+            what = "is a folder" if file.is_dir() else "its folder is not there"
+            raise ConfigError(f"{file} cannot be written: {what}", file=str(file))
+
+
 @contextmanager
 def workspace() -> Iterator[Path]:
     """A folder for exports that nobody keeps."""
@@ -127,9 +138,15 @@ def workspace() -> Iterator[Path]:
 
 @contextmanager
 def mendable() -> Iterator[None]:
-    """What the caller can mend is one message and exit code 2."""
+    """What the caller can mend is one message and exit code 2: also a file that cannot be read or
+    written."""
     try:
         yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"squadron: {error.filename}: {error.strerror}", file=sys.stderr)
+        raise typer.Exit(2) from None
     except SquadronError as error:
         print(f"squadron: {error.message}", file=sys.stderr)
         raise typer.Exit(2) from None

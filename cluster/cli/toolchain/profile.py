@@ -21,6 +21,7 @@ from cluster.cli.toolchain.options import (
     open_store,
     parse_shapes,
     workspace,
+    writable,
 )
 
 
@@ -62,6 +63,7 @@ def profile(
     from cluster.optimization.profile.rows import open_with_row
 
     with mendable(), workspace() as folder:
+        writable(html, trace)
         if live is not None:
             if html is None and trace is None:
                 raise ConfigError("--live needs --html FILE or --trace FILE", key="html")

@@ -16,7 +16,7 @@ from cluster.client.workplace import Workplace
 from cluster.engines.cache.artefact_cache import ArtefactCache
 from cluster.errors import ConfigError
 from cluster.optimization.gate.gate import GateLimits
-from cluster.optimization.intake.data import LABELS_KEY, Dataset
+from cluster.optimization.intake.data import LABELS_KEY, Dataset, class_numbers
 from cluster.optimization.progress import Progress
 from cluster.optimization.search.choose import Constraints
 from cluster.optimization.search.optimize import Wish
@@ -112,7 +112,7 @@ def _data(data: str | Path | Dataset | Mapping[str, Any] | None) -> Path | Datas
         origin=f"{count} rows given",
         is_real=True,
         items=tuple({n: a[i : i + 1] for n, a in arrays.items()} for i in range(count)),
-        labels=None if labels is None else tuple(int(label) for label in labels),
+        labels=None if labels is None else class_numbers(labels, "data"),
     )
 
 

@@ -28,7 +28,7 @@ _LOOK = TypeAdapter(Look)
 
 def record(look: Look) -> str:
     """One line of JSON."""
-    return _LOOK.dump_json(look, exclude_defaults=True).decode()
+    return _LOOK.dump_json(look).decode()
 
 
 def replay(line: str) -> Look:

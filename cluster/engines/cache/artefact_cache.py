@@ -28,6 +28,9 @@ from cluster.errors import ConfigError
 
 ENTRY_FILE = "entry.json"
 DEFAULT_MAX_BYTES = 10 * 2**30
+PARTIAL = ".partial-"
+ABANDONED_S = 86_400.0
+"""A build that has written no new file for a day is taken for dead."""
 GRACE_S = 900.0
 """An entry used this recently is not evicted: another process may be about to open its files."""
 
@@ -122,6 +125,7 @@ class ArtefactCache:
 
         `keep`, entries in use by another process and those used within the grace stay.
         """
+        self._sweep()
         entries = sorted(self._entries())
         total = sum(size for _, _, size in entries)
         now_s = time.time()
@@ -140,11 +144,22 @@ class ArtefactCache:
             removed += 1
         return removed
 
+    def _sweep(self) -> None:
+        """Remove what builds left behind whose process was killed."""
+        for folder in self.root.glob(f"??/{PARTIAL}*"):
+            try:
+                # Each file that a build writes into it renews the folder's time.
+                is_old = time.time() - folder.stat().st_mtime > ABANDONED_S
+            except OSError:
+                continue
+            if is_old:
+                shutil.rmtree(folder, ignore_errors=True)
+
     def _build(self, key: CacheKey, folder: Path, build: Callable[[Path], None]) -> int:
         partial: Path | None = None
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+            partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder.parent))
             build(partial)
             files = {
                 str(path.relative_to(partial)): path
@@ -198,7 +213,7 @@ class ArtefactCache:
     def _entries(self) -> list[tuple[float, Path, int]]:
         """Last use, folder and size of every entry."""
         found: list[tuple[float, Path, int]] = []
-        for folder in self.root.glob("??/*"):
+        for folder in self.root.glob("??/[!.]*"):
             try:
                 used_s = (folder / ENTRY_FILE).stat().st_mtime
                 size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -213,5 +228,13 @@ class ArtefactCache:
 
     def _lock(self, digest: str, timeout_s: float = -1) -> FileLock:
         locks = self.root / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.root} cannot be the artefact cache: {error.strerror}; choose another "
+                "folder with SQUADRON_ARTEFACT_CACHE",
+                file=str(self.root),
+                key="cache_dir",
+            ) from None
         return FileLock(locks / f"{digest}.lock", timeout=timeout_s)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 LIBRARIES = (
     "torch",
     "torchao",
+    "torch-pruning",
     "onnx",
     "onnxruntime",
     "onnxruntime-gpu",
+    "onnxscript",
     "onnxslim",
     "openvino",
     "nncf",
@@ -38,6 +42,23 @@ INSTRUCTIONS = (
     "sve",
 )
 """The instruction sets that decide which precision pays, as Linux names them."""
+
+
+TOOLCHAIN = "squadron-toolchain"
+BUILDING = ("export", "graph", "precision", "pruning", "training", "encoder.py", "search/build.py")
+"""Where the code lies that makes artefacts."""
+
+
+@cache
+def toolchain_version() -> str:
+    """Of the code here that builds: a recipe that was mended must not answer from the cache."""
+    root = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for room in BUILDING:
+        place = root / room
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(f"{file.relative_to(root)} ".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +107,8 @@ def hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> Hardware:
 
 
 def library_versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
-    """Name -> version of those that are installed. Imports nothing."""
-    found: dict[str, str] = {}
+    """Name -> version of those that are installed, and the toolchain's own. Imports nothing."""
+    found: dict[str, str] = {TOOLCHAIN: toolchain_version()}
     for name in names:
         try:
             found[name] = version(name)

@@ -10,6 +10,7 @@ import numpy as np
 from cluster.errors import ConfigError
 from cluster.optimization.gate.agreement import Agreement, Outputs, compare
 from cluster.optimization.gate.intervals import Interval, paired_difference, wilson
+from cluster.tensors import Array
 
 NOT_VALIDATED = "not validated"
 
@@ -121,15 +122,30 @@ def judge(
 ) -> Verdict:
     """Labels decide where they are enough to exclude the loss; otherwise agreement must hold too.
 
-    On random inputs only the cosine is judged: there are no best classes to keep in noise.
+    Labels that the original itself meets no better than a guess would say nothing: whoever is
+    always wrong loses nothing. They are left aside. On random inputs only the cosine is judged:
+    there are no best classes to keep in noise.
+    Raises: ConfigError for labels that are no classes of the model.
     """
+    check_labels(labels, original, ranks_classes=ranks_classes)
     agreement = compare(original, optimised, ranks_classes=ranks_classes)
     accuracy = None
-    if labels is not None and ranks_classes:
-        accuracy = measure_accuracy(original, optimised, labels)
     broken: list[str] = []
     said: list[str] = []
     is_shown = False
+    if labels is not None and ranks_classes:
+        accuracy = measure_accuracy(original, optimised, labels)
+        num_classes = _scores(original[0]).shape[-1]
+        if accuracy.original.low <= 1 / num_classes:
+            share = accuracy.original
+            said.append(
+                f"labels left aside: the original is right on {share.value:.1%} of {len(labels)} "
+                f"items [{share.low:.1%}, {share.high:.1%}], which a guess among {num_classes} "
+                "classes may be as well; are they the classes of this model, counted from 0?"
+            )
+            accuracy = None
+    elif labels is not None:
+        said.append("labels left aside: the first output holds no scores of classes")
     if accuracy is not None:
         change, limit = accuracy.change_points, limits.max_accuracy_loss_points
         is_shown = -change.low <= limit
@@ -147,7 +163,8 @@ def judge(
     if not is_shown:
         broken += _broken_agreement(agreement, limits, is_real_data=is_real_data)
     if not is_real_data:
-        said.append("random inputs: the answers are close, accuracy is unknown")
+        how = "are close" if not broken else "differ"
+        said.append(f"random inputs: the answers {how}, accuracy is unknown")
     return Verdict(
         passed=not broken,
         is_validated=is_real_data,
@@ -156,6 +173,24 @@ def judge(
         agreement=agreement,
         accuracy=accuracy,
     )
+
+
+def check_labels(
+    labels: Sequence[int] | None, answers: Sequence[Outputs], *, ranks_classes: bool
+) -> None:
+    """Raises: ConfigError for a label that is no class of the model that gave these answers."""
+    if labels is None or not ranks_classes or not answers:
+        return
+    num_classes = _scores(answers[0]).shape[-1]
+    for number, label in enumerate(labels):
+        if not 0 <= label < num_classes:
+            raise ConfigError(
+                f"label {label} of item {number}: the model tells {num_classes} classes apart; "
+                f"allowed: 0 to {num_classes - 1}",
+                key="labels",
+                value=label,
+                allowed=f"0 to {num_classes - 1}",
+            )
 
 
 def measure_accuracy(
@@ -183,8 +218,14 @@ def measure_accuracy(
 
 
 def _best_class(outputs: Outputs) -> int:
+    return int(np.argmax(_scores(outputs)[0]))
+
+
+def _scores(outputs: Outputs) -> Array:
+    """Of the first output, a row a decision."""
     scores = next(iter(outputs.values()))
-    return int(np.argmax(scores.reshape(-1, scores.shape[-1])[0]))
+    rows: Array = scores.reshape(-1, scores.shape[-1])
+    return rows
 
 
 def _broken_agreement(agreement: Agreement, limits: GateLimits, *, is_real_data: bool) -> list[str]:

@@ -6,12 +6,15 @@ import shutil
 from pathlib import Path
 
 from cluster.errors import ConfigError
+from cluster.optimization.intake.files import external_data
 from cluster.optimization.precision.quiet import quiet
 from cluster.optimization.search.recipe import Material
 
 
 def copy(material: Material, folder: Path) -> None:
-    """The graph as it is; the runtime optimises when it loads."""
+    """The graph as it is, with the weights beside it; the runtime optimises when it loads."""
+    for file in external_data(material.onnx, "onnx"):
+        shutil.copyfile(file, folder / file.name)
     shutil.copyfile(material.onnx, folder / "model.onnx")
 
 

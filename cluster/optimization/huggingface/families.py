@@ -83,6 +83,8 @@ CARDS: dict[str, FamilyCard] = {
     "vit": FamilyCard(architectures=("ViTForImageClassification",), signature=_vit),
 }
 """`model_type` -> the card of the families that `cluster.engines.sharded.families` runs."""
+GENERATING = tuple(kind for kind, card in CARDS.items() if card.signature is _causal)
+"""Those that give logits of tokens."""
 
 
 def read_config(directory: Path) -> dict[str, Any]:

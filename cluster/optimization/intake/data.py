@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,42 @@ class Dataset:
         )
 
 
+def fitted(data: Dataset, card: ModelCard) -> Dataset:
+    """The items with the arrays that the model takes, and no others.
+
+    Raises: ConfigError naming the item and what does not fit.
+    """
+    specs = card.raw_signature().inputs
+    items: list[Item] = []
+    for number, item in enumerate(data.items):
+        for spec in specs:
+            if spec.name not in item:
+                there = ", ".join(item) or "nothing"
+                raise ConfigError(
+                    f"data: nothing for the model's input {spec.name!r}; there: {there}",
+                    key=spec.name,
+                )
+            wrong = disagreement(item[spec.name], spec, is_batched=card.batched)
+            if wrong:
+                raise ConfigError(
+                    f"data: item {number}: input {spec.name!r}: {wrong}", key=spec.name
+                )
+        items.append({spec.name: item[spec.name] for spec in specs})
+    return replace(data, items=tuple(items))
+
+
+def class_numbers(labels: Array, where: str) -> tuple[int, ...]:
+    """Labels as the numbers of classes. Raises: ConfigError for texts, fractions and one-hot rows,
+    named after `where` they were found."""
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.number) or (labels % 1).any():
+        raise ConfigError(
+            f"{where}: {LABELS_KEY!r} is {labels.dtype} {list(labels.shape)}; give the number of "
+            "one class for each item, from 0 on (of one-hot rows: labels.argmax(1))",
+            key=LABELS_KEY,
+        )
+    return tuple(int(label) for label in labels)
+
+
 def random_dataset(
     card: ModelCard,
     graph: Path | None,
@@ -134,9 +170,10 @@ def _from_arrays(
     for file in files:
         archive = _read_npz(file)
         columns = {spec.name: _column(file, spec.name, archive) for spec in specs}
-        labels = archive.get(LABELS_KEY)
+        given_labels = archive.get(LABELS_KEY)
+        labels = None if given_labels is None else class_numbers(given_labels, str(file))
         count = len(next(iter(columns.values())))
-        others = {**columns, **({} if labels is None else {LABELS_KEY: labels})}
+        others = {**columns, **({} if given_labels is None else {LABELS_KEY: given_labels})}
         for name, column in others.items():
             if len(column) != count:
                 raise ConfigError(
@@ -157,7 +194,7 @@ def _from_arrays(
                         file=str(file),
                         key=spec.name,
                     )
-            yield item, None if labels is None else int(labels[index])
+            yield item, None if labels is None else labels[index]
             given += 1
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.config.model_card import Format, ModelCard, SignatureCard
-from cluster.config.store import CARD_FILE, ModelStore, sha256_of
+from cluster.config.store import CARD_FILE, ModelStore
 from cluster.config.yaml_file import read_section
 from cluster.errors import ConfigError
 from cluster.optimization.elsewhere.keras import is_keras, keras_to_onnx
+from cluster.optimization.intake.files import graph_sha256, weights_sha256
 from cluster.optimization.signature import (
     exported_signature,
     is_batched,
@@ -42,7 +43,8 @@ class GivenModel:
     """`card` with the artefact's own signature; its files lie in `folder`.
 
     `module` is the torch module when there is one (then `example` holds inputs of one row), and
-    is the eager baseline. `sha256`: of the artefact, or of the module's code and weights.
+    is the eager baseline. `sha256`: of the artefact with the weights beside it, or of the module's
+    code and weights and of the graph that it was exported to.
     """
 
     name: str
@@ -78,7 +80,7 @@ def open_model(
     matched = _CLASS.match(text)
     if matched and Path(matched["file"]).is_file():
         module = load_class(Path(matched["file"]), matched["name"])
-        rows = example or example_of(module, inputs)
+        rows = example if example is not None else example_of(module, inputs)
         return _of_module(module, name or matched["name"].lower(), rows, workspace)
     if path.suffix.lower() in PICKLES and path.exists():
         raise ConfigError(
@@ -157,7 +159,18 @@ def example_of(module: nn.Module, inputs: Sequence[str]) -> dict[str, Array]:
             "or let the class have example_inputs() that returns arrays by name",
             key="input",
         )
-    return {str(name): _array(value) for name, value in makes().items()}
+    return _rows(makes())
+
+
+def _rows(example: object) -> dict[str, Array]:
+    """Raises: ConfigError for what is no mapping of names to arrays."""
+    if not isinstance(example, Mapping) or not example:
+        raise ConfigError(
+            f"example is a {type(example).__name__}; give one row of each input by its name, in "
+            'the order of `forward`, as in {"x": rows[:1]}',
+            key="example",
+        )
+    return {str(name): _array(value) for name, value in example.items()}
 
 
 def _array(value: object) -> Array:
@@ -192,14 +205,20 @@ def _of_module(
 ) -> GivenModel:
     from cluster.optimization.export.module import export_module
 
-    rows = example or example_of(module, ())
-    sha256 = module_sha256(module)
+    rows = _rows(example) if example is not None else example_of(module, ())
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "model"
     folder = workspace / "given"
     folder.mkdir(parents=True, exist_ok=True)
     card = export_module(module.eval(), rows, folder, name=clean)
+    # What it computes may hang on plain attributes, and on the names and sizes of its inputs.
+    both = f"{module_sha256(module)} {graph_sha256(folder / card.artefact)}"
     return GivenModel(
-        name=clean, sha256=sha256, card=card, folder=folder, module=module, example=dict(rows)
+        name=clean,
+        sha256=hashlib.sha256(both.encode()).hexdigest(),
+        card=card,
+        folder=folder,
+        module=module,
+        example=dict(rows),
     )
 
 
@@ -235,7 +254,8 @@ def _of_file(path: Path, name: str, inputs: Sequence[str], outputs: Sequence[str
         batched=is_batched(signature),
         signature=signature,
     )
-    return GivenModel(name=clean, sha256=sha256_of(path), card=card, folder=path.parent)
+    sha256 = weights_sha256(path, format_)
+    return GivenModel(name=clean, sha256=sha256, card=card, folder=path.parent)
 
 
 def _of_stored(card: ModelCard, folder: Path, workspace: Path) -> GivenModel:
@@ -254,7 +274,7 @@ def _of_card(card: ModelCard, folder: Path) -> GivenModel:
         raise ConfigError(
             f"{card.name} is format {card.format}, a class that is served as it is", key="format"
         )
-    sha256 = sha256_of(folder / card.artefact)
+    sha256 = weights_sha256(folder / card.artefact, card.format)
     return GivenModel(name=card.name, sha256=sha256, card=card, folder=folder)
 
 

@@ -1,6 +1,6 @@
 """Peak memory of serving a variant, in a process of its own.
 
-python -m cluster.optimization.measure.memory FOLDER ENGINE THREADS OPTIONS INPUTS.npz
+python -m cluster.optimization.measure.memory CARD.json FOLDER ENGINE THREADS OPTIONS INPUTS.npz
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from cluster.config.model_card import ModelCard
-from cluster.config.store import CARD_FILE
-from cluster.config.yaml_file import read_section
 from cluster.engines.engine import EngineSetup
 from cluster.engines.table import engine_name, make_engine
 from cluster.optimization.measure.variant import Variant
@@ -30,7 +28,7 @@ LIMIT_S = 120.0
 
 def peak_bytes(variant: Variant, row: Mapping[str, Array], *, threads: int = 1) -> int:
     """Greatest resident memory of a process that loads the variant and runs it thrice, with the
-    interpreter and the engine's libraries in it; 0 when the process failed."""
+    interpreter and the engine's libraries in it; 0 when the process failed or took minutes."""
     if variant.engine is None:
         return 0
     with tempfile.TemporaryDirectory() as folder:
@@ -39,22 +37,31 @@ def peak_bytes(variant: Variant, row: Mapping[str, Array], *, threads: int = 1) 
         if any(array.dtype.kind not in "fiub" for array in row.values()):
             return 0
         np.savez(inputs, **row)  # type: ignore[arg-type]  # names of inputs, not of arguments
-        done = subprocess.run(
-            [
-                sys.executable, "-m", "cluster.optimization.measure.memory", str(variant.folder),
-                variant.engine, str(threads), json.dumps(dict(variant.options)), str(inputs),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            check=False,
-        )  # fmt: skip
+        # A file of the caller's own has no card beside it.
+        card = Path(folder) / "card.json"
+        card.write_text(variant.card.model_dump_json(), encoding="utf-8")
+        try:
+            done = subprocess.run(
+                [
+                    sys.executable, "-m", "cluster.optimization.measure.memory", str(card),
+                    str(variant.folder), variant.engine, str(threads),
+                    json.dumps(dict(variant.options)), str(inputs),
+                ],
+                capture_output=True,
+                text=True,
+                timeout=LIMIT_S,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return 0
     return int(done.stdout) if done.returncode == 0 and done.stdout.strip().isdigit() else 0
 
 
-def main(folder: Path, engine: str, threads: int, options: str, inputs: Path) -> None:
-    card = read_section(folder / CARD_FILE, ModelCard)
+def main(
+    card_file: Path, folder: Path, engine: str, threads: int, options: str, inputs: Path
+) -> None:
+    card = ModelCard.model_validate_json(card_file.read_text(encoding="utf-8"))
     with inputs.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         row = {name: archive[name] for name in archive.files}
     made = make_engine(
@@ -82,4 +89,5 @@ def _peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], Path(sys.argv[5]))
+    card_, folder_, engine_, threads_, options_, inputs_ = sys.argv[1:]
+    main(Path(card_), Path(folder_), engine_, int(threads_), options_, Path(inputs_))

@@ -17,6 +17,7 @@ from cluster.engines.engine import EngineSetup
 from cluster.engines.options import Option
 from cluster.engines.table import default_engine, make_engine
 from cluster.models import EngineName
+from cluster.optimization.intake.files import external_data
 from cluster.processing.pool import mean_pool
 from cluster.tensors import Array
 
@@ -37,14 +38,9 @@ class Variant:
     @property
     def num_bytes(self) -> int:
         """Size of the artefact with the files that belong to it (external data, weights of IR)."""
-        stem = Path(self.card.artefact).stem
-        return sum(
-            path.stat().st_size
-            for path in self.folder.iterdir()
-            if path.is_file()
-            and (path.name.startswith(self.card.artefact) or path.stem == stem)
-            and path.suffix not in (".yaml", ".json", ".txt")
-        )
+        artefact = self.folder / self.card.artefact
+        files = (artefact, *external_data(artefact, self.card.format))
+        return sum(path.stat().st_size for path in files if path.is_file())
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from cluster.engines.table import default_engine, make_engine
 from cluster.errors import ConfigError
 from cluster.models import EngineName
 from cluster.optimization.intake.model import GivenModel
+from cluster.optimization.measure.as_before import torch_as_before
 from cluster.optimization.measure.memory import peak_bytes
 from cluster.optimization.measure.variant import Variant
 from cluster.optimization.profile.energy import read_joules
@@ -48,7 +49,8 @@ def profile(
         case "openvino":
             call_us, operators, trace = _openvino(given, row, num_calls, threads)
         case "torch":
-            call_us, operators, trace = _torch(given, row, num_calls, threads)
+            with torch_as_before(given.module):
+                call_us, operators, trace = _torch(given, row, num_calls, threads)
         case other:
             raise ConfigError(
                 f"engine {other} counts nothing of its own; profiled can be onnxruntime, openvino "
@@ -61,8 +63,8 @@ def profile(
     energy, note = (None, "not readable")
     if given.module is None:
         energy, note = _energy(variant, row, threads)
-    has_card = (given.folder / "model.yaml").is_file()
-    peak = peak_bytes(variant, row, threads=threads) if measure_memory and has_card else 0
+    is_file = given.module is None
+    peak = peak_bytes(variant, row, threads=threads) if measure_memory and is_file else 0
     return ProfileReport(
         model=given.name,
         engine=chosen,

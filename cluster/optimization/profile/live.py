@@ -39,5 +39,7 @@ def record(pid: int, target: Path, *, seconds: int = 10, chrome: bool = False) -
     )  # fmt: skip
     if done.returncode != 0 or not target.is_file():
         lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        said = lines[-1] if lines else f"exit code {done.returncode}"
+        # Below the error py-spy prints where in its own code it came to be.
+        errors = [line for line in lines if line.startswith("Error")] or lines[-1:]
+        said = errors[0] if errors else f"exit code {done.returncode}"
         raise ConfigError(f"process {pid} cannot be profiled: {said}", key="live", value=pid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluster.config.model_card import ModelCard, Provenance
@@ -14,6 +14,8 @@ from cluster.engines.cache.artefact_cache import ArtefactCache, cache_key
 from cluster.errors import SquadronError
 from cluster.optimization.gate.gate import GateLimits, judge
 from cluster.optimization.intake.data import Dataset
+from cluster.optimization.intake.files import files_of, side_files
+from cluster.optimization.intake.model import GivenModel
 from cluster.optimization.measure.variant import Variant, answers, opened, ranks_classes
 from cluster.optimization.search.recipe import Material, Recipe
 from cluster.optimization.search.recipes import missing
@@ -49,6 +51,9 @@ def build(recipe: Recipe, material: Material, model_sha256: str, bench: Bench) -
     beside = side_files(material.card, material.onnx.parent)
     if beside:
         parameters["files"] = {file.name: sha256_of(file) for file in beside}
+    if recipe.format == "aot_inductor":
+        # Inductor writes the number of threads into the code that it compiles.
+        parameters["threads"] = bench.threads
     if recipe.wants_calibration:
         parameters["calibration"] = items_sha256(material.calibration)
     parameters.update({name: repr(getattr(material.tuning, name)) for name in recipe.tuned_by})
@@ -94,15 +99,24 @@ def build(recipe: Recipe, material: Material, model_sha256: str, bench: Bench) -
     return candidate
 
 
-def side_files(card: ModelCard, folder: Path) -> tuple[Path, ...]:
-    """What the card's processing and classification read beside the artefact."""
-    names = [
-        getattr(card.preprocess, "tokenizer", None),
-        getattr(card.postprocess, "labels", None),
-        *(tensor.labels for tensor in card.signature.outputs),
-    ]
-    files = dict.fromkeys(folder / name for name in names if name and isinstance(name, str))
-    return tuple(file for file in files if file.is_file())
+def lasting(given: GivenModel, workspace: Path, bench: Bench) -> GivenModel:
+    """The model in the cache where it lies in the search's own folder (what had to be exported
+    first): it may be chosen, and the folder goes when the search ends."""
+    if given.module is not None or not given.folder.is_relative_to(workspace):
+        return given
+    files = files_of(given.card, given.folder)
+    recipe: dict[str, object] = {"name": "given", "format": given.card.format}
+    recipe["files"] = {file.name: sha256_of(file) for file in files}
+    key = cache_key(
+        model_sha256=given.sha256, recipe=recipe, libraries=bench.libraries, hardware={}
+    )
+
+    def fill(folder: Path) -> None:
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+        seal(folder, given.card)
+
+    return replace(given, folder=bench.cache.get_or_build(key, fill).folder)
 
 
 def card_of(recipe: Recipe, source: ModelCard, model_sha256: str) -> ModelCard:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from cluster.config.model_card import ModelCard
-from cluster.config.store import CARD_FILE, ModelStore, new_version, seal
+from cluster.config.store import ModelStore, new_version, seal
 from cluster.errors import ConfigError
+from cluster.optimization.intake.files import files_of
 from cluster.optimization.measure.variant import Variant
 from cluster.optimization.search.page import page, plot
 from cluster.optimization.search.report import OptimizeReport
@@ -19,7 +20,22 @@ REPORT_FILE = "report.json"
 
 
 def check_free(folder: Path) -> None:
-    """Raises: ConfigError when `folder` holds something that no search of ours wrote."""
+    """Raises: ConfigError when `folder` holds something that no search of ours wrote, is a file, or
+    cannot be made."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(
+            f"{folder} is a file; choose a folder with --out", file=str(folder), key="out"
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # A trial: whether it can be written shows before the search, not after it.
+        tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent).cleanup()
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be made: {error.strerror}; choose another with --out",
+            file=str(folder),
+            key="out",
+        ) from None
     if folder.exists() and any(folder.iterdir()) and not (folder / REPORT_FILE).is_file():
         raise ConfigError(
             f"{folder} is not empty and holds no report of a search; choose another with --out",
@@ -34,7 +50,6 @@ def keep(report: OptimizeReport, folder: Path) -> OptimizeReport:
     A torch module that stays as it is has no artefact: only the report is written.
     """
     check_free(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         partial.chmod(0o755)
@@ -70,10 +85,10 @@ def add_to_store(report: OptimizeReport, store: ModelStore, name: str) -> ModelC
 
 
 def copy_variant(variant: Variant, folder: Path) -> None:
-    """The artefact with its side files (labels, tokenizer, weights), without its card."""
-    for file in variant.folder.iterdir():
-        if file.is_file() and file.name not in (CARD_FILE, "entry.json"):
-            shutil.copyfile(file, folder / file.name)
+    """The artefact with its side files (labels, tokenizer, weights), without its card. Not what
+    else lies there: the original's folder may be the caller's own, full of other things."""
+    for file in files_of(variant.card, variant.folder):
+        shutil.copyfile(file, folder / file.name)
 
 
 def validated_card(report: OptimizeReport) -> ModelCard:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +13,21 @@ from cluster.config.store import ModelStore, default_root
 from cluster.engines.cache.artefact_cache import ArtefactCache
 from cluster.errors import ConfigError
 from cluster.optimization.cache.fingerprint import hardware, library_versions
-from cluster.optimization.gate.gate import GateLimits
-from cluster.optimization.intake.data import Dataset, load_dataset, random_dataset
+from cluster.optimization.gate.gate import GateLimits, check_labels
+from cluster.optimization.intake.data import (
+    Dataset,
+    fitted,
+    load_dataset,
+    random_dataset,
+)
 from cluster.optimization.intake.model import GivenModel, open_model
+from cluster.optimization.measure.as_before import torch_as_before
 from cluster.optimization.measure.benchmark import batch_of
 from cluster.optimization.measure.memory import peak_bytes
 from cluster.optimization.measure.timing import interleave, speedup
 from cluster.optimization.measure.variant import Run, Variant, answers, opened, ranks_classes
 from cluster.optimization.progress import Progress, Silent
-from cluster.optimization.search.build import Bench, build, examine
+from cluster.optimization.search.build import Bench, build, examine, lasting
 from cluster.optimization.search.choose import Constraints, choose, mark_front
 from cluster.optimization.search.gpu_recipes import gpu_recipes_of
 from cluster.optimization.search.recipe import (
@@ -105,43 +111,34 @@ def optimize(
         hardware=machine.as_dict(),
         threads=wish.threads,
     )
-    with tempfile.TemporaryDirectory(prefix="squadron-optimize-") as temporary:
+    module = None if isinstance(model, str | Path) else model
+    with (
+        tempfile.TemporaryDirectory(prefix="squadron-optimize-") as temporary,
+        torch_as_before(module),
+    ):
         workspace = Path(temporary)
         with progress.step("open the model"):
             given = open_model(
                 model, store=store, workspace=workspace, inputs=wish.inputs,
                 outputs=wish.outputs, example=wish.example, name=name,
             )  # fmt: skip
-            given = _as_graph(given, workspace)
+            given = lasting(_as_graph(given, workspace), workspace, bench)
             data = _data(wish, given)
-        calibration, evaluation = data.split()
-        lessons = lessons_of(data, given)
+            others = _opened_others(wish, given, store, workspace)
+        _, evaluation = data.split()
         baseline, reference = _baseline(given)
         with _run_of(given, reference, wish.threads) as run:
             expected = answers(run, evaluation.items, given.card)
-        chosen_recipes = _recipes(wish)
-        material = _material(given, calibration, machine.instructions, wish, lessons)
-        found = [baseline]
-        for recipe in chosen_recipes:
-            if recipe.name == "onnxruntime-fp32" and baseline.name == ORIGINAL:
-                continue
-            with progress.step(f"{recipe.name}: build and judge"):
-                candidate = build(recipe, material, given.sha256, bench)
-                examine(
-                    candidate, expected, evaluation, wish.limits,
-                    threads=wish.threads, card=given.card,
-                )  # fmt: skip
-            found.append(candidate)
-        found += _others(wish, store, workspace, expected, bench, chosen_recipes, progress)
+        check_labels(evaluation.labels, expected, ranks_classes=ranks_classes(given.card))
+        found, recipes = [baseline], _recipes(wish)
+        for each in (_Tried(given=given, data=data), *others):
+            found += each.by(recipes, wish, expected, bench, progress)
         measured = [each for each in found if each.status == "measured"]
         with progress.step(f"measure {len(measured)} variants in turns"):
             _measure(measured, given, evaluation, wish)
         if wish.measure_memory:
             with progress.step("memory of each in a process of its own"):
-                for each in measured:
-                    if each.variant is not None:
-                        row = evaluation.items[0] if each.model == given.name else None
-                        each.peak_bytes = peak_bytes(each.variant, row) if row else 0
+                _measure_memory(measured, given, evaluation, wish)
         mark_front(found)
         choice = choose(found, wish.constraints, baseline.name)
     return OptimizeReport(
@@ -180,7 +177,7 @@ def _as_graph(given: GivenModel, workspace: Path) -> GivenModel:
 
 def _data(wish: Wish, given: GivenModel) -> Dataset:
     if isinstance(wish.data, Dataset):
-        return wish.data
+        return fitted(wish.data, given.card)
     if wish.data is not None:
         return load_dataset(Path(wish.data), given.card, given.folder, wish.max_items)
     return random_dataset(given.card, given.onnx, shapes=wish.shapes)
@@ -269,33 +266,65 @@ def eager(given: GivenModel, threads: int, device: Target = "cpu") -> Run:
     return run
 
 
-def _others(
-    wish: Wish,
-    store: ModelStore,
-    workspace: Path,
-    expected: Sequence[Mapping[str, Array]],
-    bench: Bench,
-    recipes: Sequence[Recipe],
-    progress: Progress,
-) -> list[Candidate]:
-    """The alternative architectures, each by the same recipes, on the same items of the data."""
-    found: list[Candidate] = []
-    for number, other in enumerate(wish.candidates):
-        given = open_model(other, store=store, workspace=workspace / f"candidate-{number}")
-        given = _as_graph(given, workspace / f"candidate-{number}")
-        data = _data(wish, given)
-        calibration, evaluation = data.split()
-        lessons = lessons_of(data, given)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Tried:
+    """A model with the data as it takes them. `is_other`: an alternative architecture, which has a
+    name of its own in this search."""
+
+    given: GivenModel
+    data: Dataset
+    is_other: bool = False
+
+    def by(
+        self,
+        recipes: Sequence[Recipe],
+        wish: Wish,
+        expected: Sequence[Mapping[str, Array]],
+        bench: Bench,
+        progress: Progress,
+    ) -> list[Candidate]:
+        """It by each recipe, judged on the items that do not calibrate."""
+        found: list[Candidate] = []
+        given = self.given
+        calibration, evaluation = self.data.split()
+        lessons = lessons_of(self.data, given)
         material = _material(given, calibration, hardware().instructions, wish, lessons)
         for recipe in recipes:
-            with progress.step(f"{given.name}/{recipe.name}: build and judge"):
+            if recipe.name == "onnxruntime-fp32" and given.module is None and not self.is_other:
+                continue  # That is the original, the baseline.
+            name = f"{given.name}/{recipe.name}" if self.is_other else recipe.name
+            with progress.step(f"{name}: build and judge"):
                 candidate = build(recipe, material, given.sha256, bench)
-                candidate.name = f"{given.name}/{recipe.name}"
+                candidate.name = name
                 examine(
                     candidate, expected, evaluation, wish.limits,
                     threads=wish.threads, card=given.card,
                 )  # fmt: skip
             found.append(candidate)
+        return found
+
+
+def _opened_others(
+    wish: Wish, given: GivenModel, store: ModelStore, workspace: Path
+) -> list[_Tried]:
+    """Opened before anything is built, so that a wrong one costs no search."""
+    names, found = {given.name}, []
+    for number, path in enumerate(wish.candidates):
+        folder = workspace / f"candidate-{number}"
+        folder.mkdir()
+        other = _as_graph(open_model(path, store=store, workspace=folder), folder)
+        name, again = other.name, 2
+        while name in names:
+            name, again = f"{other.name}-{again}", again + 1
+        names.add(name)
+        card = other.card.model_copy(update={"name": name})
+        named = replace(other, name=name, card=card)
+        try:
+            found.append(_Tried(given=named, data=_data(wish, named), is_other=True))
+        except ConfigError as error:
+            raise ConfigError(
+                f"candidate {path}: {error.message}", key="candidates", value=str(path)
+            ) from None
     return found
 
 
@@ -323,6 +352,15 @@ def _measure(
     for each in measured:
         each.timing = timings[each.name]
         each.speedup = speedup(each.timing, first, by_cpu=_is_by_cpu(wish))
+
+
+def _measure_memory(
+    measured: Sequence[Candidate], given: GivenModel, evaluation: Dataset, wish: Wish
+) -> None:
+    for each in measured:
+        if each.variant is not None and each.model == given.name:
+            row = evaluation.items[0]
+            each.peak_bytes = peak_bytes(each.variant, row, threads=wish.threads)
 
 
 def _is_by_cpu(wish: Wish) -> bool:

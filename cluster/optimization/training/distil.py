@@ -17,9 +17,9 @@ from cluster.errors import ConfigError
 from cluster.optimization.export.module import export_module
 from cluster.optimization.gate.gate import GateLimits, Verdict, judge
 from cluster.optimization.intake.data import Dataset, load_dataset
+from cluster.optimization.intake.files import side_files
 from cluster.optimization.intake.model import GivenModel, example_of, load_class, open_model
 from cluster.optimization.measure.variant import Variant, answers, opened, ranks_classes
-from cluster.optimization.search.build import side_files
 from cluster.optimization.training.imitate import Teacher, TrainingLog, imitate, taught_by
 from cluster.optimization.training.lessons import Item, Lessons, Schedule
 from cluster.optimization.training.thinner import save_encoder, thinner_encoder

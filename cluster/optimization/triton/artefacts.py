@@ -12,7 +12,7 @@ from typing import Any
 from cluster.config.model_card import ModelCard, Provenance, SignatureCard
 from cluster.config.store import ModelStore, new_version, seal, sha256_of
 from cluster.errors import ConfigError
-from cluster.optimization.add import external_data
+from cluster.optimization.intake.files import external_data
 from cluster.optimization.triton.complete import onnx_file
 from cluster.optimization.triton.repository import TritonModel
 from cluster.protocols.triton.findings import Findings

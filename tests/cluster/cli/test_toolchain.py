@@ -118,3 +118,33 @@ def test_what_cannot_be_tuned_is_refused_with_what_can(text: str) -> None:
 
     with pytest.raises(ConfigError, match="write NAME=NUMBER, NAME one of prune_ratio"):
         parse_tuning([text])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["optimize", "MODEL", "--out", "FILE"], "file is a file; choose a folder with --out"),
+        (["optimize", "MODEL", "--out", "FILE/out"], "cannot be made"),
+        (["optimize", "MODEL", "--out", "NEW", "--cache-dir", "FILE"], "cannot be the artefact"),
+        (["profile", "MODEL", "--html", "NEW/p.html"], "its folder is not there"),
+        (["profile", "MODEL", "--trace", "FOLDER"], "is a folder"),
+        (["convert", "MODEL", "FILE/net.ort"], "File exists"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_message(
+    model: Path, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    places = {"MODEL": model, "FILE": tmp_path / "file", "NEW": tmp_path / "new",
+              "FOLDER": tmp_path}  # fmt: skip
+    given = [
+        str(places[head] / rest) if (head := each.partition("/")[0]) in places else each
+        for each in arguments
+        for rest in [each.partition("/")[2]]
+    ]
+
+    done = run(*given, *(["--level", "basic", "--rounds", 2] if given[0] == "optimize" else []))
+
+    assert done.exit_code == 2, done.output
+    assert says in done.stderr
+    assert "Traceback" not in done.output

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from cluster.config.model_card import SignatureCard, TensorCard
 from cluster.config.store import ModelStore, sha256_of
@@ -44,6 +46,27 @@ def test_next_number_for_other_bytes_and_the_same_for_the_same(
     assert add_model(other, store, "m").version == "2"
     assert add_model(first, store, "m").version == "1"
     assert [card.version for card in store.versions("m")] == ["1", "2"]
+
+
+def test_the_same_graph_with_other_weights_beside_it_is_the_next_version(
+    tmp_path: Path, store: ModelStore
+) -> None:
+    source = write_onnx(tmp_path / "a.onnx", factor=2.0)
+    model = onnx.load(source)
+    (factor,) = model.graph.initializer
+    factor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(factor), "factor"))
+    onnx.save(model, source, save_as_external_data=True, location="w", size_threshold=0)
+    assert add_model(source, store, "m").version == "1"
+    (tmp_path / "w").write_bytes(np.float32(3.0).tobytes())
+
+    card = add_model(source, store, "m")
+
+    assert card.version == "2"
+    engine = make_engine("onnxruntime", EngineSetup(card=card, folder=store.folder("m", "2")))
+    engine.load()
+    answer = engine.infer({"x": np.ones((1, 4), np.float32)})
+    np.testing.assert_array_equal(answer["y"], np.full((1, 4), 3.0))
+    assert add_model(source, store, "m").version == "2"
 
 
 def test_version_that_is_taken_is_not_overwritten(tmp_path: Path, store: ModelStore) -> None:

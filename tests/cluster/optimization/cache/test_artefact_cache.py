@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,13 @@ from cluster.engines.cache.artefact_cache import (
     cache_key,
 )
 from cluster.errors import ConfigError
-from cluster.optimization.cache.fingerprint import hardware, library_versions
+from cluster.optimization.cache import fingerprint
+from cluster.optimization.cache.fingerprint import (
+    TOOLCHAIN,
+    hardware,
+    library_versions,
+    toolchain_version,
+)
 
 
 def key(recipe: str = "int8", model: str = "a" * 64, **changes: object) -> CacheKey:
@@ -192,4 +199,44 @@ def test_the_fingerprint_names_the_processor_its_generation_and_its_instructions
 
 
 def test_only_installed_libraries_have_a_version() -> None:
-    assert set(library_versions(("numpy", "no-such-library"))) == {"numpy"}
+    assert set(library_versions(("numpy", "no-such-library"))) == {"numpy", TOOLCHAIN}
+
+
+def test_code_that_builds_otherwise_is_another_version_of_the_toolchain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = library_versions()[TOOLCHAIN]
+    copied = tmp_path / "optimization"
+    source = Path(fingerprint.__file__).parent.parent
+    shutil.copytree(source, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(fingerprint, "__file__", str(copied / "cache" / "fingerprint.py"))
+    toolchain_version.cache_clear()
+    try:
+        assert library_versions()[TOOLCHAIN] == before
+        with (copied / "precision" / "int8.py").open("a") as file:
+            file.write("# mended\n")
+        toolchain_version.cache_clear()
+        assert library_versions()[TOOLCHAIN] != before
+    finally:
+        toolchain_version.cache_clear()
+
+
+def test_a_folder_that_cannot_be_a_cache_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ConfigError, match=r"file cannot be the artefact cache: Not a directory"):
+        ArtefactCache(tmp_path / "file").get_or_build(key(), write)
+
+
+def test_what_a_killed_build_left_behind_goes_after_a_day(tmp_path: Path) -> None:
+    cache = ArtefactCache(tmp_path)
+    folder = cache.get_or_build(key(), write).folder.parent
+    old, new = folder / ".partial-old", folder / ".partial-new"
+    for each in (old, new):
+        each.mkdir()
+        write(each)
+    os.utime(old, (0, 0))
+
+    cache.get_or_build(key("another"), write)
+
+    assert (old.exists(), new.exists()) == (False, True)

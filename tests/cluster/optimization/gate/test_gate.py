@@ -77,6 +77,50 @@ def test_twenty_labels_show_nothing_so_agreement_is_judged_as_well() -> None:
     assert "20 labelled items exclude only a loss above" in " ".join(found.reasons)
 
 
+def test_labels_that_the_original_itself_does_not_meet_show_nothing() -> None:
+    others = [(index + 5) % 10 for index in range(1000)]
+
+    found = judge(
+        answers(1000),
+        answers(1000, wrong=900),
+        labels=others,
+        ranks_classes=True,
+        is_real_data=True,
+        limits=GateLimits(),
+    )
+
+    assert (found.passed, found.is_shown, found.accuracy) == (False, False, None)
+    said = " ".join(found.reasons)
+    assert "labels left aside: the original is right on 0.0% of 1000 items" in said
+    assert "top-1 agrees on 10.0%" in said
+
+
+@pytest.mark.parametrize("label", [10, -1])
+def test_a_label_that_is_no_class_of_the_model_is_refused(label: int) -> None:
+    with pytest.raises(ConfigError, match=rf"label {label} of item 3.*allowed: 0 to 9"):
+        judge(
+            answers(4),
+            answers(4),
+            labels=[0, 1, 2, label],
+            ranks_classes=True,
+            is_real_data=True,
+            limits=GateLimits(),
+        )
+
+
+def test_labels_of_a_model_without_classes_are_said_to_be_left_aside() -> None:
+    found = judge(
+        answers(4),
+        answers(4),
+        labels=[0, 1, 2, 3],
+        ranks_classes=False,
+        is_real_data=True,
+        limits=GateLimits(),
+    )
+
+    assert "labels left aside: the first output holds no scores of classes" in found.reasons
+
+
 def test_random_inputs_never_validate() -> None:
     found = verdict(100, 0, real=False)
 
@@ -89,6 +133,7 @@ def test_random_inputs_still_catch_a_broken_model() -> None:
 
     assert not found.passed
     assert "mean cosine" in found.reasons[0]
+    assert found.reasons[-1] == "random inputs: the answers differ, accuracy is unknown"
 
 
 def test_an_answer_that_is_no_number_is_no_agreement() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.config.model_card import ModelCard
 from cluster.errors import ConfigError
-from cluster.optimization.intake.data import load_dataset, random_dataset
+from cluster.optimization.intake.data import Dataset, fitted, load_dataset, random_dataset
 from cluster.optimization.intake.random_inputs import index_bounds, random_items
 
 
@@ -40,6 +40,44 @@ def test_arrays_become_items_of_one_row_with_their_labels(tmp_path: Path) -> Non
     assert found.is_real
     assert found.labels == tuple(range(10))
     np.testing.assert_array_equal(np.concatenate([item["x"] for item in found.items]), x)
+
+
+@pytest.mark.parametrize(
+    "labels", [np.array(["cat", "dog"]), np.eye(2), np.array([0.5, 1.0])], ids=str
+)
+def test_labels_that_are_no_classes_say_what_is_wanted(
+    tmp_path: Path, labels: np.typing.NDArray[np.generic]
+) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 4), np.float32), labels=labels)
+
+    with pytest.raises(ConfigError, match="give the number of one class for each item"):
+        load_dataset(tmp_path, card(), tmp_path)
+
+
+def test_items_that_were_given_hold_what_the_model_takes_and_nothing_else() -> None:
+    row = np.zeros((1, 4), np.float32)
+    items = ({"x": row, "mask": row},)
+    data = Dataset(origin="here", is_real=True, items=items, labels=(1,))
+
+    found = fitted(data, card())
+
+    assert [set(item) for item in found.items] == [{"x"}]
+    assert found.labels == (1,)
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ({"y": np.zeros((1, 4), np.float32)}, "nothing for the model's input 'x'; there: y"),
+        ({"x": np.zeros((1, 5), np.float32)}, r"item 0: input 'x': expected shape \[-1, 4\]"),
+        ({"x": np.zeros((1, 4))}, "expected datatype FP32, got FP64"),
+    ],
+)
+def test_items_that_do_not_fit_are_named(
+    item: dict[str, np.typing.NDArray[np.generic]], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        fitted(Dataset(origin="here", is_real=True, items=(item,)), card())
 
 
 def test_what_calibrates_is_judged_on_by_nobody(tmp_path: Path) -> None:

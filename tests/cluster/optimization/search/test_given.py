@@ -1,0 +1,155 @@
+"""What a search does with the model that it was given, and to the process that asked."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cluster.config.store import ModelStore
+from cluster.errors import ConfigError
+from cluster.optimization.gate.gate import GateLimits
+from cluster.optimization.measure.variant import opened
+from cluster.optimization.search.keep import add_to_store, keep
+from cluster.optimization.search.report import OptimizeReport
+from tests.cluster.optimization.search.test_optimize import by_name, data_of, search
+from tests.cluster.optimization.tiny_nets import TinyMlp, exported, rows
+
+STRICT = GateLimits(min_cosine=1.0)
+LOSSY = ("onnxruntime-int8-dynamic",)
+
+
+class Scaled(nn.Module):
+    """Of pictures of any size; `scale` is neither a weight nor told by its `repr`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.drop = nn.Dropout(0.5)
+        self.scale = 1.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.drop(torch.relu(self.conv(x))).mean((2, 3)) * self.scale
+        return found
+
+
+def picture(size: int) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(0).normal(size=(1, 3, size, size)).astype(np.float32)}
+
+
+def of_module(module: nn.Module, tmp_path: Path, **wish: object) -> OptimizeReport:
+    return search(module, tmp_path, recipes=("onnxruntime-fp32",), **wish)
+
+
+def test_the_same_module_for_other_inputs_is_not_taken_from_the_cache(tmp_path: Path) -> None:
+    module = Scaled()
+    of_module(module, tmp_path, example=picture(16))
+
+    same = of_module(module, tmp_path, example=picture(16))
+    larger = of_module(module, tmp_path, example=picture(24))
+    renamed = of_module(module, tmp_path, example={"image": picture(16)["x"]})
+
+    assert by_name(same)["onnxruntime-fp32"].was_cached
+    for other in (larger, renamed):
+        found = by_name(other)["onnxruntime-fp32"]
+        assert (found.status, found.was_cached) == ("measured", False), found.reason
+
+
+def test_a_plain_attribute_that_changes_the_answers_changes_the_cache_key(tmp_path: Path) -> None:
+    module = Scaled()
+    of_module(module, tmp_path, example=picture(16))
+    module.scale = -2.0
+
+    found = by_name(of_module(module, tmp_path, example=picture(16)))["onnxruntime-fp32"]
+
+    assert found.status == "measured", found.reason
+
+
+def test_the_callers_torch_is_as_it_was_after_a_search(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    module = Scaled()
+    module.train()
+    module.conv.eval()  # a layer that is frozen
+    torch.set_num_threads(2)
+    try:
+        of_module(module, tmp_path, example=picture(16), threads=1)
+
+        assert torch.get_num_threads() == 2
+        assert (module.training, module.drop.training, module.conv.training) == (True, True, False)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("example", [np.ones((1, 3, 8, 8), np.float32), {}])
+def test_an_example_without_names_says_how_to_give_one(tmp_path: Path, example: object) -> None:
+    with pytest.raises(ConfigError, match="give one row of each input by its name"):
+        of_module(Scaled(), tmp_path, example=example)
+
+
+def test_an_original_that_had_to_be_exported_outlives_the_search(tmp_path: Path) -> None:
+    program = torch.export.export(TinyMlp(), (torch.ones(1, 64),))
+    torch.export.save(program, tmp_path / "net.pt2")
+
+    report = search(tmp_path / "net.pt2", tmp_path, recipes=LOSSY, limits=STRICT)
+
+    assert report.chosen.is_reference
+    assert report.chosen.variant is not None
+    with opened(report.chosen.variant) as run:
+        assert run(rows(TinyMlp(), 1))
+    card = add_to_store(report, ModelStore(tmp_path / "store"), "kept")
+    assert (tmp_path / "store" / "kept" / "1" / card.artefact).is_file()
+
+
+def test_of_the_callers_folder_only_the_model_is_kept(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    exported(TinyMlp(), home)
+    (home / "thesis.txt").write_text("mine")
+    report = search(home / "model.onnx", tmp_path, recipes=LOSSY, limits=STRICT)
+    assert report.chosen.is_reference
+
+    keep(report, tmp_path / "out")
+    add_to_store(report, ModelStore(tmp_path / "store"), "kept")
+
+    assert not list(tmp_path.glob("out/thesis.txt"))
+    assert not list(tmp_path.glob("store/**/thesis.txt"))
+    assert (tmp_path / "out" / "model.onnx").is_file()
+
+
+def test_candidates_of_one_file_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder).mkdir()
+        exported(TinyMlp(), tmp_path / folder)
+    others = (tmp_path / "b" / "model.onnx", tmp_path / "c" / "model.onnx")
+
+    report = search(
+        tmp_path / "a" / "model.onnx", tmp_path, recipes=("onnxruntime-int8-weights",),
+        data=data_of(TinyMlp()), candidates=others,
+    )  # fmt: skip
+
+    assert [each.name for each in report.candidates] == [
+        "original",
+        "onnxruntime-int8-weights",
+        "model-2/onnxruntime-int8-weights",
+        "model-3/onnxruntime-int8-weights",
+    ]
+    timed = [each.timing for each in report.candidates if each.timing is not None]
+    assert len({id(timing) for timing in timed}) == len(report.candidates)
+
+
+def test_a_wrong_candidate_is_named_before_anything_is_built(tmp_path: Path) -> None:
+    exported(TinyMlp(), tmp_path)
+    shutil.copyfile(tmp_path / "model.onnx", tmp_path / "other.onnx")
+
+    with pytest.raises(ConfigError, match=r"absent\.onnx: no such file"):
+        search(
+            tmp_path / "model.onnx", tmp_path, recipes=LOSSY, data=data_of(TinyMlp()),
+            candidates=(tmp_path / "other.onnx", tmp_path / "absent.onnx"),
+        )  # fmt: skip
+
+    assert not (tmp_path / "cache").exists()
