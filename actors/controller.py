@@ -27,7 +27,7 @@ from actors.experiments.control import ExperimentControl
 from actors.experiments.doors import Doors
 from actors.experiments.kept import StateSetup
 from actors.experiments.start import start_experiments
-from actors.logs.set_up import set_up_logs
+from actors.logs.set_up import set_up_logs, write_decisions
 from actors.measures.processes import watch_process
 from actors.measures.recovery import RecoveryWatch
 from actors.node_folder import metrics_folder
@@ -39,9 +39,9 @@ from actors.repository.state import RepositoryKeeper, kept_earlier
 from cluster.config.observability.logs import LogsConfig
 from cluster.control.reconcile import (
     DeploymentSeen,
-    KeepPeaks,
     SetState,
     Snapshot,
+    is_worth_a_line,
     reconcile,
     record,
     variants_seen,
@@ -97,6 +97,7 @@ class Controller:
             lambda name, seconds: recovery_seconds.labels(name).observe(seconds),
             time.monotonic,
         )
+        write_decisions()
         watch_process("controller")
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -305,7 +306,7 @@ class Controller:
             experiments=self._experiments.seen(),
         )
         actions = reconcile(snapshot)
-        if any(not isinstance(action, KeepPeaks) for action in actions):
+        if is_worth_a_line(snapshot, actions):
             logger.info("pass %s", record(snapshot, actions))
             reasons = (*reasons, *(action.reason for action in actions))
         self._experiments.act(actions)

@@ -272,12 +272,9 @@ class ModelReplica:
 
     def _refusal(self, call: Call) -> Reply | None:
         """None for a call that can be answered in time; it then counts as being prepared."""
+        now_s = time.monotonic()
         verdict = self._scheduler.admit(
-            time.monotonic(),
-            rows=call.rows,
-            left_s=call.left_s,
-            priority=call.priority,
-            tenant=call.tenant,
+            now_s, rows=call.rows, left_s=call.left_s, priority=call.priority, tenant=call.tenant
         )
         if not isinstance(verdict, Reject):
             return None
@@ -354,9 +351,10 @@ class ModelReplica:
                     await self._wake.wait()
                     timer.cancel()
                 case Run() as run:
-                    self._busy_since_s = time.monotonic()
+                    self._busy_since_s, loop_s = time.monotonic(), None
                     if self._is_inline and self._scheduler.is_cheap(run.rows):
                         replies = self._compute(run)
+                        loop_s = time.monotonic() - self._busy_since_s
                         # Those who were answered, and those who came, have their turn first.
                         await asyncio.sleep(0)
                     else:
@@ -364,9 +362,12 @@ class ModelReplica:
                             self._computing, self._compute, run, loop
                         )
                     self._busy_since_s = None
-                    now_s = time.monotonic()
-                    is_whole = all(reply.error is None for reply in replies)
-                    self._scheduler.finished(now_s, is_whole=is_whole, cpu_s=self._runner.cpu_s)
+                    self._scheduler.finished(
+                        time.monotonic(),
+                        is_whole=all(reply.error is None for reply in replies),
+                        cpu_s=self._runner.cpu_s,
+                        loop_s=loop_s,
+                    )
                     self._scheduler.cap(self._engine_run.max_rows)
 
     def _compute(

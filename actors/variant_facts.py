@@ -126,7 +126,7 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
         is_language=card.format == "causal_lm",
         adapters=_adapters(variant),
         adapter_folder=_adapter_folder(variant),
-        max_model_len=variant.llm.max_model_len if variant.llm is not None else 0,
+        max_model_len=_max_tokens(variant, card),
         tokenizer=(
             str(origin.folder / card.preprocess.tokenizer)
             if isinstance(card.preprocess, TextPreprocess)
@@ -135,6 +135,13 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
         artefact_bytes=_artefact_bytes(origin),
         made=(card.precision, card.provenance.recipe),
     )
+
+
+def _max_tokens(variant: VariantConfig, card: ModelCard) -> int:
+    """0 where the card and the configuration do not say."""
+    if variant.llm is not None:
+        return variant.llm.max_model_len
+    return card.preprocess.max_tokens if isinstance(card.preprocess, TextPreprocess) else 0
 
 
 def _check_lengths(name: str, variant: VariantConfig, card: ModelCard) -> None:

@@ -25,7 +25,8 @@ class Sampling:
     """How tokens are chosen. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep all.
 
     `max_tokens` counts new tokens of one choice, `num_choices` is OpenAI's n. `num_logprobs` None
-    asks for none, 0 for the chosen token's alone. Penalties and bias are OpenAI's. Before
+    asks for none, 0 for the chosen token's alone; `scores_prompt`: the prompt's tokens are scored
+    too (OpenAI's `echo`). Penalties and bias are OpenAI's. Before
     `min_tokens` nothing ends a choice; with `allowed_token_ids` no other token is taken.
     """
 
@@ -44,6 +45,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     num_logprobs: int | None = None
+    scores_prompt: bool = False
     ignore_eos: bool = False
     allowed_token_ids: tuple[int, ...] = ()
     grammar: Grammar | None = None
@@ -52,6 +54,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenScore:
+    """`logprob` is NaN for a prompt's first token, which follows nothing."""
+
     token_id: int
     logprob: float
 
@@ -67,7 +71,8 @@ class ScoredToken:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
     """What one choice gained. Text lags behind tokens while a character or a stop string may still
-    be incomplete. `num_cached`: prompt tokens whose keys and values were there already."""
+    be incomplete. `num_cached`: prompt tokens whose keys and values were there already.
+    `prompt_scores`: of every token of the prompt, with a choice's first delta."""
 
     index: int
     text: str
@@ -75,6 +80,7 @@ class Delta:
     scores: tuple[ScoredToken, ...] = ()
     finish_reason: FinishReason = ""
     num_cached: int = 0
+    prompt_scores: tuple[ScoredToken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

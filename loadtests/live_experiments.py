@@ -81,7 +81,16 @@ class Caller:
         return self.call("POST", f"/v2/models/{model}/infer", {"inputs": [tensor]})
 
     def shown(self, name: str) -> Any:
-        return self.call("GET", f"/admin/v1/experiments/{name}")[1]
+        """As the controller says; one that is coming back is asked again."""
+        while True:
+            self._connection.request("GET", f"/admin/v1/experiments/{name}")
+            answer = self._connection.getresponse()
+            found = json.loads(answer.read())
+            if answer.status == 200 and "age" not in answer.headers:
+                return found
+            if answer.status not in (200, 503, 504):
+                raise RuntimeError(f"{name}: {answer.status} {found}")
+            time.sleep(0.2)
 
 
 class Load:

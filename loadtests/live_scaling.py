@@ -104,11 +104,19 @@ async def measure_ensemble(running: Running, blocks: int) -> dict[str, object]:
     }
 
 
-async def drive(running: Running, path: str, title: str, arrivals: Sequence[float]) -> Found:
-    """Open loop: latency counts from the intended time. `title`: how a replica's process is
-    labelled; one is paid for as long as it is there."""
-    late = failed = most = 0
+async def drive(
+    running: Running,
+    path: str,
+    title: str,
+    arrivals: Sequence[float],
+    counts_from_s: float = 0.0,
+) -> Found:
+    """Open loop: latency counts from the intended time; what failed is late. `title`: how a
+    replica's process is labelled; one is paid for as long as it is there. What comes before
+    `counts_from_s` is sent and not counted."""
+    counted = late = failed = most = 0
     replica_s = 0.0
+    changes: list[tuple[int, int]] = []
     started_s = time.perf_counter()
     tasks = set()
 
@@ -119,13 +127,16 @@ async def drive(running: Running, path: str, title: str, arrivals: Sequence[floa
     ) as client:
 
         async def one(at_s: float) -> None:
-            nonlocal late, failed
+            nonlocal counted, late, failed
             try:
-                answer = await client.post(path, json=BODY)
-                failed += answer.status_code != 200
+                is_answered = (await client.post(path, json=BODY)).status_code == 200
             except httpx.HTTPError:
-                failed += 1
-            late += time.perf_counter() - started_s - at_s > SLO_S
+                is_answered = False
+            if at_s < counts_from_s:
+                return
+            counted += 1
+            failed += not is_answered
+            late += not is_answered or time.perf_counter() - started_s - at_s > SLO_S
 
         async def count_replicas() -> None:
             nonlocal most, replica_s
@@ -134,7 +145,10 @@ async def drive(running: Running, path: str, title: str, arrivals: Sequence[floa
                 watched = await asyncio.to_thread(running.watched)
                 num, now_s = len(watched.pids.get(title, ())), time.perf_counter()
                 most = max(most, num)
-                replica_s += num * (now_s - before_s)
+                if not changes or changes[-1][1] != num:
+                    changes.append((round(now_s - started_s), num))
+                if now_s - started_s >= counts_from_s:
+                    replica_s += num * (now_s - before_s)
                 before_s = now_s
                 await asyncio.sleep(1)
 
@@ -145,11 +159,12 @@ async def drive(running: Running, path: str, title: str, arrivals: Sequence[floa
         await asyncio.gather(*tasks)
         counting.cancel()
     return {
-        "requests": len(arrivals),
+        "requests": counted,
         "failed": failed,
-        "missed_share": round(late / len(arrivals), 4),
+        "missed_share": round(late / max(1, counted), 4),
         "replica_seconds": round(replica_s),
         "most_replicas": most,
+        "replicas_from_s": changes,
     }
 
 

@@ -8,6 +8,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
+
+from prometheus_client import Counter
 
 from actors.access.key_file import LOOK_S, WatchedKeys
 from actors.access.ledger import Ledger, now_s
@@ -22,7 +25,8 @@ from cluster.access.quota import (
     tokens_quota,
 )
 from cluster.config.server import ServerConfig
-from cluster.errors import RateLimited
+from cluster.errors import RateLimited, SquadronError
+from cluster.observability.door_metrics import Denial
 
 audit = logging.getLogger("squadron.audit")
 MAX_AUDITED_CHARS = 300
@@ -63,8 +67,20 @@ class Callers:
 
     def __init__(self, keys: WatchedKeys, folder: Path, *, num_nodes: int = 1) -> None:
         self._keys = keys
+        self._denials: Counter | None = None
         self._ledger = Ledger(folder)
         self._num_nodes = num_nodes
+
+    def count_into(self, denials: Counter) -> None:
+        """`squadron_door_denied`, of the door's own metrics."""
+        self._denials = denials
+
+    def deny(self, error: SquadronError, caller: Caller | None) -> None:
+        """Counts it by the name of the key, of which there are as many as the file has had. Only
+        what a key is about: a `Forbidden` of something else must not be given here."""
+        if self._denials is not None and error.code in get_args(Denial):
+            told = caller.key.name if caller is not None else error.details.get("key_name", "")
+            self._denials.labels(str(told), error.code).inc()
 
     def caller(self, authorization: str | None) -> Caller:
         """Raises: Unauthorized."""

@@ -16,7 +16,7 @@ from actors.front_door import FrontDoor, Outcome
 from cluster.access.keys import NO_KEY, Caller
 from cluster.access.needs import check_model
 from cluster.access.tokens import COUNT_TOKENS, expected_tokens, split_count
-from cluster.errors import SquadronError, Unauthorized
+from cluster.errors import Forbidden, RateLimited, SquadronError, Unauthorized
 from cluster.requests import InferenceRequest, InferenceResponse
 
 
@@ -28,6 +28,7 @@ class KeyedFrontDoor(FrontDoor):
     def __init__(self, *args: Any, callers: Callers, **named: Any) -> None:
         super().__init__(*args, **named)
         self.callers = callers
+        callers.count_into(self._metrics.door.denied)
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Raises: Unauthorized, Forbidden, RateLimited, and as `FrontDoor.infer`."""
@@ -44,7 +45,11 @@ class KeyedFrontDoor(FrontDoor):
         caller = self._admit(request)
         settle = None
         if self._is_language(request.model):
-            settle = self.callers.charge_tokens(caller, self._expected(request))
+            try:
+                settle = self.callers.charge_tokens(caller, self._expected(request))
+            except RateLimited as error:
+                self.callers.deny(error, caller)
+                raise
         async with aclosing(super().stream(request)) as responses:
             if settle is None:
                 async for response in responses:
@@ -59,12 +64,16 @@ class KeyedFrontDoor(FrontDoor):
         if asking is None:
             raise Unauthorized(NO_KEY)
         caller = asking.caller
-        if asking.pays_each:
-            # Its call may be open for days: what a key may do is what the file says now.
-            caller = self.callers.again(caller)
-        check_model(caller, request.model)
-        if asking.pays_each:
-            self.callers.charge_request(caller)
+        try:
+            if asking.pays_each:
+                # Its call may be open for days: what a key may do is what the file says now.
+                caller = self.callers.again(caller)
+            check_model(caller, request.model)
+            if asking.pays_each:
+                self.callers.charge_request(caller)
+        except (Unauthorized, Forbidden, RateLimited) as error:
+            self.callers.deny(error, caller)
+            raise
         # Whoever it says it is: a key must not take the turns, or read the kept answers, of another
         # owner's. Several keys of one name are one owner's.
         request.tenant = caller.key.name

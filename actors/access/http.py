@@ -31,6 +31,7 @@ from cluster.errors import (
     Unauthorized,
 )
 
+REQUEST_ID = "x-request-id"
 AUTHORIZATION = "authorization"
 CHALLENGE = ("WWW-Authenticate", 'Bearer realm="squadron"')
 _NOT_READY = NoReadyReplica("not ready", retry_after_s=1)
@@ -93,14 +94,18 @@ def _checked(route: Route, need: Need, callers: Callers, max_body_bytes: int) ->
 
     @wraps(route.answer)
     async def checked(request: HttpRequest, place: Place) -> HttpReply | HttpStream:
+        caller = None
         try:
             caller = callers.caller(request.headers.get(AUTHORIZATION))
             check_need(need, caller, model_of(place))
             callers.charge_request(caller)
         except (Unauthorized, Forbidden, RateLimited) as error:
+            callers.deny(error, caller)
             reply = shaped(error)
             if isinstance(error, Unauthorized):
                 reply.headers = (*reply.headers, CHALLENGE)
+            if request_id := request.headers.get(REQUEST_ID):
+                reply.headers = (*reply.headers, (REQUEST_ID, request_id))
             return reply
         if changes:
             write_down(caller, f"{route.method} {request.path}")

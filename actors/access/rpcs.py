@@ -8,7 +8,8 @@ from typing import Any
 from actors.access.callers import ASKING, Asking, Callers, write_down
 from actors.listeners.restrict import Restrictions, Streaming, Unary
 from cluster.access.keys import Caller
-from cluster.access.needs import check_need, need_of_rpc
+from cluster.access.needs import Need, check_need, need_of_rpc
+from cluster.errors import Forbidden, RateLimited, Unauthorized
 from cluster.protocols import v2_grpc
 
 AUTHORIZATION = "authorization"
@@ -33,8 +34,7 @@ class KeyedRpcs(Restrictions):
             model = ""
             if need == "the model":
                 model, _ = v2_grpc.decode_model_name(name, data)
-            check_need(need, caller, model)
-            self._callers.charge_request(caller)
+            self._check(need, caller, model, charge=True)
             if need == "admin":
                 write_down(caller, name)
             ASKING.set(Asking(caller=caller))
@@ -51,9 +51,7 @@ class KeyedRpcs(Restrictions):
 
         async def checked(asked: Any, context: Any) -> AsyncIterator[bytes]:
             caller = self._caller(context)
-            check_need(need, caller)
-            if not is_inference:
-                self._callers.charge_request(caller)
+            self._check(need, caller, charge=not is_inference)
             ASKING.set(Asking(caller=caller, pays_each=is_inference))
             async for part in work(asked, context):
                 yield part
@@ -65,4 +63,18 @@ class KeyedRpcs(Restrictions):
         sent = dict(context.invocation_metadata() or ()).get(AUTHORIZATION, "")
         if isinstance(sent, bytes):
             sent = sent.decode("utf-8", "surrogateescape")
-        return self._callers.caller(sent)
+        try:
+            return self._callers.caller(sent)
+        except Unauthorized as error:
+            self._callers.deny(error, None)
+            raise
+
+    def _check(self, need: Need, caller: Caller, model: str = "", *, charge: bool) -> None:
+        """Raises: Forbidden, RateLimited."""
+        try:
+            check_need(need, caller, model)
+            if charge:
+                self._callers.charge_request(caller)
+        except (Forbidden, RateLimited) as error:
+            self._callers.deny(error, caller)
+            raise

@@ -23,8 +23,10 @@ from ray.exceptions import RayActorError
 from actors.autoscaling.control import AutoscalingControl
 from actors.autoscaling.names import NAMESPACE, autoscaler_name
 from actors.autoscaling.setup import AutoscalingSetup
+from actors.logs.set_up import set_up_logs, write_decisions
 from actors.node_folder import metrics_folder
 from actors.repository.names import controller_name
+from cluster.config.observability.logs import LogsConfig
 from cluster.control.autoscaling.gather import DeploymentReport, DoorReport
 from cluster.observability.metrics import make_metrics
 
@@ -41,7 +43,9 @@ logger = logging.getLogger("squadron.autoscaling")
 class Autoscaler:
     """One an application."""
 
-    def __init__(self, app: str) -> None:
+    def __init__(self, app: str, logs: LogsConfig) -> None:
+        write_decisions()
+        set_up_logs(logs, role="autoscaler")
         self._app = app
         self._control = AutoscalingControl(make_metrics(metrics_folder()).autoscaling)
         self._heard_s = time.monotonic()
@@ -50,6 +54,10 @@ class Autoscaler:
         self._kept_s = time.monotonic()
         self._counted_s = -math.inf
         self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def log_as(self, logs: LogsConfig) -> None:
+        """A door tells how the server's processes write their lines now."""
+        set_up_logs(logs, role="autoscaler")
 
     async def report(self, door: str, setup: AutoscalingSetup, report: DoorReport) -> None:
         """See `AutoscalingControl`."""
@@ -97,8 +105,9 @@ class Autoscaler:
                 self._kept_s = time.monotonic()
 
 
-def get_or_start_autoscaler(app: str) -> ActorHandle[Autoscaler]:
-    """The application's autoscaler; started here when there is none. Ray restarts it for ever."""
+def get_or_start_autoscaler(app: str, logs: LogsConfig) -> ActorHandle[Autoscaler]:
+    """The application's autoscaler; started here when there is none. Ray restarts it for ever, with
+    the same arguments."""
     actor = ray.remote(Autoscaler)
     return cast(
         "ActorHandle[Autoscaler]",
@@ -110,5 +119,5 @@ def get_or_start_autoscaler(app: str) -> ActorHandle[Autoscaler]:
             max_restarts=-1,
             max_concurrency=100,
             num_cpus=0,
-        ).remote(app),
+        ).remote(app, logs),
     )

@@ -11,10 +11,11 @@ from dataclasses import asdict, replace
 from pydantic import TypeAdapter, ValidationError
 
 from actors.autoscaling.setup import AutoscalingSetup
-from cluster.control.autoscaling.fleet import Fleet, record
+from cluster.control.autoscaling.fleet import Fleet
 from cluster.control.autoscaling.forecast import SeasonSeen
 from cluster.control.autoscaling.gather import DeploymentReport, DoorReport, Gatherer
 from cluster.control.autoscaling.load import Scaling
+from cluster.control.autoscaling.look import Look, record
 from cluster.observability.metrics import AutoscalingMetrics, ScalingSource
 
 MAX_KEPT = 50
@@ -106,9 +107,10 @@ class AutoscalingControl:
         if load is None or self._fleet is None:
             return
         load = replace(load, num_cores=num_cores)
+        state = self._fleet.state()
         decisions = self._fleet.decide(load)
         if any(scaling.is_change for scaling in decisions):
-            logger.info("look %s", record(load, decisions))
+            logger.info("look %s", record(Look(state=state, load=load, decisions=decisions)))
         for scaling in decisions:
             self._latest[scaling.variant] = scaling
             self._metrics.target.labels(scaling.variant).set(scaling.num_replicas)

@@ -32,6 +32,7 @@ class LoadWatch:
         self._generation = generation
         self._table = door.table
         self._setup = autoscaling_setup(door.table, budget, generation)
+        self.logs = door.server.logging
         self._arrived: dict[str, int] = {}
         self._answered: Counter[str] = Counter()
         self._in_time: Counter[str] = Counter()
@@ -99,7 +100,9 @@ async def report_load(watch: LoadWatch, app: str, door_id: str) -> None:
         report = watch.take()
         try:
             if actor is None:
-                actor = await asyncio.to_thread(get_or_start_autoscaler, app)
+                actor = await asyncio.to_thread(get_or_start_autoscaler, app, watch.logs)
+                if watch.logs.format == "json":
+                    await actor.log_as.remote(watch.logs)  # it may be there since other days
             await actor.report.remote(door_id, watch.setup, report)
         except Exception as error:
             actor = None

@@ -35,6 +35,9 @@ from cluster.tensors import NUMPY_DTYPES, Array, Tensor, tensor
 
 Values = dict[str, Tensor]
 
+LAST_SHARE = 0.1
+"""Of a request's time: what is kept for combining, once a quorum is there and some do not come."""
+
 MAX_ROWS = 65536
 """Of a request to an ensemble; its members have their own maximum."""
 
@@ -106,9 +109,10 @@ class EnsembleRun:
         route, request = self._route, self._request
         check_request(request, route.signature, max_batch_size=self._max_rows(), is_batched=True)
         self._values = {tensor.name: tensor for tensor in request.inputs}
-        progress = GraphProgress(route.plan, inputs=self._values, wanted=wanted)
-        running: dict[asyncio.Task[Values], int] = {}
         loop = asyncio.get_running_loop()
+        hurry_s = self._deadline_s - LAST_SHARE * (self._deadline_s - loop.time())
+        progress = GraphProgress(route.plan, inputs=self._values, wanted=wanted, hurry_s=hurry_s)
+        running: dict[asyncio.Task[Values], int] = {}
         try:
             while not progress.is_done:
                 if progress.error is not None:
@@ -168,10 +172,15 @@ class EnsembleRun:
         shares = self._shares(index, step, values)
         if len(shares) == 1 and shares[0].rows is None:
             return await self._ask(index, step, shares[0].model, values)
-        parts = await asyncio.gather(
-            *(self._ask(index, step, share.model, _rows_of(values, share.rows)) for share in shares)
-        )
-        return _gathered(shares, parts)
+        asking = [
+            asyncio.ensure_future(self._ask(index, step, share.model, _rows_of(values, share.rows)))
+            for share in shares
+        ]
+        try:
+            return _gathered(shares, await asyncio.gather(*asking))
+        finally:
+            for each in asking:  # one has failed: nobody waits for the others
+                each.cancel()
 
     def _shares(self, index: int, step: CallStep, values: Values) -> tuple[Share, ...]:
         match step:

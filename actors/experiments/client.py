@@ -18,6 +18,9 @@ from cluster.experiments.report import Feedback, Post, Report
 logger = logging.getLogger("squadron.experiments")
 
 PATIENCE_S = 30.0
+AWAY_S = 3.0
+"""How long a question waits for a controller that is away; one that is known to be is not waited
+for at all."""
 FEEDBACK_S = 3.0
 """How long feedback waits to be told what came of it: a controller that was killed is back in one
 to two seconds. Then it is queued, and while the controller stays away more is queued at once."""
@@ -35,6 +38,10 @@ class _Posted:
     )
 
 
+class ControllerAway(CapacityError):
+    """It died, or cannot be found; Ray starts it again where there is room."""
+
+
 class ControllerClient:
     """Bound to one door, whose name is `door_id`. Without `get_controller` there is nobody to ask.
 
@@ -48,6 +55,7 @@ class ControllerClient:
         door_id: str = "",
         *,
         patience_s: float = PATIENCE_S,
+        away_s: float = AWAY_S,
         feedback_s: float = FEEDBACK_S,
         max_queued: int = MAX_QUEUED,
     ) -> None:
@@ -55,6 +63,7 @@ class ControllerClient:
         self._door_id = door_id
         self._get_controller = get_controller
         self._patience_s = patience_s
+        self._away_s = away_s
         self._max_queued = max_queued
         self.feedback_s = feedback_s
         self._number = 0
@@ -69,27 +78,67 @@ class ControllerClient:
         """What the controller's method returns. Asking twice changes nothing, so a controller that
         dies meanwhile is asked again when it is back.
 
-        Raises: the method's own errors; CapacityError without a controller; DeadlineExceeded.
+        Raises: the method's own errors; CapacityError without a controller; ControllerAway;
+        DeadlineExceeded of one that is there.
         """
-        if self._get_controller is None:
-            raise CapacityError("this door has no controller")
+        return await self._ask(method, *arguments, is_patient=False)
+
+    async def _ask(self, method: str, *arguments: Any, is_patient: bool) -> Any:
+        """`is_patient`: to wait for one that is away as long as for an answer."""
+        # Who did not answer the last time is not waited for as long again.
+        is_known = self._is_away and not is_patient
+        patience_s = min(self._patience_s, self._away_s) if is_known else self._patience_s
+        give_up_s = None if is_patient else 0.0 if is_known else self._away_s
         try:
-            async with asyncio.timeout(self._patience_s):
-                while True:
-                    controller = await self._get_controller()
-                    try:
-                        return await getattr(controller, method).remote(*arguments)
-                    except RayActorError:
-                        await asyncio.sleep(RESTARTING_S)
+            async with asyncio.timeout(patience_s):
+                found = await self._answer(method, arguments, give_up_s)
+        except ControllerAway:
+            self._is_away = True
+            raise
+        # Before Ray's errors: one may be a timeout of the controller's own, which is both.
         except TimeoutError:
+            self._is_away = True
+            if is_known:
+                raise _away() from None
             raise DeadlineExceeded(
                 f"the controller did not answer within {self._patience_s:g} s; ask again",
                 retry_after_s=1,
             ) from None
         except RayTaskError as error:
+            self._is_away = False
             if isinstance(error.cause, SquadronError):
                 raise error.cause from None
             raise
+        self._is_away = False
+        return found
+
+    async def _answer(
+        self, method: str, arguments: tuple[Any, ...], give_up_s: float | None
+    ) -> Any:
+        """`give_up_s`: how long it may be away; 0: one attempt, None: for ever.
+
+        Raises: ControllerAway.
+        """
+        if self._get_controller is None:
+            raise CapacityError("this door has no controller")
+        loop = asyncio.get_running_loop()
+        gone_s = None if give_up_s is None else loop.time() + give_up_s
+        while True:
+            try:
+                # One attempt is bounded by the caller's patience.
+                async with asyncio.timeout_at(gone_s if give_up_s else None):
+                    controller = await self._get_controller()
+            except TimeoutError:
+                raise _away() from None
+            asked_s = loop.time()
+            try:
+                return await getattr(controller, method).remote(*arguments)
+            except RayActorError:
+                if gone_s is not None:
+                    gone_s += loop.time() - asked_s  # until then it was there
+                    if loop.time() + RESTARTING_S > gone_s:
+                        raise _away() from None
+                await asyncio.sleep(RESTARTING_S)
 
     async def rate(self, experiment: str, feedback: list[Feedback]) -> int | None:
         """How many values were counted, when they are kept; the rest waits for the doors that may
@@ -150,7 +199,9 @@ class ControllerClient:
             return
         posts = [each.post for each in posted]
         try:
-            counted = await self.ask("report", self._door_id, self._unconfirmed, posts)
+            counted = await self._ask(
+                "report", self._door_id, self._unconfirmed, posts, is_patient=True
+            )
         except (RayTaskError, SquadronError) as error:
             if isinstance(error, DeadlineExceeded):
                 self._posted = [*posted, *self._posted]
@@ -162,7 +213,6 @@ class ControllerClient:
             self._posted = [*posted, *self._posted]
             raise
         self._unconfirmed = None
-        self._is_away = False
         self._settle(posted, counted)
 
     def _settle(self, posted: list[_Posted], said: list[int | None] | Exception) -> None:
@@ -173,3 +223,11 @@ class ControllerClient:
                 each.counted.exception()  # nobody may be waiting any more
             else:
                 each.counted.set_result(said[index])
+
+
+def _away() -> ControllerAway:
+    return ControllerAway(
+        "the controller is away: requests go on as they were decided last, and it is started again "
+        "by itself; ask again",
+        retry_after_s=2,
+    )

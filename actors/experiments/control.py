@@ -18,17 +18,21 @@ from cluster.control.reconcile import (
     KeepPeaks,
     MoveTraffic,
     SayVerdict,
+    has_moved,
 )
 from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.experiments.callers import Callers
 from cluster.experiments.report import Cost, HandedOn, Post, Rated, Report, Tallied
 from cluster.experiments.state import ExperimentState, begin
+from cluster.experiments.step import Step
 from cluster.experiments.view import JsonObject, experiment_view
 from cluster.routing.table import ExperimentRoute, RoutingTable
 
 logger = logging.getLogger("squadron.experiments")
 
 MAX_EVENTS = 1000
+WORTH_TELLING = 0.05
+"""Of the traffic, by which a bandit's arm has more or less than when it was last told of."""
 MAX_KEPT_REPORTS = 256
 
 
@@ -58,6 +62,7 @@ class ExperimentControl:
         self.repository, self.seasons = kept.repository, kept.seasons
         self._saved_s, self._generation = kept.saved_s, kept.generation
         self._is_dirty = False
+        self._told_shares: dict[str, Mapping[str, float]] = {}
 
     @property
     def weights(self) -> dict[str, Mapping[str, float]]:
@@ -104,9 +109,19 @@ class ExperimentControl:
                 case MoveTraffic(experiment=name, step=step):
                     self._change(name, step.applied(self._states[name], self._clock()))
                     self._callers.pop(name, None)
-                    self.note("traffic", name, f"{shown(step.weights)}: {step.reason}")
+                    self._note_move(name, step)
                 case _:
                     pass
+
+    def _note_move(self, name: str, step: Step) -> None:
+        """A bandit moves every few seconds: what is told of it are changes that somebody would
+        look at, or they would be all that is kept of a day."""
+        if step.rewards is not None:
+            told = self._told_shares.get(name)
+            if told is not None and not has_moved(told, step.weights, WORTH_TELLING):
+                return
+            self._told_shares[name] = step.weights
+        self.note("traffic", name, f"{shown(step.weights)}: {step.reason}")
 
     def take(
         self, door: str, report: Report | None, posts: Sequence[Post] = ()

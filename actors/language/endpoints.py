@@ -152,7 +152,7 @@ class OpenAiEndpoints:
     ) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._deltas(jobs, sampling, order)) as deltas:
             async for index, delta in deltas:
-                answer.count(delta)
+                delta = answer.counted(delta)
                 answer.usage.cached_tokens = max(answer.usage.cached_tokens, delta.num_cached)
                 answer.add(index, delta)
         yield orjson.dumps(answer.whole())
@@ -164,7 +164,7 @@ class OpenAiEndpoints:
         beginning = b"".join(_event(chunk) for chunk in answer.begin())
         async with aclosing(self._deltas(jobs, sampling, order)) as deltas:
             async for index, delta in deltas:
-                answer.count(delta)
+                delta = answer.counted(delta)
                 answer.usage.cached_tokens = max(answer.usage.cached_tokens, delta.num_cached)
                 part = beginning + b"".join(map(_event, answer.chunks(index, delta)))
                 beginning = b""

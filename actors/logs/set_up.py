@@ -57,9 +57,21 @@ class AccessLines(logging.Formatter):
         return f"{time} access {told}"
 
 
+def write_decisions() -> None:
+    """Lines of ours from INFO on go to standard error as text, until a door tells otherwise: what
+    was decided is a line of that level, and Python by itself writes none of them."""
+    ours = logging.getLogger("squadron")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    ours.handlers = [handler]
+    if ours.level == logging.NOTSET:
+        ours.setLevel(logging.INFO)
+
+
 def set_up_logs(logs: LogsConfig, *, role: str, **facts: str | int) -> None:
-    """`role`: door, replica, controller or shard; with `facts` in every JSON line. Once a process;
-    again, it changes nothing but that. What is printed past Python's logging stays as it is."""
+    """`role`: door, replica, controller, autoscaler or shard; with `facts` in every JSON line. Once
+    a process; again, it changes nothing but that. What is printed past Python's logging stays as it
+    is."""
     json = JsonLines({"role": role, **facts, "pid": os.getpid()})
     if logs.format == "json":
         _write_json(json)
@@ -80,6 +92,7 @@ def _write_json(json: JsonLines) -> None:
         for handler in _with_targets(logging.getLogger(name).handlers):
             handler.setFormatter(json)
     ours = logging.getLogger("squadron")
+    ours.handlers.clear()  # its lines reach the root's
     if ours.level == logging.NOTSET:
         ours.setLevel(logging.INFO)
     logging.captureWarnings(True)

@@ -102,7 +102,9 @@ def asks_for(variant: VariantConfig, found: Placed) -> tuple[tuple[Ask, ...], Bu
         layout, section = found.sharding.layout, found.sharding.placement
         reserved = reserve(layout, section)
         key = "shard_map" if section.shard_map else "devices" if section.devices else "shards"
-        return asks_of(reserved, layout, resources.num_cpus), reserved.strategy, f"placement.{key}"
+        cap = section.max_memory_mb
+        asks = asks_of(reserved, layout, resources.num_cpus, max_memory_mb=cap)
+        return asks, reserved.strategy, f"placement.{key}"
     if llm is not None and llm.num_devices > 1:
         degrees = f"tensor_parallel {llm.tensor_parallel} x pipeline_parallel"
         told = f"part {{}} of {degrees} {llm.pipeline_parallel}"

@@ -75,9 +75,9 @@ def add(
 
       squadron models add ./my-vit                               pictures to labels
 
-    Folders of the Llama, GPT-2, BERT and ViT families can be cut into shards (--format
-    huggingface); any causal language model with a tokenizer.json generates text. Weights are read
-    from safetensors files; nothing is unpickled.
+    Folders of the Llama, Mistral, Qwen2, Qwen3, GPT-2, BERT and ViT families can be cut into shards
+    (--format huggingface); any causal language model with a tokenizer.json generates text. Weights
+    are read from safetensors files; nothing is unpickled.
 
     More examples:
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -14,11 +12,11 @@ from urllib.parse import quote
 
 import httpx
 import typer
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.table import Table
+from rich.console import Group, RenderableType
 
 from cluster.cli.explained import explain_file
+from cluster.cli.held.replayed import replay_file
+from cluster.cli.held.showing import print_value, show, table_of
 from cluster.cli.own_door import key_headers
 from cluster.errors import ConfigError
 
@@ -30,10 +28,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on stdout."
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every second.")]
 NAME = Annotated[str, typer.Argument(help="The experiment.", metavar="NAME")]
 DEFAULT_URL = "http://127.0.0.1:8000"
-WATCH_S = 1.0
 PATIENCE_S = 60.0
 
-console = Console(highlight=False)
 traffic_app = typer.Typer(no_args_is_help=True, help="How an experiment's traffic splits.")
 experiment_app = typer.Typer(no_args_is_help=True, help="What an experiment has shown so far.")
 
@@ -71,12 +67,12 @@ def status(url: Url = DEFAULT_URL, as_json: AsJson = False, watch: Watch = False
         }
 
     def drawn(value: Any) -> RenderableType:
-        models = _table("model", "kind", "state", "reason")
+        models = table_of("model", "kind", "state", "reason")
         for model in value["models"]:
             models.add_row(model["name"], model["kind"], model["state"], model["reason"])
         return Group(models, *(_experiment(each) for each in value["experiments"]))
 
-    _show(found, drawn, as_json=as_json, watch=watch)
+    show(found, drawn, as_json=as_json, watch=watch)
 
 
 @traffic_app.command("show")
@@ -87,13 +83,13 @@ def show_traffic(url: Url = DEFAULT_URL, as_json: AsJson = False, watch: Watch =
     """
 
     def drawn(value: Any) -> RenderableType:
-        table = _table("experiment", "arm", "weight", "share")
+        table = table_of("experiment", "arm", "weight", "share")
         for name, weights in value["experiments"].items():
             for arm, weight in weights.items():
                 table.add_row(name, arm, f"{weight:g}", f"{weight / sum(weights.values()):.1%}")
         return table
 
-    _show(lambda: ask(url, "GET", "traffic"), drawn, as_json=as_json, watch=watch)
+    show(lambda: ask(url, "GET", "traffic"), drawn, as_json=as_json, watch=watch)
 
 
 @traffic_app.command("set")
@@ -122,7 +118,7 @@ def set_traffic(
     if len(asked) < len(weights):
         raise ConfigError(f"an arm has two weights in {' '.join(weights)!r}; allowed: one an arm")
     found = ask(url, "PUT", f"experiments/{quote(name, safe='')}/weights", asked)
-    _print(found, _experiment, as_json=as_json)
+    print_value(found, _experiment, as_json=as_json)
 
 
 @traffic_app.command("reset")
@@ -136,7 +132,7 @@ def reset_traffic(
     Example: squadron traffic reset photo-classifier
     """
     found = ask(url, "DELETE", f"experiments/{quote(name, safe='')}/weights")
-    _print(found, _experiment, as_json=as_json)
+    print_value(found, _experiment, as_json=as_json)
 
 
 @experiment_app.command("list")
@@ -149,7 +145,7 @@ def list_experiments(url: Url = DEFAULT_URL, as_json: AsJson = False, watch: Wat
     def drawn(value: Any) -> RenderableType:
         return Group(*(_experiment(each) for each in value))
 
-    _show(lambda: ask(url, "GET", "experiments"), drawn, as_json=as_json, watch=watch)
+    show(lambda: ask(url, "GET", "experiments"), drawn, as_json=as_json, watch=watch)
 
 
 @experiment_app.command("show")
@@ -164,7 +160,7 @@ def show_experiment(
     Example: squadron experiment show photo-classifier --watch
     """
     path = f"experiments/{quote(name, safe='')}"
-    _show(lambda: ask(url, "GET", path), _experiment, as_json=as_json, watch=watch)
+    show(lambda: ask(url, "GET", path), _experiment, as_json=as_json, watch=watch)
 
 
 @experiment_app.command("promote")
@@ -209,7 +205,7 @@ def stop(name: NAME, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         # To set its weights would begin it anew.
         raise ConfigError(f"{name} is over ({found['status']}): nothing moves its weights")
     arms, _ = _arms(url, name)
-    _print(ask(url, "PUT", path, arms), _experiment, as_json=as_json)
+    print_value(ask(url, "PUT", path, arms), _experiment, as_json=as_json)
 
 
 def _arms(url: str, name: str) -> tuple[dict[str, float], str]:
@@ -225,7 +221,7 @@ def _give_all(url: str, name: str, arm: str, arms: Mapping[str, float], *, as_js
         raise ConfigError(f"{name} has no arm {arm!r}; allowed: {', '.join(arms)}")
     weights = {each: 1.0 if each == arm else 0.0 for each in arms}
     path = f"experiments/{quote(name, safe='')}/weights"
-    _print(ask(url, "PUT", path, weights), _experiment, as_json=as_json)
+    print_value(ask(url, "PUT", path, weights), _experiment, as_json=as_json)
 
 
 def explain(
@@ -237,6 +233,10 @@ def explain(
         Path | None,
         typer.Option(help="A Serve config file: what it decides, without a server."),
     ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(help="A log of the controller or the autoscaler: its decisions made again."),
+    ] = None,
 ) -> None:
     """What was decided and why: placements, traffic, verdicts, scaling.
 
@@ -245,10 +245,20 @@ def explain(
       squadron explain photo-classifier
 
       squadron explain --config serve_configs/prod.yaml   no server: what would be decided
+
+      squadron explain --replay worker-ab12.err   ends with 1 where this version decides otherwise
     """
+    if config is not None and replay is not None:
+        raise ConfigError("--config and --replay are two questions; allowed: one of them")
+    if replay is not None:
+        made = [each for each in replay_file(replay) if name in ("", each.subject)]
+        print_value([asdict(each) for each in made], _replayed, as_json=as_json)
+        if not all(each.is_same for each in made):
+            raise typer.Exit(1)
+        return
     if config is not None:
         told = [asdict(each) for each in explain_file(config, name)]
-        _print(told, _decisions, as_json=as_json)
+        print_value(told, _decisions, as_json=as_json)
         return
 
     def found() -> Any:
@@ -271,7 +281,7 @@ def explain(
         return told
 
     def drawn(value: Any) -> RenderableType:
-        table = _table("when", "what", "of", "why")
+        table = table_of("when", "what", "of", "why")
         for each in value["placements"]:
             table.add_row("at start", "placement", each["variant"], each["reason"])
         for event in value["events"]:
@@ -281,7 +291,7 @@ def explain(
             table.add_row(_clock(decision), "autoscaling", variant, decision["reason"])
         return table
 
-    _show(found, drawn, as_json=as_json, watch=watch)
+    show(found, drawn, as_json=as_json, watch=watch)
 
 
 def _check_model(url: str, name: str) -> None:
@@ -291,45 +301,25 @@ def _check_model(url: str, name: str) -> None:
 
 
 def _decisions(value: Any) -> RenderableType:
-    table = _table("what", "of", "why")
+    table = table_of("what", "of", "why")
     for each in value:
         table.add_row(each["kind"], each["subject"], each["reason"])
     return table
 
 
-def _show(
-    found: Callable[[], Any],
-    drawn: Callable[[Any], RenderableType],
-    *,
-    as_json: bool,
-    watch: bool,
-) -> None:
-    if not watch:
-        _print(found(), drawn, as_json=as_json)
-        return
-    try:
-        if as_json:
-            while True:
-                print(json.dumps(found()), flush=True)
-                time.sleep(WATCH_S)
-        with Live(drawn(found()), console=console, auto_refresh=False) as live:
-            while True:
-                time.sleep(WATCH_S)
-                live.update(drawn(found()), refresh=True)
-    except KeyboardInterrupt:
-        return
-
-
-def _print(value: Any, drawn: Callable[[Any], RenderableType], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(value))
-    else:
-        console.print(drawn(value))
+def _replayed(value: Any) -> RenderableType:
+    if not value:
+        return "no decision stands in this log"
+    table = table_of("line", "what", "of", "again", "why")
+    for each in value:
+        again = "the same" if each["is_same"] else f"otherwise: {each['now'] or 'nothing'}"
+        table.add_row(str(each["line"]), each["kind"], each["subject"], again, each["reason"])
+    return table
 
 
 def _experiment(value: Any) -> RenderableType:
     title = f"{value['name']}: {value['status']}, {value['verdict']}"
-    table = _table("arm", "weight", "requests", "errors", "p50", "p99", "quality", "improvement")
+    table = table_of("arm", "weight", "requests", "errors", "p50", "p99", "quality", "improvement")
     table.title, table.title_justify = title, "left"
     for arm in value["arms"]:
         interval = arm["interval"]
@@ -364,7 +354,3 @@ def _clock(event: Any) -> str:
 
 def _ms(value: float | None) -> str:
     return "" if value is None else f"{value:.1f} ms"
-
-
-def _table(*columns: str) -> Table:
-    return Table(*columns, box=None, pad_edge=False)

@@ -7,13 +7,14 @@ import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from cluster.config.yaml_file import read_text
 from cluster.errors import ConfigError
-from cluster.kubernetes.doctor import Seen, diagnose
+from cluster.kubernetes.doctor import Seen, diagnose, is_ready
 from cluster.kubernetes.finding import Document
 
 TIMEOUT_S = 30
@@ -32,19 +33,36 @@ def doctor(
 
     Example: squadron k8s doctor -n squadron
     """
-    items = json.loads(dump.read_text()) if dump is not None else _asked(namespace)
-    causes = diagnose(_seen(items.get("items", []), name))
+    items = _dumped(dump) if dump is not None else _asked(namespace)
+    seen = _seen(items, name)
+    ready, causes = is_ready(seen.service), diagnose(seen)
     if as_json:
-        print(json.dumps({"ready": not causes, "causes": [asdict(each) for each in causes]}))
+        print(json.dumps({"ready": ready, "causes": [asdict(each) for each in causes]}))
     else:
         out = Console(highlight=False)
-        if not causes:
-            out.print(f"RayService {name} is Ready")
+        if ready:
+            but = ", but a part of it is not:" if causes else ""
+            out.print(f"RayService {name} is Ready{but}")
         for each in causes:
             out.print(each.object, style="bold")
             out.print(f"  {each.message}\n  -> {each.advice}")
-    if causes:
+    if not ready:
         raise typer.Exit(1)
+
+
+def _dumped(file: Path) -> list[Document]:
+    try:
+        found = json.loads(read_text(file))
+    except ValueError as error:
+        raise ConfigError(f"--dump {file}: not JSON: {error}", key="--dump") from None
+    items = found.get("items") if isinstance(found, dict) else None
+    if not isinstance(items, list) or not all(isinstance(each, dict) for each in items):
+        raise ConfigError(
+            f"--dump {file}: holds no list `items` of objects; allowed: what `kubectl get "
+            "rayservice,pod,event -o json` prints",
+            key="--dump",
+        )
+    return items
 
 
 def _seen(items: list[Document], name: str) -> Seen:
@@ -63,7 +81,7 @@ def _seen(items: list[Document], name: str) -> Seen:
     )
 
 
-def _asked(namespace: str) -> dict[str, Any]:
+def _asked(namespace: str) -> list[Document]:
     program = shutil.which("kubectl")
     if program is None:
         raise ConfigError("kubectl is not on the PATH", key="PATH")
@@ -75,6 +93,8 @@ def _asked(namespace: str) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         raise ConfigError(f"kubectl said nothing for {TIMEOUT_S} s", key="PATH") from None
     if done.returncode:
-        raise ConfigError(f"kubectl: {done.stderr.strip()}", key="namespace", value=namespace)
-    found: dict[str, Any] = json.loads(done.stdout)
+        # Before its own last word kubectl repeats itself in lines of klog, one for each try.
+        said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+        raise ConfigError(f"kubectl: {said[-1]}", key="namespace", value=namespace)
+    found: list[Document] = json.loads(done.stdout).get("items", [])
     return found

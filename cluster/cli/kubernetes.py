@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.cli.doctor import doctor
-from cluster.config.yaml_file import read_mapping
+from cluster.config.yaml_file import read_documents, read_mapping, read_text
 from cluster.errors import ConfigError
 from cluster.kubernetes import cel_rules, core_schemas
 from cluster.kubernetes.checks import check_documents, with_file
@@ -46,6 +46,8 @@ app = typer.Typer(
     """,
 )
 app.command()(doctor)
+KUSTOMIZATION_FILES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+"""The names that kustomize knows."""
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -65,7 +67,7 @@ def render(
     if into is None:
         print(rendered, end="")
     else:
-        into.write_text(replaced_block(into.read_text(), rendered))
+        into.write_text(replaced_block(read_text(into), rendered))
 
 
 @app.command()
@@ -239,8 +241,9 @@ def kustomizations(folder: Path) -> list[Path]:
     """Folders below `folder` that build by themselves: components are parts of those."""
     return sorted(
         file.parent
-        for file in folder.rglob("kustomization.yaml")
-        if read_mapping(file).get("kind") != "Component"
+        for name in KUSTOMIZATION_FILES
+        for file in folder.rglob(name)
+        if file.is_file() and read_mapping(file).get("kind") != "Component"
     )
 
 
@@ -275,10 +278,7 @@ def read_crds(folder: Path) -> list[Crd]:
 
 
 def _one_service(path: Path) -> Document:
-    if path.is_dir():
-        documents = build(path)
-    else:
-        documents = [each for each in yaml.safe_load_all(path.read_text()) if each]
+    documents = build(path) if path.is_dir() else read_documents(path)
     services = services_in(documents)
     if len(services) != 1:
         raise ConfigError(f"{path}: expected one RayService, got {len(services)}", file=str(path))

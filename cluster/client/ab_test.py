@@ -6,7 +6,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Literal, Self
@@ -14,18 +14,22 @@ from typing import Any, Literal, Self
 from cluster.client.model import Model
 from cluster.client.values import Told
 from cluster.errors import ConfigError, InvalidRequest
-from cluster.experiments.always_valid import half_width, log_evidence
+from cluster.experiments.always_valid import half_width, log_evidence, log_evidence_above
 from cluster.experiments.judge import Verdict, p_value
 from cluster.experiments.sample_ratio import log_evidence_of_mismatch
 from cluster.routing.split import Arm, choose_arm
 from cluster.tensors import Array
 
 Side = Literal["a", "b"]
+_BROKEN: Mapping[Side, Verdict] = {"b": "roll_back", "a": "promote"}
+"""What is to be done with b when this one fails more."""
 MIN_ANSWERS = 20
 TAU = 0.1
 """Effects on log latency that one expects: a tenth more or less."""
 ALPHA = 0.05
 SAMPLE_RATIO_ALPHA = 0.001
+ERROR_TAU = 0.02
+"""Differences of error rates that one expects, as a server's experiments take them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,9 @@ class AbStatistics(Told):
     either.
 
     `verdict` as a server's experiments say it, with its `reason`: `promote` or `roll_back` b,
-    `keep_going`, or `blocked` while the calls without a key do not split as they should.
+    `keep_going`, or `blocked` while the calls without a key do not split as they should. A model
+    that fails more calls than the other beyond doubt (5 %, at all times together) is not the better
+    one, however quickly it answers the rest.
     `p_value`: of no difference in log latency, valid however often it is read (1.0 with fewer than
     20 answers of either). Calls are taken for independent, which those of a busy minute are not: a
     server's own experiments judge by clusters. `is_significant` at 5 %.
@@ -113,6 +119,7 @@ class ABTest:
         self._counts: dict[Side, _Counts] = {"a": _Counts(), "b": _Counts()}
         self._least_p = 1.0
         self._least_ratio_p = 1.0
+        self._least_error_p: dict[Side, float] = {"a": 1.0, "b": 1.0}
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -175,6 +182,7 @@ class ABTest:
                 ends = (-100 * math.expm1(seen.value + side * width) for side in (1, -1))
                 interval = next(ends), next(ends)
             ratio = self._sample_ratio()
+            self._look_at_errors()
             verdict, reason = self._verdict(seen, ratio)
             improvement = None
             if a.avg_latency_ms and b.avg_latency_ms is not None:
@@ -209,12 +217,36 @@ class ABTest:
         is_ok = self._least_ratio_p > SAMPLE_RATIO_ALPHA
         return SampleRatioState(ok=is_ok, p_value=self._least_ratio_p)
 
+    def _look_at_errors(self) -> None:
+        """Whether one of them fails more; each side has half of the 5 %."""
+        a, b = self._counts["a"], self._counts["b"]
+        if min(a.requests, b.requests) < MIN_ANSWERS:
+            return
+        # One more of either kind: rates of 0 and 1 would be certain.
+        rates = [(each.errors + 1) / (each.requests + 2) for each in (a, b)]
+        variance = sum(
+            rate * (1 - rate) / each.requests for rate, each in zip(rates, (a, b), strict=True)
+        )
+        more = b.errors / b.requests - a.errors / a.requests
+        differences: dict[Side, float] = {"b": more, "a": -more}
+        for side, above in differences.items():
+            evidence = float(log_evidence_above(above, variance, ERROR_TAU))
+            self._least_error_p[side] = min(self._least_error_p[side], p_value(evidence))
+
     def _verdict(self, seen: _Difference | None, ratio: SampleRatioState) -> tuple[Verdict, str]:
         if not ratio.ok:
             return "blocked", (
                 f"the calls do not split as traffic_split says (p = {ratio.p_value:.1g}): "
                 "something calls one model more often"
             )
+        rates = {side: each.errors / max(1, each.requests) for side, each in self._counts.items()}
+        for side, verdict in _BROKEN.items():
+            if self._least_error_p[side] < ALPHA / 2:
+                other: Side = "a" if side == "b" else "b"
+                return verdict, (
+                    f"{side} fails {rates[side]:.1%} of its calls and {other} {rates[other]:.1%} "
+                    f"(p = {self._least_error_p[side]:.2g})"
+                )
         if seen is None:
             return "keep_going", f"fewer than {MIN_ANSWERS} answers of one of them"
         share = -math.expm1(seen.value)

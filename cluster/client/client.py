@@ -229,7 +229,8 @@ class Client:
         only, and what spares memory is a bound on each (`enable_memory_optimization`).
 
         `shard_config`: the keys of the YAML's `placement:` (`shard_map`, `max_memory_mb`, …).
-        Formats: ONNX, `torch.export` and Hugging Face directories of Llama, GPT-2, BERT and ViT.
+        Formats: ONNX, `torch.export` and Hugging Face directories of Llama, Mistral, Qwen2, Qwen3,
+        GPT-2, BERT and ViT.
         Raises: ConfigError or InvalidRequest for a cut that does not fit; Unsupported by a server
         that loads nothing on request, with what to write instead.
         """

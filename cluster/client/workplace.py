@@ -236,9 +236,11 @@ def _module(
 
 
 def _of_directory(directory: Path, place: Workplace, *, use_cache: bool) -> Backend:
+    from cluster.optimization.huggingface.families import GENERATING
+
     name = directory.resolve().name
     kind = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("model_type")
-    if kind in ("llama", "gpt2"):
+    if kind in GENERATING:
         return _language(directory, name, place)
     if kind == "vit":
         from cluster.optimization.huggingface.directory import card_of

@@ -80,7 +80,8 @@ class PlacementConfig(Section):
     or `layer` placement. `shard_map` writes the cut by hand: `layers.0-5` or `layer_0_to_5` ->
     a device, or what `ShardSite` has; its order is the order of the stages. Devices may be written
     with a node, `a/cuda:0`; `nodes` says which labels the node of a name must carry. Slices of a
-    stage are on one node, always.
+    stage are on one node, always. Shards that are given no device compute on processors; only
+    `auto` takes GPUs by itself.
 
     `max_memory_mb`: weights of one shard that may be resident at once; layers beyond it stay out
     and are brought in one ahead. `kv_cache`: `static` takes `kv_cache_tokens` a sequence at once.
@@ -151,6 +152,7 @@ class PlacementConfig(Section):
                 f"strategy {self.strategy} has one process a replica; shards and tensor need "
                 "layer, pipeline, tensor or auto"
             )
+        self._check_idle_keys()
         if self.strategy in ("layer", "pipeline", "tensor") and not (self.shards or self.shard_map):
             wanted = "`shards`" if self.strategy == "tensor" else "`shards` or a `shard_map`"
             raise ValueError(f"strategy {self.strategy} needs {wanted}")
@@ -183,6 +185,25 @@ class PlacementConfig(Section):
             raise Mistakes(mistakes)
         return self
 
+    def _check_idle_keys(self) -> None:
+        """A key that does nothing here is a wish that nobody grants: told, not left."""
+        # Sections are written out whole and read again: what has its default was not asked for.
+        asked = self.model_dump(exclude_defaults=True)
+        if not self.is_sharded:
+            idle = asked.keys() - {"strategy", "shards", "tensor", "shard_map", "demand"}
+            if idle:
+                raise ValueError(
+                    f"{sorted(idle)[0]} does nothing under strategy {self.strategy}: it is for "
+                    "replicas of shard processes; `strategy: layer, shards: 1` has one"
+                )
+        if self.strategy == "layer" and asked.get("micro_batches", 1) > 1:
+            raise ValueError(
+                f"micro_batches is {self.micro_batches}, and strategy layer has one request in "
+                "flight at a time; strategy pipeline has several"
+            )
+        if "kv_cache_tokens" in asked and self.kv_cache != "static":
+            raise ValueError("kv_cache_tokens is what `kv_cache: static` takes; it is dynamic")
+
     def _check_slices(self) -> None:
         for text, site in self.shard_map.items():
             if site.devices and len(site.devices) != self.tensor:
@@ -209,6 +230,12 @@ class PlacementConfig(Section):
     def is_sharded(self) -> bool:
         """Whether a replica has worker processes beside its own."""
         return self.strategy not in ("single", "data")
+
+    @property
+    def names_no_gpu(self) -> bool:
+        sites = [d for site in self.shard_map.values() for d in (site.devices or (site.device,))]
+        sites += [ShardSite.of(device).device for device in self.devices]
+        return all(device == "cpu" for device in sites)
 
     @property
     def num_shards(self) -> int | None:

@@ -245,6 +245,25 @@ class VariantConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _shards_are_where_it_computes(self) -> Self:
+        """Shards that are given no device are on processors."""
+        placement, kind = self.placement, parse_device(self.device).kind
+        if kind in ("auto", "cpu") or placement.strategy == "auto" or not placement.is_sharded:
+            return self
+        if placement.names_no_gpu:
+            count = placement.num_shards or 1
+            written = (
+                "each run's device in the shard_map"
+                if placement.shard_map
+                else f"placement.devices: [{', '.join(f'cuda:{n}' for n in range(count))}]"
+            )
+            raise ValueError(
+                f"device is {self.device}, and the placement puts its {count} shards on "
+                f"processors; write {written}, or device: cpu"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_its_own_process(self) -> Self:
         is_decoupled = self.card is not None and self.card.decoupled
         if self.colocate == "always" and (self.sequences is not None or is_decoupled):

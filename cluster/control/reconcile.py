@@ -103,12 +103,36 @@ class KeepPeaks:
     kind: Literal["keep_peaks"] = "keep_peaks"
 
 
+MOVED = 0.01
+"""Of the traffic; a bandit's share scatters by as much."""
+
 Action = SetState | MoveTraffic | SayVerdict | KeepPeaks
 
 
 def reconcile(snapshot: Snapshot) -> tuple[Action, ...]:
     """What is to be done; nothing when all is as it should be."""
     return (*_states(snapshot), *_experiments(snapshot))
+
+
+def is_worth_a_line(snapshot: Snapshot, actions: tuple[Action, ...]) -> bool:
+    """More evidence is none, nor is a bandit's update that moves nobody: both come all day."""
+    return any(_is_worth_a_line(snapshot, action) for action in actions)
+
+
+def _is_worth_a_line(snapshot: Snapshot, action: Action) -> bool:
+    match action:
+        case KeepPeaks():
+            return False
+        case MoveTraffic(experiment=name, step=step) if step.rewards is not None:
+            return has_moved(snapshot.experiments[name].state.weights, step.weights, MOVED)
+    return True
+
+
+def has_moved(before: Mapping[str, float], after: Mapping[str, float], share: float) -> bool:
+    """Whether an arm has so much more or less of the traffic."""
+    old, new = sum(before.values()), sum(after.values())
+    arms = before.keys() | after.keys()
+    return any(abs(before.get(a, 0) / old - after.get(a, 0) / new) >= share for a in arms)
 
 
 def variants_seen(

@@ -14,18 +14,22 @@ _LARGEST = float(np.finfo(np.float64).max)
 
 def compare(given: Sequence[Tensor], mirrored: Sequence[Tensor]) -> Agreement:
     """Top-1 of rankings (the first label of BYTES, else the largest score) a row, cosine and the
-    largest difference of numbers, over all outputs that both have in the same shape."""
+    largest difference of numbers, over all outputs that both have in the same shape and kind."""
     found = Agreement(count=1)
     others = {tensor.name: tensor for tensor in mirrored}
+    num_compared = 0
     for tensor in given:
         other = others.get(tensor.name)
         if other is None or other.array.shape != tensor.array.shape:
             continue
+        if (tensor.datatype == "BYTES") != (other.datatype == "BYTES"):
+            continue
+        num_compared += 1
         if tensor.datatype == "BYTES":
             found = found + _ranked(_first(tensor), _first(other))
         else:
             found = found + _numbers(tensor, other)
-    return found
+    return found if num_compared else Agreement(count=1, num_unlike=1)
 
 
 def _numbers(tensor: Tensor, other: Tensor) -> Agreement:

@@ -45,7 +45,8 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How answers to mirrored requests compare with the answers that were given: sums."""
+    """How answers to mirrored requests compare with the answers that were given: sums. `num_unlike`
+    of `count` had no output that could be compared."""
 
     count: int = 0
     same_top1: int = 0
@@ -55,6 +56,7 @@ class Agreement:
     max_abs_difference: float = 0.0
     num_failed: int = 0
     num_skipped: int = 0
+    num_unlike: int = 0
 
     def __add__(self, other: Agreement) -> Agreement:
         summed = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}

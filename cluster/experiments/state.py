@@ -14,6 +14,9 @@ Status = Literal["running", "held", "rolled_back", "promoted"]
 
 MAX_STRATA = 32
 """Older ones are given up: a day of hourly changes is remembered."""
+MAX_BANDIT_STRATA = 4
+"""A bandit makes one an update and compares none with another: its sums are enough. These are for
+what doors tell late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +65,15 @@ class ExperimentState:
         else:
             strata = [each for each in self.strata if dict(each.weights) != weights] + again
         forgotten = self.forgotten
-        for given_up in strata[:-MAX_STRATA]:
+        limit = MAX_BANDIT_STRATA if is_new_stratum else MAX_STRATA
+        for given_up in strata[:-limit]:
             every = {arm: given_up.of(arm) for arm in (*given_up.weights, *given_up.arms)}
             forgotten = _plus(forgotten, every)
         return replace(
             self,
             weights=weights,
             since_s=at_s,
-            strata=tuple(strata[-MAX_STRATA:]),
+            strata=tuple(strata[-limit:]),
             forgotten=forgotten,
         )
 

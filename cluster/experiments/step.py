@@ -102,14 +102,16 @@ def _canary(
 
 def _bandit(bandit: BanditConfig, state: ExperimentState, seed: int) -> Step | None:
     """What was seen since the last update is added to what is remembered, a little less each time,
-    so that the bandit follows arms that change. Also what came late, of requests under earlier
-    weights: feedback is later than an update more often than not."""
+    so that the bandit follows arms that change; None where nothing was. Also what came late, of
+    requests under earlier weights: feedback is later than an update more often than not."""
     total = {arm: rewards_of(state.total(arm), bandit.reward) for arm in state.weights}
     paid = state.paid
     if state.rewards and not paid:
         # Kept by a version that looked at the latest weights only: these alone are not paid yet.
         before = state.strata[:-1]
         paid = {arm: rewards_of(totals(before, arm), bandit.reward) for arm in state.weights}
+    if all(total[arm] == paid.get(arm, (0.0, 0.0)) for arm in total):
+        return None  # a night without requests is no reason to forget the day
     rewards = {}
     for arm in state.weights:
         (good, bad), kept = total[arm], state.rewards.get(arm, (0.0, 0.0))

@@ -124,7 +124,8 @@ def _agreement(found: Agreement) -> Mapping[str, object] | None:
         "mirrored": sums["count"],
         "failed": sums["num_failed"],
         "skipped": sums["num_skipped"],
+        "unlike": sums["num_unlike"],
         "top1": found.same_top1 / found.num_ranked if found.num_ranked else None,
         "cosine": found.cosine / found.num_cosine if found.num_cosine else None,
-        "max_abs_difference": found.max_abs_difference if found.count else None,
+        "max_abs_difference": found.max_abs_difference if found.count > found.num_unlike else None,
     }

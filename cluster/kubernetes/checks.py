@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from cluster.kubernetes.crd import Crd
+from cluster.kubernetes.exposure_rules import check_exposure
 from cluster.kubernetes.finding import Document, Finding, groups_of, services_in
 from cluster.kubernetes.guard import guarded
 from cluster.kubernetes.operator.feature_gates import FeatureGates
@@ -14,6 +15,7 @@ from cluster.kubernetes.pods.rules import check_pods
 from cluster.kubernetes.pods.templates import pods_of
 from cluster.kubernetes.policy_rules import check_policies
 from cluster.kubernetes.route_rules import check_ports, check_routes
+from cluster.kubernetes.serve.doors import check_doors
 from cluster.kubernetes.serve.fit import check_fit
 from cluster.kubernetes.serve.schema import check_serve_config
 
@@ -42,10 +44,12 @@ def check_documents(
         found += guarded("policies", check_policies, service)
         found += guarded("serve", lambda one: check_serve_config(one, serve_schema), service)
         found += guarded("resource-fit", check_fit, service)
+        found += guarded("doors", check_doors, service)
     of_all: dict[str, Callable[[Sequence[Document]], Iterable[Finding]]] = {
         "pods": check_pods,
         "routes": check_routes,
         "ports": check_ports,
+        "exposure": check_exposure,
         "selectors": _selectors,
         "budgets": _budgets,
     }

@@ -30,9 +30,10 @@ class Seen:
 
 
 def diagnose(seen: Seen) -> list[Cause]:
-    """Causes, the nearest to the root first; empty when the service is Ready as last changed."""
+    """Causes, the nearest to the root first. Of a service that is Ready as last changed, what
+    hinders a part of it: the operator calls it Ready as soon as one pod answers."""
     if is_ready(seen.service):
-        return []
+        return [*_pods(seen), *_applications(seen, "activeServiceStatus")]
     found = [*_validation(seen), *_pods(seen), *_applications(seen), *_initializing(seen)]
     return found or [*_warnings(seen)] or [_unknown(seen.service)]
 
@@ -112,9 +113,9 @@ def _container(pod: Document, container: Document) -> Iterator[Cause]:
         )
 
 
-def _applications(seen: Seen) -> Iterator[Cause]:
+def _applications(seen: Seen, *asked: str) -> Iterator[Cause]:
     status = seen.service.get("status") or {}
-    for which in ("activeServiceStatus", "pendingServiceStatus"):
+    for which in asked or ("activeServiceStatus", "pendingServiceStatus"):
         applications = (status.get(which) or {}).get("applicationStatuses") or {}
         for name, application in applications.items():
             if application.get("status") in HEALTHY_APPS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 from cluster.kubernetes.finding import Document, Finding, Group, groups_of
@@ -13,6 +14,8 @@ DRAIN_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 PROXY_DRAIN_S = 30
 """A draining proxy of Ray Serve stays so long: RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S, Ray 2.60."""
 MARGIN_S = 15
+RAY_FOLDER = "/tmp/ray"
+ROTATION_VARIABLE = "RAY_ROTATION_MAX_BYTES"
 DRAIN_DEFAULT_S = 30
 
 
@@ -53,7 +56,7 @@ def _drain(service: Document) -> Iterator[Finding]:
 
 def _ray_stop(service: Document) -> Iterator[Finding]:
     for group in _groups(service):
-        if "ray stop" in pre_stop_command(group.container):
+        if re.search(r"\bray\s+stop\b", pre_stop_command(group.container)):
             yield Finding(
                 rule="ray-stop",
                 path=f"{group.path}/template/spec/containers/0/lifecycle/preStop",
@@ -100,6 +103,41 @@ def _group_names(service: Document) -> Iterator[Finding]:
         )
 
 
+def _growth(service: Document) -> Iterator[Finding]:
+    """The CRD's default is 2147483647."""
+    cluster = (service.get("spec") or {}).get("rayClusterConfig") or {}
+    if cluster.get("enableInTreeAutoscaling") is not True:
+        return
+    for group in groups_of(service):
+        if not group.is_head and group.spec.get("maxReplicas") is None:
+            yield Finding(
+                rule="max-replicas",
+                path=f"{group.path}/maxReplicas",
+                message="is missing: Ray's autoscaler may add nodes without end; allowed: a number",
+            )
+
+
+def _log_files(service: Document) -> Iterator[Finding]:
+    """Ray 2.60 rotates what workers say only where the variable is set (default_worker.py); a pod
+    whose volume is above its limit is evicted, models and all."""
+    for group in _groups(service):
+        limited = {
+            volume.get("name"): volume["emptyDir"]["sizeLimit"]
+            for volume in group.pod.get("volumes") or []
+            if (volume.get("emptyDir") or {}).get("sizeLimit")
+        }
+        for mount in group.container.get("volumeMounts") or []:
+            is_rays = str(mount.get("mountPath", "")).rstrip("/") == RAY_FOLDER
+            limit = limited.get(mount.get("name"))
+            if is_rays and limit is not None and not group.env().get(ROTATION_VARIABLE):
+                yield Finding(
+                    rule="log-rotation",
+                    path=f"{group.path}/template/spec/containers/0/env",
+                    message=f"{ROTATION_VARIABLE} is missing: log lines grow without end in a "
+                    f"volume of {limit}, and then the pod is evicted; allowed: bytes of one file",
+                )
+
+
 def _memory(service: Document) -> Iterator[Finding]:
     for group in _groups(service):
         resources = group.container.get("resources") or {}
@@ -127,5 +165,7 @@ _RULES: tuple[Callable[[Document], Iterator[Finding]], ...] = (
     _version,
     _auth,
     _group_names,
+    _growth,
+    _log_files,
     _memory,
 )

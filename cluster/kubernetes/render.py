@@ -25,6 +25,7 @@ def serve_config(content: Document, *, store: str, source: str) -> str:
 
     Raises: ConfigError when the file holds no Squadron application, or a wrong one.
     """
+    _check_shapes(content, source)
     rendered = copy.deepcopy(content)
     rendered["proxy_location"] = "EveryNode"
     rendered["http_options"] = {**(rendered.get("http_options") or {}), "host": EVERYWHERE}
@@ -60,6 +61,20 @@ def serve_config(content: Document, *, store: str, source: str) -> str:
     server["logging"] = {"format": "json", **(server.get("logging") or {})}
     args["store"] = {**(args.get("store") or {}), "path": store}
     return yaml.safe_dump(rendered, sort_keys=False, width=100)
+
+
+def _check_shapes(content: Document, source: str) -> None:
+    """Of what is looked into before Serve's own schema is asked. Raises: ConfigError."""
+    for key in ("http_options", "logging_config"):
+        if not isinstance(content.get(key) or {}, dict):
+            raise ConfigError(
+                f"{source}: {key}: expected keys and values, got {content[key]!r}", key=key
+            )
+    applications = content.get("applications")
+    if not isinstance(applications or [], list):
+        raise ConfigError(
+            f"{source}: applications: expected a list, got {applications!r}", key="applications"
+        )
 
 
 def replaced_block(manifest: str, config: str) -> str:

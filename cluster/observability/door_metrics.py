@@ -13,6 +13,9 @@ Refusal = Literal["in_flight", "queue_full", "estimated_wait", "queue_timeout", 
 `queue_timeout`: it waited longer than its queue policy allows, or past its deadline, and was not
 run; `deadline`: its time was over before the answer came."""
 
+Denial = Literal["unauthorized", "forbidden", "rate_limited"]
+"""Why a key did not help: none, a wrong or an expired one; not for this; has had its share."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoorMetrics:
@@ -21,6 +24,7 @@ class DoorMetrics:
     rows_waiting: Gauge
     rows_under_way: Gauge
     refused: Counter
+    denied: Counter
     answers_too_large: Counter
 
 
@@ -41,6 +45,13 @@ def declare_door_metrics(registry: CollectorRegistry) -> DoorMetrics:
             "squadron_door_refused",
             "Requests that a door refused, or gave up when their time was over.",
             ("variant", "reason"),
+            registry=registry,
+        ),
+        denied=Counter(
+            "squadron_door_denied",
+            "Requests that no key, or this one, allows; `key`: its name in the file of keys, empty "
+            "for one that is not there.",
+            ("key", "reason"),
             registry=registry,
         ),
         answers_too_large=Counter(

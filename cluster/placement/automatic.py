@@ -146,9 +146,10 @@ def _settled(config: PlacementConfig, replica: PlannedReplica) -> PlacementConfi
     """Shards that were planned on one node share one; which one is left to whatever there is when
     a replica starts, also in place of a node that is gone."""
     degrees = replica.degrees
-    kept = config.model_dump(exclude=PLANNED, exclude_unset=True)
     if degrees.num_devices == 1:
-        return PlacementConfig.model_validate({**kept, "strategy": "single"})
+        # What is kept of the section otherwise is about shards.
+        return PlacementConfig(strategy="single")
+    kept = config.model_dump(exclude=PLANNED, exclude_unset=True)
     section: dict[str, object] = {"strategy": degrees.strategy, "shards": degrees.num_devices}
     section["devices"] = [told_site(shard.site) for shard in replica.shards]
     labels = {shard.site.node: dict(shard.site.labels) for shard in replica.shards}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from cluster.config.placement import BundleStrategy
@@ -20,31 +20,40 @@ SLACK = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRoom:
-    """All that a node has, whoever holds it at the moment."""
+    """All that a node has, whoever holds it at the moment. `memory_bytes`: beside its GPUs'."""
 
     name: str
     num_cpus: float
     num_gpus: float = 0.0
+    memory_bytes: float = inf
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What must be on one node. `what`: layers and devices, as they are told to people."""
+    """What must be on one node. `what`: layers and devices, as they are told to people;
+    `memory_bytes`: weights that are on its processors."""
 
     what: str
     num_cpus: float = 0.0
     num_gpus: float = 0.0
+    memory_bytes: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def asks_of(reserved: Reservation, layout: Layout, num_cpus: float) -> tuple[Ask, ...]:
-    """Of a group of shards. `num_cpus`: of the replica's own process."""
+def asks_of(
+    reserved: Reservation, layout: Layout, num_cpus: float, *, max_memory_mb: float | None = None
+) -> tuple[Ask, ...]:
+    """Of a group of shards, each of which holds at most `max_memory_mb` of its weights at once.
+    `num_cpus`: of the replica's own process."""
+    cap = inf if max_memory_mb is None else max_memory_mb * MIB
+    held = {s.rank: min(s.weight_bytes, cap) for s in layout.shards if gpu_of(s) is None}
     return tuple(
         Ask(
             what=_run(layout, bundle.ranks) or "the replica's own process",
             num_cpus=bundle.num_cpus + (num_cpus if bundle.has_replica else 0.0),
             num_gpus=bundle.num_gpus,
+            memory_bytes=sum(held.get(rank, 0) for rank in bundle.ranks),
             labels=bundle.labels,
         )
         for bundle in reserved.bundles
@@ -56,12 +65,20 @@ def check_there_is(
 ) -> None:
     """Raises: ConfigError naming the layers and devices for which no node has enough, alone or
     beside the others."""
+    # Memory comes last, and is spoken of only where everything else is there.
+    _check(tuple(replace(ask, memory_bytes=0.0) for ask in asks), strategy, nodes, key)
+    _check(tuple(asks), strategy, nodes, key)
+
+
+def _check(
+    asks: Sequence[Ask], strategy: BundleStrategy, nodes: Sequence[NodeRoom], key: str
+) -> None:
     if strategy == "STRICT_PACK":
         asks = (_joined(asks),)
     for ask in asks:
         if not any(_has(node, ask) for node in nodes):
             raise _refuse(ask, "no node has as much", nodes, key)
-    order = sorted(asks, key=lambda ask: (-ask.num_gpus, -ask.num_cpus))
+    order = sorted(asks, key=lambda ask: (-ask.num_gpus, -ask.num_cpus, -ask.memory_bytes))
     search = _Search(order, nodes, is_spread=strategy == "STRICT_SPREAD")
     if not search.fits(0):
         short = order[search.deepest]
@@ -108,7 +125,7 @@ class _Search:
         self._asks = asks
         self._nodes = nodes
         self._is_spread = is_spread
-        self._free = [[node.num_cpus, node.num_gpus, 1.0] for node in nodes]
+        self._free = [[node.num_cpus, node.num_gpus, node.memory_bytes, 1.0] for node in nodes]
         self._tries = MAX_TRIES
 
     def fits(self, index: int) -> bool:
@@ -117,7 +134,8 @@ class _Search:
             return True
         self.deepest = max(self.deepest, index)
         ask = self._asks[index]
-        taken = (ask.num_cpus, ask.num_gpus, 1.0 if self._is_spread else 0.0)
+        apart = 1.0 if self._is_spread else 0.0
+        taken = (ask.num_cpus, ask.num_gpus, ask.memory_bytes, apart)
         for node, free in zip(self._nodes, self._free, strict=True):
             if not _is_labelled(node, ask) or any(
                 have < more - SLACK for have, more in zip(free, taken, strict=True)
@@ -135,7 +153,7 @@ class _Search:
 
 def _has(node: NodeRoom, ask: Ask) -> bool:
     is_enough = node.num_gpus >= ask.num_gpus - SLACK and node.num_cpus >= ask.num_cpus - SLACK
-    return is_enough and _is_labelled(node, ask)
+    return is_enough and node.memory_bytes >= ask.memory_bytes and _is_labelled(node, ask)
 
 
 def _is_labelled(node: NodeRoom, ask: Ask) -> bool:
@@ -152,6 +170,7 @@ def _joined(asks: Sequence[Ask]) -> Ask:
         or "; ".join(ask.what for ask in asks),
         num_cpus=sum(ask.num_cpus for ask in asks),
         num_gpus=sum(ask.num_gpus for ask in asks),
+        memory_bytes=sum(ask.memory_bytes for ask in asks),
         labels=labels,
     )
 
@@ -183,13 +202,17 @@ def _refuse(ask: Ask, why: str, nodes: Sequence[NodeRoom], key: str) -> ConfigEr
         for number, what in ((ask.num_gpus, "GPU"), (ask.num_cpus, "CPU"))
         if number
     ]
-    labelled = "".join(f", labelled {name}: {value}" for name, value in ask.labels.items())
     there = _there(nodes)
+    if ask.memory_bytes:
+        wants.append(f"{human_bytes(ask.memory_bytes)} of weights")
+        told = ", ".join(human_bytes(node.memory_bytes) for node in nodes[:8])
+        there += f" with {told}{', …' if len(nodes) > 8 else ''} of memory"
+    labelled = "".join(f", labelled {name}: {value}" for name, value in ask.labels.items())
     return ConfigError(
         f"{ask.what}: {' and '.join(wants)} on one node{labelled}: {why}; the cluster has {there}",
         key=key,
         value=" and ".join(wants),
-        allowed=f"what fits in {there}",
+        allowed=f"what fits in {there}{', or max_memory_mb' if ask.memory_bytes else ''}",
     )
 
 

@@ -40,9 +40,9 @@ class VariantFacts:
     names of the card's postprocessing, `output_labels` those of the artefact's own outputs.
     `is_colocated`: the doors hold it themselves. `is_decoupled`: a request has any number of
     responses. `fingerprint`: equal ones compute the same. `is_language`: it generates text, with
-    `adapters` (more may lie in `adapter_folder`) and a bound of its length (0: unknown).
-    `tokenizer`: the file of a text model's. `placement`: why its replicas are cut into `shards`.
-    `artefact_bytes`: of its files here, 0 where they are not. `made`: the card's precision, recipe.
+    `adapters`; more may lie in `adapter_folder`. `max_model_len`: tokens that it takes, of a prompt
+    and its answer or of a text; 0: unknown. `tokenizer`: a text model's file. `placement`: why its
+    replicas are cut into `shards`. `artefact_bytes`: of files here, or 0. `made`: precision, recipe.
     """
 
     version: str

@@ -62,6 +62,7 @@ class Scheduler(Generic[P]):
     def ran(self, rows: int, seconds: float, cpu_s: float) -> None:
         """A batch was run outside the queue: on the spot, or to warm up."""
         self._computing.observe(rows, cpu_s)
+        self._computing.held_up(seconds)
         self.costs.observe(None, rows, seconds)
         if self._limits is not None:
             self._limits.observe(None, rows, seconds)
@@ -138,10 +139,18 @@ class Scheduler(Generic[P]):
             self._is_probe = decision.is_probe
         return decision
 
-    def finished(self, now_s: float, *, is_whole: bool = True, cpu_s: float | None = None) -> None:
+    def finished(
+        self,
+        now_s: float,
+        *,
+        is_whole: bool = True,
+        cpu_s: float | None = None,
+        loop_s: float | None = None,
+    ) -> None:
         """The batch that `decide` gave is done. `is_whole`: it was computed as one, without
         failures, so that its time says what such a batch takes. `cpu_s`: what it took of that
-        without waiting for a core or for Python's lock, if that is known."""
+        without waiting for a core or for Python's lock, if that is known. `loop_s`: how long it
+        held up the loop that serves the sockets, if it was run there."""
         assert self._running is not None
         lane, rows, started_s, _ = self._running
         self._running = None
@@ -153,6 +162,8 @@ class Scheduler(Generic[P]):
             learn(lane, rows, now_s - started_s)
             if self._limits is not None:
                 self._limits.observe(lane, rows, now_s - started_s)
+        if loop_s is not None:
+            self._computing.held_up(loop_s)
 
     @property
     def is_adaptive(self) -> bool:

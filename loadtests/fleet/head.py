@@ -34,7 +34,10 @@ import sys, urllib.request
 method, url, body = sys.argv[1:]
 asked = urllib.request.Request(url, data=body.encode() or None, method=method)
 asked.add_header("content-type", "application/json")
-print(urllib.request.urlopen(asked, timeout=30).read().decode())
+answer = urllib.request.urlopen(asked, timeout=30)
+if "age" in answer.headers:
+    sys.exit("the controller is away: this is what the door heard last")
+print(answer.read().decode())
 """
 
 

@@ -133,6 +133,25 @@ async def test_what_queued_while_the_engine_was_busy_leaves_together(make: Make)
     assert replica.engine.batches == [[99], [1, 2, 3]]
 
 
+async def test_an_engine_that_waits_for_others_leaves_the_loop_free(make: Make) -> None:
+    replica = make(mode="off")
+    await ask(replica, call(1))
+    # It computes as little as before, but what it asks has become slow.
+    replica.engine._delay_s = 0.03
+    for number in range(2, 20):
+        await ask(replica, call(number))
+
+    for number in range(20, 30):
+        replica.engine.gate.clear()
+        task = asyncio.create_task(ask(replica, call(number)))
+        await until(lambda: replica.engine.batches[-1] == [number])  # noqa: B023 - awaited here
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not task.done()
+        replica.engine.gate.set()
+        assert (await task)[0].error is None
+
+
 async def test_a_higher_level_overtakes_what_is_queued(make: Make) -> None:
     replica = make(max_batch_size=2, priority_levels=2, default_priority_level=2)
     first = await busy(replica)

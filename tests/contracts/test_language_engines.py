@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -167,6 +168,31 @@ async def test_logprobs_of_a_greedy_token_are_the_greatest(engine: LanguageEngin
         for scored in delta.scores:
             assert scored.top[0] == scored.chosen
             assert scored.top[0].logprob >= scored.top[1].logprob
+
+
+async def test_a_prompts_tokens_are_scored_as_transformers_does(
+    engine: LanguageEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr("cluster.engines.language.torch_batch.SCORED_PIECE", 7)
+    asked = prompt("a prompt of more than a few tokens")
+    found = await deltas(engine, asked, num_logprobs=3, scores_prompt=True)
+
+    given = torch.tensor([list(asked.token_ids)])
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.inference_mode():
+        logprobs = torch.log_softmax(model(given).logits[0], dim=-1)
+    first, *others = found[0].prompt_scores
+    assert not any(delta.prompt_scores for delta in found[1:])
+    assert [each.chosen.token_id for each in found[0].prompt_scores] == list(asked.token_ids)
+    assert math.isnan(first.chosen.logprob)
+    for row, token, scored in zip(logprobs, asked.token_ids[1:], others, strict=False):
+        assert scored.chosen.logprob == pytest.approx(float(row[token]), abs=1e-4)
+        assert scored.top[0].logprob == pytest.approx(float(row.max()), abs=1e-4)
+    # What follows is chosen as ever.
+    assert ids(found) == ids(await deltas(engine, asked))
 
 
 async def test_a_bias_bans_a_token(engine: LanguageEngine) -> None:

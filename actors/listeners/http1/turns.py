@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 MAX_READS = 768
@@ -39,12 +40,13 @@ class Paused(Protocol):
 
 
 class Turns:
-    """One per listener, on its loop."""
+    """One per listener, on its loop. `clock` is the loop's if None."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._now_s = clock or self._loop.time
         self._num_read = 0
-        self._began_s = 0.0
+        self._began_s = 0.0  # Of the turn; between two, when the last one ended.
         self._took_s = 0.0
         self._paused: list[Paused] = []
         self._resting: deque[tuple[float, Paused]] = deque()
@@ -53,7 +55,7 @@ class Turns:
         """A connection was read: before what came is looked at."""
         self._num_read += 1
         if self._num_read == 1:
-            self._began_s = self._loop.time()
+            self._began_s = self._now_s()
             # Runs when the poll is over.
             self._loop.call_soon(self._end)
         elif self._num_read > MAX_READS:
@@ -61,9 +63,14 @@ class Turns:
             self._paused.append(connection)
 
     def refused(self, connection: Paused) -> None:
-        """It was told that there is too much to do."""
-        now_s = self._loop.time()
-        if self._took_s < LONG_S and now_s - self._began_s < LONG_S:
+        """It was told that there is too much to do. Between the turns, when a deadline passes or an
+        answer comes, the last turn tells how busy this door is, while it is the last."""
+        now_s = self._now_s()
+        if self._num_read:
+            is_busy = max(self._took_s, now_s - self._began_s) >= LONG_S
+        else:
+            is_busy = self._took_s >= LONG_S and now_s - self._began_s < LONG_S
+        if not is_busy:
             return
         connection.pause()
         if not self._resting:
@@ -72,17 +79,17 @@ class Turns:
 
     def _end(self) -> None:
         self._num_read = 0
-        now_s = self._loop.time()
+        now_s = self._now_s()
         self._took_s, self._began_s = now_s - self._began_s, now_s
         paused, self._paused = self._paused, []
         for connection in paused:
             connection.resume()
 
     def _wake(self) -> None:
-        now_s = self._loop.time()
+        now_s = self._now_s()
         num_left = NUM_WOKEN if self._took_s < LONG_S / 2 else NUM_WOKEN_IN_LONG_TURNS
         while self._resting and self._resting[0][0] <= now_s and num_left:
             self._resting.popleft()[1].resume()
             num_left -= 1
         if self._resting:
-            self._loop.call_at(max(self._resting[0][0], now_s + WAKE_S), self._wake)
+            self._loop.call_later(max(self._resting[0][0] - now_s, WAKE_S), self._wake)

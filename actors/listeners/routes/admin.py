@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from actors.experiments.client import ControllerClient
+from actors.experiments.client import ControllerAway, ControllerClient
 from actors.front_door import FrontDoor
 from actors.listeners.guard import guarded
 from actors.listeners.http_messages import HttpReply, HttpRequest, json_reply
@@ -33,6 +33,7 @@ class AdminRoutes:
         self._door = door
         self._controller = controller
         self._app = app
+        self._kept: dict[tuple[str, ...], tuple[float, Any]] = {}
 
     def routes(self) -> list[Route]:
         admin = "/admin/v1"
@@ -75,11 +76,11 @@ class AdminRoutes:
         )
 
     async def _experiments(self, request: HttpRequest, place: Place) -> HttpReply:
-        return json_reply(await self._controller.ask("experiments"))
+        return await self._told("experiments")
 
     async def _experiment(self, request: HttpRequest, place: Place) -> HttpReply:
         self._check(place.name)
-        return json_reply(await self._controller.ask("experiment", place.name))
+        return await self._told("experiment", place.name)
 
     async def _set_weights(self, request: HttpRequest, place: Place) -> HttpReply:
         self._check(place.name)
@@ -108,14 +109,41 @@ class AdminRoutes:
         return reply
 
     async def _autoscaling(self, request: HttpRequest, place: Place) -> HttpReply:
-        return json_reply(await self._controller.ask("autoscaling"))
+        return await self._told("autoscaling")
 
     async def _cluster(self, request: HttpRequest, place: Place) -> HttpReply:
         seen = await asyncio.to_thread(look, self._app, app_prefix(self._app))
         return json_reply(cluster_map(self._door.table, *seen))
 
     async def _events(self, request: HttpRequest, place: Place) -> HttpReply:
-        return json_reply(await self._controller.ask("events"))
+        return await self._told("events")
+
+    async def _told(self, *question: str) -> HttpReply:
+        """The controller's answer. While it is away, the last one that this door had, with its
+        `Age` (seconds) and the weights that this door decides by.
+
+        Raises: what `ControllerClient.ask` raises.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            found = await self._controller.ask(*question)
+        except ControllerAway:
+            if question not in self._kept:
+                raise
+            at_s, found = self._kept[question]
+            for each in found if isinstance(found, list) else [found]:
+                self._bring_up_to_date(each)
+            reply = json_reply(found)
+            reply.headers = (*reply.headers, ("Age", str(round(loop.time() - at_s))))
+            return reply
+        self._kept[question] = (loop.time(), found)
+        return json_reply(found)
+
+    def _bring_up_to_date(self, view: dict[str, Any]) -> None:
+        route = self._door.table.routes.get(str(view.get("name")))
+        if isinstance(route, ExperimentRoute):
+            for arm in view["arms"]:
+                arm["weight"] = route.weights.get(arm["name"], arm["weight"])
 
     def _check(self, experiment: str) -> None:
         """Raises: ModelNotFound. A name that nobody configured costs the controller nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from math import inf
 
 import ray
 from ray._private.state import state
@@ -23,11 +24,19 @@ def node_rooms() -> tuple[NodeRoom, ...]:
             name=str(node["NodeManagerHostname"]),
             num_cpus=float(node["Resources"].get("CPU", 0)),
             num_gpus=float(node["Resources"].get("GPU", 0)),
+            memory_bytes=_memory_bytes(node["Resources"]),
             labels=dict(node.get("Labels") or {}),
         )
         for node in ray.nodes()
         if node["Alive"]
     )
+
+
+def _memory_bytes(resources: dict[str, float]) -> float:
+    """What was free when Ray began there, which it divides between its objects and the others."""
+    if "memory" not in resources:
+        return inf
+    return float(resources["memory"] + resources.get("object_store_memory", 0))
 
 
 def could_have(asks: Sequence[Ask]) -> bool:

@@ -23,7 +23,7 @@ WHOLE = PlacementConfig(strategy="layer", shards=1)
 
 
 class LanguageBackend(StagedBackend):
-    """A Hugging Face directory of the families Llama and GPT-2. `infer` gives logits for token ids.
+    """A Hugging Face directory of a family that generates. `infer` gives logits for token ids.
 
     Greedy unless `temperature` is above 0; generation ends at the tokenizer's end of text.
     """

@@ -24,7 +24,7 @@ class CombineStep(Section):
     `given`: whether the inputs are probabilities or logits. `weights`: default equal.
     `quorum`: how many inputs are enough when members fail; all of them if left out. A model that
     combines gets NaN for what is missing. `wait_ms`: how long a reached quorum waits for the rest;
-    until their timeouts if left out.
+    until their timeouts if left out, and never into the last tenth of the request's time.
     """
 
     combine: Combiner

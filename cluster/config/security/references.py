@@ -21,20 +21,20 @@ from cluster.errors import ConfigError
 ALLOWED = "${NAME} (environment) or ${file:/path} in its place"
 WHY = "Ray Serve logs an application's arguments whole and shows them"
 
-_REFERENCE = re.compile(r"\$\{(?:file:(?P<file>[^}]+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*))\}")
+REFERENCE = re.compile(r"\$\{(?:file:(?P<file>[^}]+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*))\}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]*\]|[^:@\[\]]*)(:[0-9]*)?")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def _checked_reference(text: str) -> str:
-    if "${" in _REFERENCE.sub("", text):
+    if "${" in REFERENCE.sub("", text):
         raise ValueError(f"${{ begins no reference; allowed: {ALLOWED}")
     return text
 
 
 def _checked_address(text: str) -> str:
     _checked_reference(text)
-    plain = _REFERENCE.sub("", text)
+    plain = REFERENCE.sub("", text)
     try:
         asked = parse_qs(urlsplit(plain).query)
     except ValueError:
@@ -52,7 +52,7 @@ SecretAddress = Annotated[str, AfterValidator(_checked_address)]
 
 def is_reference(text: str) -> bool:
     """Whether nothing of it stands in clear."""
-    return _REFERENCE.fullmatch(text) is not None
+    return REFERENCE.fullmatch(text) is not None
 
 
 def resolve(text: str, environment: Mapping[str, str], *, key: str) -> str:
@@ -60,7 +60,7 @@ def resolve(text: str, environment: Mapping[str, str], *, key: str) -> str:
 
     Raises: ConfigError naming key and reference, never a value.
     """
-    return _REFERENCE.sub(lambda found: _read(found, environment, key), text)
+    return REFERENCE.sub(lambda found: _read(found, environment, key), text)
 
 
 def resolve_address(
@@ -74,7 +74,7 @@ def resolve_address(
     if is_reference(text):
         address = resolve(text, environment, key=key)
     else:
-        address = _REFERENCE.sub(lambda found: quote(_read(found, environment, key), safe=""), text)
+        address = REFERENCE.sub(lambda found: quote(_read(found, environment, key), safe=""), text)
     if not _is_address(address, schemes):
         given = f" that {text}" if is_reference(text) else ""
         raise ConfigError(

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from pydantic import TypeAdapter
-
 from cluster.config.scaling.autoscaling import AutoscalingBudget, AutoscalingConfig
 from cluster.control.autoscaling.budget import Standing, hold
-from cluster.control.autoscaling.forecast import RateForecast, SeasonSeen
+from cluster.control.autoscaling.forecast import ForecastState, RateForecast, SeasonSeen
 from cluster.control.autoscaling.load import Scaling, VariantLoad
-from cluster.control.autoscaling.variant import VariantScaler
+from cluster.control.autoscaling.variant import ScalerState, VariantScaler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,25 +38,17 @@ class FleetLoad:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What was seen, and what was decided of it, as it is logged."""
+class FleetState:
+    """All that the next decision depends on, but for its load: what is configured and what was
+    learned. `variants` and `scalers` are of the same names, `calls` and `ensembles` too."""
 
-    load: FleetLoad
-    decisions: tuple[Scaling, ...]
-
-
-_LOOK = TypeAdapter(Look)
-
-
-def record(load: FleetLoad, decisions: tuple[Scaling, ...]) -> str:
-    """One line of JSON."""
-    return _LOOK.dump_json(Look(load=load, decisions=decisions)).decode()
-
-
-def recorded(line: str) -> Look:
-    """What `record` wrote. To decide it again takes the looks before it too: a fleet learns from
-    each of them, and only those with a change are logged."""
-    return _LOOK.validate_json(line)
+    variants: Mapping[str, Scaled]
+    calls: Mapping[str, Mapping[str, float]]
+    budget: AutoscalingBudget
+    phase_s: float
+    scalers: Mapping[str, ScalerState]
+    ensembles: Mapping[str, ForecastState]
+    memory_bytes: Mapping[str, int]
 
 
 class Fleet:
@@ -114,6 +104,18 @@ class Fleet:
         self._budget, self._calls = budget, calls
         self.remember(self._remembered)
 
+    def state(self) -> FleetState:
+        """What the next decision comes of; for `restored`."""
+        return FleetState(
+            variants=dict(self._variants),
+            calls=self._calls,
+            budget=self._budget,
+            phase_s=self._phase_s,
+            scalers={name: each.state() for name, each in self._scalers.items()},
+            ensembles={name: each.state() for name, each in self._ensembles.items()},
+            memory_bytes=dict(self._memory_bytes),
+        )
+
     def seasons(self) -> dict[str, SeasonSeen]:
         """What was learned of what repeats; the rest is learned again in minutes."""
         return {
@@ -128,6 +130,14 @@ class Fleet:
         for name, forecast in self._forecasts().items():
             if name in seasons:
                 forecast.remember(seasons[name])
+
+    def restore(self, state: FleetState) -> None:
+        """What was learned, in place of what it has learned itself."""
+        for name, scaler in state.scalers.items():
+            self._scalers[name].restore(scaler)
+        for name, forecast in state.ensembles.items():
+            self._ensembles[name].restore(forecast)
+        self._memory_bytes = dict(state.memory_bytes)
 
     def _forecasts(self) -> dict[str, RateForecast]:
         of_variants = {f"variant {n}": each.forecast for n, each in self._scalers.items()}
@@ -224,6 +234,14 @@ class Fleet:
                 startup_s=scaler.startup_s,
             )
         return hold(found, standings, limit=limit, key=key)
+
+
+def restored(state: FleetState) -> Fleet:
+    """A fleet that decides as the one that had this state. Models that it does not serve now are
+    not remembered: they do not count for its next decision."""
+    fleet = Fleet(state.variants, calls=state.calls, budget=state.budget, phase_s=state.phase_s)
+    fleet.restore(state)
+    return fleet
 
 
 def _forecast_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -35,6 +36,24 @@ class SeasonSeen:
     num_errors: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeasonState:
+    """Where a forecast is in its season; `seconds` and `count`: of the bin that is open."""
+
+    seen: SeasonSeen
+    bin: int
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastState:
+    """All that a forecast has learned. `bins`: end, length (s) and arrivals of each look."""
+
+    bins: tuple[tuple[float, float, int], ...] = ()
+    season: SeasonState | None = None
+
+
 class RateForecast:
     """Learns from `observe`d arrivals and tells the rate `ahead_s` from now.
 
@@ -53,6 +72,17 @@ class RateForecast:
         """`phase_s`: from the times it is told to Unix time; only seasons are found by that."""
         self._short = _ShortTerm(look_back_s)
         self._season = _Season(season_s, quantile, phase_s) if season_s else None
+
+    def state(self) -> ForecastState:
+        """For `restore` of a forecast with the same settings."""
+        season = None if self._season is None else self._season.state()
+        return ForecastState(bins=self._short.bins(), season=season)
+
+    def restore(self, state: ForecastState) -> None:
+        """It goes on as the one that had this `state`."""
+        self._short = _ShortTerm(self._short.look_back_s, state.bins)
+        if self._season is not None and state.season is not None:
+            self._season.restore(state.season)
 
     def season(self) -> SeasonSeen | None:
         """None before there is anything to know of it."""
@@ -88,27 +118,30 @@ class RateForecast:
 class _ShortTerm:
     """Counts a second of the last while."""
 
-    def __init__(self, look_back_s: float) -> None:
-        self._look_back_s = look_back_s
-        self._bins: deque[tuple[float, float, int]] = deque()
+    def __init__(self, look_back_s: float, bins: Iterable[tuple[float, float, int]] = ()) -> None:
+        self.look_back_s = look_back_s
+        self._bins = deque(bins)
+
+    def bins(self) -> tuple[tuple[float, float, int], ...]:
+        return tuple(self._bins)
 
     def observe(self, at_s: float, window_s: float, num_arrived: int) -> None:
         self._bins.append((at_s, window_s, num_arrived))
         # Bursts show themselves over a longer time than the rate is averaged over.
-        while self._bins and self._bins[0][0] < at_s - NUM_SHORT_BINS * self._look_back_s:
+        while self._bins and self._bins[0][0] < at_s - NUM_SHORT_BINS * self.look_back_s:
             self._bins.popleft()
 
     def rate(self) -> float:
-        return self._mean(0, self._look_back_s)
+        return self._mean(0, self.look_back_s)
 
     def trend(self) -> float:
         """The rise of the rate a second, between the last two times of `look_back_s`; 0 where it is
         no more than chance (two standard errors of Poisson counts)."""
-        recent, before = self._mean(0, self._look_back_s), self._mean(1, self._look_back_s)
-        error = math.sqrt((recent + before) * max(1.0, self.dispersion()) / self._look_back_s)
+        recent, before = self._mean(0, self.look_back_s), self._mean(1, self.look_back_s)
+        error = math.sqrt((recent + before) * max(1.0, self.dispersion()) / self.look_back_s)
         if abs(recent - before) <= 2 * error or not self._reaches(2):
             return 0.0
-        return (recent - before) / self._look_back_s
+        return (recent - before) / self.look_back_s
 
     def dispersion(self) -> float:
         """Against the rate's own slow changes: of differences between neighbouring windows."""
@@ -130,7 +163,7 @@ class _ShortTerm:
 
     def _reaches(self, num_periods: int) -> bool:
         oldest_s = self._bins[0][0] - self._bins[0][1]
-        return self._bins[-1][0] - oldest_s >= num_periods * self._look_back_s * 0.999
+        return self._bins[-1][0] - oldest_s >= num_periods * self.look_back_s * 0.999
 
 
 class _Season:
@@ -169,8 +202,19 @@ class _Season:
         return max(values) + LEVEL_SHARE * (now - here) + self._z * spread
 
     def seen(self) -> SeasonSeen | None:
-        if not any(each is not None for each in self._profile):
-            return None
+        return self._seen() if any(each is not None for each in self._profile) else None
+
+    def state(self) -> SeasonState:
+        return SeasonState(
+            seen=self._seen(), bin=self._bin, count=self._count, seconds=self._seconds
+        )
+
+    def restore(self, state: SeasonState) -> None:
+        self._profile = list(state.seen.profile)
+        self._error2, self._num_errors = state.seen.error2, state.seen.num_errors
+        self._bin, self._count, self._seconds = state.bin, state.count, state.seconds
+
+    def _seen(self) -> SeasonSeen:
         return SeasonSeen(
             season_s=self._season_s,
             profile=tuple(self._profile),

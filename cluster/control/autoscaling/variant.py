@@ -13,7 +13,7 @@ from cluster.control.autoscaling.capacity import (
     replicas_for,
     replicas_for_batches,
 )
-from cluster.control.autoscaling.forecast import RateForecast
+from cluster.control.autoscaling.forecast import ForecastState, RateForecast
 from cluster.control.autoscaling.load import Scaling, VariantLoad
 
 ATTAINMENT_S = 30.0
@@ -31,6 +31,23 @@ class _Wish:
     reason: str
     rate: float = 0.0
     is_guard: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalerState:
+    """All that a scaler has learned; as its fields are named. None: never."""
+
+    forecast: ForecastState
+    service_s: float | None
+    rows: float
+    batch: FullBatch | None
+    startup_s: float
+    last_arrival_s: float | None
+    wishes: tuple[tuple[float, int], ...]
+    answers: tuple[tuple[float, int, int], ...]
+    began_s: float | None
+    raised: tuple[tuple[float, int], ...]
+    mended_s: float | None
 
 
 class VariantScaler:
@@ -58,7 +75,33 @@ class VariantScaler:
         self._answers: deque[tuple[float, int, int]] = deque()
         self._began_s: float | None = None
         self._raised: deque[tuple[float, int]] = deque()
-        self._mended_s = -math.inf
+        self._mended_s: float | None = None
+
+    def state(self) -> ScalerState:
+        """For `restore` of a scaler with the same configuration."""
+        return ScalerState(
+            forecast=self.forecast.state(),
+            service_s=self.service_s,
+            rows=self._rows,
+            batch=self._batch,
+            startup_s=self.startup_s,
+            last_arrival_s=self.last_arrival_s,
+            wishes=tuple(self._wishes),
+            answers=tuple(self._answers),
+            began_s=self._began_s,
+            raised=tuple(self._raised),
+            mended_s=self._mended_s,
+        )
+
+    def restore(self, state: ScalerState) -> None:
+        """It decides as the one that had this `state`."""
+        self.forecast.restore(state.forecast)
+        self.service_s, self.startup_s = state.service_s, state.startup_s
+        self._rows, self._batch = state.rows, state.batch
+        self.last_arrival_s = state.last_arrival_s
+        self._wishes, self._answers = deque(state.wishes), deque(state.answers)
+        self._began_s, self._raised = state.began_s, deque(state.raised)
+        self._mended_s = state.mended_s
 
     def decide(self, load: VariantLoad, *, rate_at_least: float = 0.0) -> Scaling:
         """`rate_at_least`: what ensembles are expected to ask of it. What comes of it is to be
@@ -179,7 +222,8 @@ class VariantScaler:
         answered = sum(each for _, each, _ in self._answers)
         in_time = sum(each for _, _, each in self._answers)
         is_settled = load.num_running >= load.num_target
-        has_waited = load.at_s - self._mended_s > max(self.startup_s, ATTAINMENT_S)
+        rest_s = max(self.startup_s, ATTAINMENT_S)
+        has_waited = self._mended_s is None or load.at_s - self._mended_s > rest_s
         is_busy = wish.rate * service_s > 0.3 * load.num_running
         if answered < MIN_ANSWERS or in_time >= self._config.slo_share * answered:
             return wish

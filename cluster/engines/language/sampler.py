@@ -65,6 +65,15 @@ class Sampler:
         )
 
     @property
+    def scores_prompt(self) -> bool:
+        return self._sampling.scores_prompt
+
+    def of_prompt(self, logits: torch.Tensor, tokens: Sequence[int]) -> list[ScoredToken]:
+        """The prompt's tokens after each row. **Shapes:** `logits` `[tokens, vocabulary]`."""
+        scored = (self._scored(row, token) for row, token in zip(logits, tokens, strict=True))
+        return [each for each in scored if each is not None]
+
+    @property
     def is_complete(self) -> bool:
         """Whether the grammar allows nothing more."""
         return self._matcher is not None and bool(self._matcher.is_stopped())

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any
 
 import torch
@@ -17,12 +18,15 @@ import torch
 from cluster.engines.language.kv_slots import CacheStep, KvSlots
 from cluster.engines.language.sampler import NoTokenError, Sampler
 from cluster.engines.language.text_out import TextOut
-from cluster.generation import Delta, FinishReason, ScoredToken
+from cluster.generation import Delta, FinishReason, ScoredToken, TokenScore
 
 logger = logging.getLogger("squadron.language")
 
 PROMPT_PIECE = 512
 """Tokens of a prompt that one step computes, so that others wait no longer than that."""
+
+SCORED_PIECE = 128
+"""Where every token is scored: a row of the vocabulary's size in float32 each."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -48,6 +52,7 @@ class Sequence:
     kept_text: str = ""
     kept_ids: list[int] = field(default_factory=list)
     kept_scores: list[ScoredToken] = field(default_factory=list)
+    prompt_scores: list[ScoredToken] = field(default_factory=list)
 
     @property
     def num_reserved(self) -> int:
@@ -88,8 +93,9 @@ class Sequence:
             token_ids=tuple(self.kept_ids),
             scores=tuple(self.kept_scores),
             finish_reason=reason,
+            prompt_scores=tuple(self.prompt_scores),
         )
-        self.kept_text, self.kept_ids, self.kept_scores = "", [], []
+        self.kept_text, self.kept_ids, self.kept_scores, self.prompt_scores = "", [], [], []
         self.deliver(delta)
 
 
@@ -163,9 +169,18 @@ class TorchBatch:
 
     def _compute_prompt(self, sequence: Sequence) -> None:
         begin = sequence.num_computed
-        piece = sequence.prompt[begin : begin + PROMPT_PIECE]
+        is_scored = sequence.sampler.scores_prompt
+        piece = sequence.prompt[begin : begin + (SCORED_PIECE if is_scored else PROMPT_PIECE)]
         step = self._slots.step_of_one(sequence.slot, len(piece))
-        logits = self._forward([list(piece)], step)
+        logits = self._forward([list(piece)], step, num_kept=len(piece) if is_scored else 1)
+        if is_scored:
+            end = begin + len(piece)
+            if not begin:
+                first = TokenScore(token_id=piece[0], logprob=nan)
+                sequence.prompt_scores.append(ScoredToken(chosen=first))
+            after = sequence.prompt[begin + 1 : end + 1]
+            sequence.prompt_scores += sequence.sampler.of_prompt(logits[: len(after)], after)
+            logits = logits[-1:]
         sequence.num_computed += len(piece)
         if sequence.num_computed == len(sequence.prompt):
             self._give([sequence], logits)
@@ -177,8 +192,10 @@ class TorchBatch:
         logits = self._forward([[each.last] for each in self.running], step)
         self._give(list(self.running), logits)
 
-    def _forward(self, token_ids: list[list[int]], step: CacheStep) -> torch.Tensor:
-        """**Shapes:** the last position's logits, `[rows, vocabulary]`, float32."""
+    def _forward(
+        self, token_ids: list[list[int]], step: CacheStep, *, num_kept: int = 1
+    ) -> torch.Tensor:
+        """Each row's last `num_kept`. **Shapes:** `[rows * num_kept, vocabulary]`, float32."""
         ids = torch.tensor(token_ids, device=step.positions.device)
         found = self._model(
             input_ids=ids,
@@ -186,9 +203,9 @@ class TorchBatch:
             attention_mask=step.mask,
             past_key_values=step,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=num_kept,
         )
-        logits: torch.Tensor = found.logits[:, -1].float()
+        logits: torch.Tensor = found.logits[:, -num_kept:].flatten(0, 1).float()
         return logits.cpu()
 
     def _give(self, sequences: list[Sequence], logits: torch.Tensor) -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from math import nan
 from typing import Any, cast
 
 from cluster.engines.engine import EngineFacts
@@ -126,12 +127,17 @@ class VllmEngine:
                 priority=prompt.priority,
             )
             async with aclosing(outputs):
+                scored: set[int] = set()
                 async for output in outputs:
                     cached = output.num_cached_tokens or 0
                     for choice in output.outputs:
                         if choice.finish_reason in ("abort", "error"):
                             raise given_up(sampling)
-                        yield _delta(choice, cached)
+                        delta = _delta(choice, cached)
+                        if sampling.scores_prompt and choice.index not in scored:
+                            scored.add(choice.index)
+                            delta = replace(delta, prompt_scores=_of_prompt(prompt, output))
+                        yield delta
         except EngineDeadError:
             raise EngineFailed("the language engine's process is gone") from None
         except EngineGenerateError as error:
@@ -212,6 +218,12 @@ def _delta(choice: Any, cached: int) -> Delta:
         finish_reason=cast(FinishReason, choice.finish_reason or ""),
         num_cached=cached,
     )
+
+
+def _of_prompt(prompt: Prompt, output: Any) -> tuple[ScoredToken, ...]:
+    first = ScoredToken(chosen=TokenScore(token_id=prompt.token_ids[0], logprob=nan))
+    pairs = zip(prompt.token_ids[1:], output.prompt_logprobs[1:], strict=True)
+    return (first, *(_scored(token_id, found) for token_id, found in pairs))
 
 
 def _scored(token_id: int, found: Mapping[int, Any]) -> ScoredToken:

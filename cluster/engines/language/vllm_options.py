@@ -92,6 +92,7 @@ def sampling_options(sampling: Sampling) -> dict[str, Any]:
         "repetition_penalty": sampling.repetition_penalty,
         "logit_bias": dict(sampling.logit_bias) or None,
         "logprobs": sampling.num_logprobs,
+        "prompt_logprobs": sampling.num_logprobs if sampling.scores_prompt else None,
         "ignore_eos": sampling.ignore_eos,
         "allowed_token_ids": list(sampling.allowed_token_ids) or None,
     }

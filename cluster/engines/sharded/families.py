@@ -3,11 +3,18 @@
 To add a family: its line in `FAMILIES`. Needed are the class, where its layers are, which modules
 come before and after them, what stands in for those where a part has none, and for tensor
 parallelism which linear layers are cut by columns (and make heads or hidden units) and which by
-rows (and add up). A family whose backbone takes `inputs_embeds` needs no stand-in. Beside it, under
-the same `model_type`: its architectures and tensors in `cluster.optimization.huggingface.families`
-(`squadron models add` reads them) and its sizes in `cluster.placement.estimates.transformers` (the
-planner does); a test says which is missing. A small random model of it in
-`tests/cluster/engines/sharded/directories.py` is then compared with transformers, whole and cut.
+rows (and add up), and which numbers a layer remembers of its heads. A family whose backbone takes
+`inputs_embeds` needs no stand-in for the table; position embeddings that are added in the first
+part have `_nothing`. What the config says layer by layer (`layer_types`) is cut with the layers;
+what a layer works out from its number in the whole model is refused in `refuse_by_place`. A family
+of Llama's shape is one line, `_like_llama`.
+
+Beside it, under the same `model_type`: its architectures and tensors in
+`cluster.optimization.huggingface.families` (`squadron models add` reads them) and its sizes in
+`cluster.placement.estimates.transformers` (the planner does); a test says which is missing. A small
+random model of it in `tests/cluster/engines/sharded/directories.py` is then compared with
+transformers, whole and cut. `tests/cluster/engines/sharded/test_families.py` has the entries of
+OPT, GPT-J, DistilBERT and Gemma as examples of families that differ.
 """
 
 from __future__ import annotations
@@ -27,7 +34,8 @@ from cluster.errors import ConfigError
 
 
 class Given(nn.Module):
-    """In an embedding's place: what comes in are hidden states already."""
+    """In an embedding's place: what comes in are hidden states already, by whatever name the family
+    gives them."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -36,15 +44,21 @@ class Given(nn.Module):
         self.patch_embeddings.projection = nn.Module()
         self.patch_embeddings.projection.weight = torch.empty(0, dtype=dtype)
 
-    def forward(self, hidden: Any = None, inputs_embeds: Any = None, **_: Any) -> Any:
-        return hidden if inputs_embeds is None else inputs_embeds
+    def forward(self, *given: Any, inputs_embeds: Any = None, **named: Any) -> Any:
+        if inputs_embeds is not None:
+            return inputs_embeds
+        # Beside them stand position ids and the like, which are whole numbers.
+        tensors = (x for x in (*given, *named.values()) if isinstance(x, torch.Tensor))
+        return next(x for x in tensors if x.is_floating_point())
 
 
 class Nothing(nn.Module):
-    """In the place of position embeddings that were added in the first part."""
+    """In the place of position embeddings that were added in the first part, whatever theirs are
+    made of."""
 
-    def forward(self, positions: torch.Tensor) -> torch.Tensor:
-        return torch.zeros((), device=positions.device)
+    def forward(self, *given: Any, **named: Any) -> torch.Tensor:
+        tensors = (x for x in (*given, *named.values()) if isinstance(x, torch.Tensor))
+        return torch.zeros((), device=next(tensors).device)
 
 
 Standin = Callable[[torch.dtype], nn.Module | None]
@@ -69,8 +83,9 @@ class Family:
     `before` and `after` map a module to its stand-in where a part lacks it; `head`: what makes the
     output of hidden states. `hidden_name`: how the backbone takes hidden states. `beside`: inputs
     that every part needs. `columns`, `rows`: linear layers below one layer; `fused`: a column
-    layer that makes several things side by side, and their number. `renamed`: patterns from our
-    name of a tensor to the checkpoint's, where they differ.
+    layer that makes several things side by side, and their number; `divided`: numbers below a layer
+    that count heads or units of one process. `renamed`: patterns from our name of a tensor to the
+    checkpoint's, where they differ.
     """
 
     model_class: type[Any]
@@ -87,6 +102,7 @@ class Family:
     columns: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
     fused: Mapping[str, int] = field(default_factory=dict)
+    divided: tuple[str, ...] = ()
     vocabulary: str = ""
     renamed: tuple[tuple[str, str], ...] = ()
     heads: Callable[[Any], tuple[tuple[str, int], ...]] = lambda config: ()
@@ -126,9 +142,9 @@ _VIT_NAMES = tuple(
 )
 
 
-FAMILIES: dict[str, Family] = {
-    "llama": Family(
-        model_class=transformers.LlamaForCausalLM,
+def _like_llama(model_class: type[Any]) -> Family:
+    return Family(
+        model_class=model_class,
         body="model",
         layers="model.layers",
         before={"model.embed_tokens": _gone},
@@ -142,7 +158,14 @@ FAMILIES: dict[str, Family] = {
         rows=("self_attn.o_proj", "mlp.down_proj"),
         vocabulary="model.embed_tokens",
         heads=_llama_heads,
-    ),
+    )  # fmt: skip
+
+
+FAMILIES: dict[str, Family] = {
+    "llama": _like_llama(transformers.LlamaForCausalLM),
+    "mistral": _like_llama(transformers.MistralForCausalLM),
+    "qwen2": _like_llama(transformers.Qwen2ForCausalLM),
+    "qwen3": _like_llama(transformers.Qwen3ForCausalLM),
     "gpt2": Family(
         model_class=transformers.GPT2LMHeadModel,
         body="transformer",
@@ -156,6 +179,7 @@ FAMILIES: dict[str, Family] = {
         columns=("attn.c_attn", "mlp.c_fc"),
         rows=("attn.c_proj", "mlp.c_proj"),
         fused={"attn.c_attn": 3},
+        divided=("attn.split_size",),
         vocabulary="transformer.wte",
         heads=_gpt2_heads,
     ),
@@ -252,6 +276,16 @@ def refuse_by_place(config: Any) -> None:
             value="true",
             allowed="false",
         )
+
+
+def keep_layers(config: Any, layers: range) -> None:
+    """Make it the config of these layers alone, with what it says of each of them (`layer_types`,
+    …), which the modules look up by a layer's number in the part."""
+    count = config.num_hidden_layers
+    for name, value in vars(config).items():
+        if "layer" in name and isinstance(value, list | tuple) and len(value) == count:
+            setattr(config, name, value[layers.start : layers.stop])
+    config.num_hidden_layers = len(layers)
 
 
 def weight_source(family: Family, config: Any, name: str, known: Callable[[str], bool]) -> str:

@@ -43,10 +43,11 @@ def split(model: nn.Module, family: Family, layers: nn.ModuleList, group: Any, d
     plan |= {name: Rows(rank, degree, group) for name in family.rows}
     for layer in layers:
         parallelize_module(layer, mesh, plan)
-        for name in family.fused:
+        for name in family.divided:
             # GPT-2 takes its fused projection apart by the width it was built with.
-            attention: Any = layer.get_submodule(name.rpartition(".")[0])
-            attention.split_size //= degree
+            place, _, number = name.rpartition(".")
+            module = layer.get_submodule(place)
+            setattr(module, number, getattr(module, number) // degree)
     if not family.vocabulary:
         return
     outer: dict[str, ParallelStyle] = {}

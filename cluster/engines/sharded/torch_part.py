@@ -18,6 +18,7 @@ from cluster.engines.memory import is_out_of_memory, return_large_blocks
 from cluster.engines.sharded.caches import Caches
 from cluster.engines.sharded.families import (
     family_of,
+    keep_layers,
     read_config,
     refuse_by_place,
     weight_source,
@@ -34,7 +35,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class TorchPart:
-    """Format `huggingface`, families Llama, GPT-2, BERT and ViT."""
+    """Format `huggingface`: the families of `cluster.engines.sharded.families`."""
 
     def __init__(self, setup: PartSetup) -> None:
         self._setup = setup
@@ -125,13 +126,17 @@ class TorchPart:
 
     def _empty(self) -> tuple[Any, nn.ModuleList]:
         config = copy.deepcopy(self._config)
-        config._attn_implementation = "sdpa"
-        config.num_hidden_layers = len(self._shard.layers)
+        # A family that transformers has not written it for does its attention step by step.
+        config._attn_implementation = "sdpa" if self._family.model_class._supports_sdpa else "eager"
         refuse_by_place(config)
+        keep_layers(config, self._shard.layers)
         self._config = config
         with torch.device("meta"):
             model: Any = self._family.model_class(config)
-        model.to(self._dtype)
+        for parameter in model.parameters():
+            # Buffers keep theirs: positions' angles in half precision would not tell tokens apart.
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(self._dtype)
         if getattr(model, "pooler", None) is not None:
             # The card's outputs are those before it.
             model.pooler = None
@@ -152,6 +157,7 @@ class TorchPart:
         total = 0
         shared: dict[tuple[str, Any], nn.Parameter] = {}
         cap = self._setup.max_memory_bytes
+        self._fill_buffers(model)
         for module_name, module in model.named_modules():
             is_in_layer = module_name.startswith(f"{self._family.layers}.")
             for name, empty in list(module._parameters.items()):
@@ -166,35 +172,41 @@ class TorchPart:
                     shared[key] = self._read(source, module, name)
                     total += shared[key].numel() * self._dtype.itemsize
                 module._parameters[name] = shared[key]
-            self._fill_buffers(module)
         if cap is not None:
             return_large_blocks()
             staying = sum(p.numel() for p in shared.values()) * self._dtype.itemsize
             stream_layers(layers, self._layer_reader(layers), cap - staying)
         return total
 
-    def _fill_buffers(self, module: nn.Module) -> None:
-        """Buffers are computed, not read: those that were made on the meta device are made anew."""
-        is_lost = any(b is not None and b.is_meta for b in module._buffers.values())
-        if not is_lost:
+    def _fill_buffers(self, model: Any) -> None:
+        """Those that were made on the meta device are made anew: read where the checkpoint has
+        them, else computed by the family's own initialisation, which transformers runs for them
+        when it loads a model. Before the parameters, which it would draw at random.
+
+        Raises: ConfigError for one that neither gives: it would be any numbers.
+        """
+        for module_name, module in model.named_modules():
+            lost = {name for name, b in module._buffers.items() if b is not None and b.is_meta}
             for name, buffer in module._buffers.items():
-                module._buffers[name] = None if buffer is None else buffer.to(self._device)
-            return
-        if hasattr(module, "inv_freq"):
-            fresh = type(module)(self._config).to(self._device)
-            module._buffers = fresh._buffers
-            for name in ("original_inv_freq", "attention_scaling"):
-                if hasattr(fresh, name) and name not in fresh._buffers:
-                    setattr(module, name, getattr(fresh, name))
-            return
-        for name, buffer in list(module._buffers.items()):
-            if name == "position_ids":
-                count = buffer.shape[-1] if buffer is not None else 0
-                module._buffers[name] = torch.arange(count, device=self._device)[None]
-            elif buffer is not None:
-                module._buffers[name] = torch.zeros(
-                    buffer.shape, dtype=buffer.dtype, device=self._device
-                )
+                if name in lost:
+                    module._buffers[name] = torch.empty_like(buffer, device=self._device)
+                elif buffer is not None:
+                    module._buffers[name] = buffer.to(self._device)
+            if lost:
+                with torch.no_grad():
+                    model._init_weights(module)
+            for name in lost:
+                made = module._buffers[name]
+                source = self._source(f"{module_name}.{name}" if module_name else name)
+                if name not in module._non_persistent_buffers_set and source in self._files:
+                    module._buffers[name] = self._files.read(source, made.dtype, self._device)
+                elif made._version == 0:
+                    raise ConfigError(
+                        f"{self._folder}: nothing says what the buffer {source} of the family "
+                        f"{self._config.model_type} holds",
+                        file=str(self._folder),
+                        key=source,
+                    )
 
     def _read(self, source: str, module: nn.Module, name: str) -> nn.Parameter:
         value = self._files.read(source, self._dtype, self._device, slices_of(module, name))

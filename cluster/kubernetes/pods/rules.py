@@ -248,6 +248,21 @@ def _mounts(pod: PodTemplate) -> Iterator[Finding]:
                 )
 
 
+def _images(pod: PodTemplate) -> Iterator[Finding]:
+    """Another image under the same words: nodes of one cluster would differ."""
+    for path, container in pod.containers():
+        image = str(container.get("image", ""))
+        name, _, digest = image.partition("@")
+        tag = name.rpartition("/")[2].partition(":")[2]
+        if image and not digest and tag in ("", "latest"):
+            yield Finding(
+                rule="pod-image-tag",
+                path=f"{path}/image",
+                message=f"{image!r} is whatever was pushed last; allowed: a version as its tag, "
+                "or a digest",
+            )
+
+
 def _ports(pod: PodTemplate) -> Iterator[Finding]:
     for path, container in pod.containers():
         for index, port in enumerate(container.get("ports") or []):
@@ -280,6 +295,7 @@ _RULES: tuple[Callable[[PodTemplate], Iterator[Finding]], ...] = (
     _hooks,
     _secrets,
     _mounts,
+    _images,
     _ports,
     _signals,
 )

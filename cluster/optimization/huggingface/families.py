@@ -75,11 +75,16 @@ def _vit(config: Config, file: Path) -> SignatureCard:
 
 CARDS: dict[str, FamilyCard] = {
     "llama": FamilyCard(architectures=("LlamaForCausalLM", "LlamaModel"), signature=_causal),
+    "mistral": FamilyCard(architectures=("MistralForCausalLM", "MistralModel"), signature=_causal),
+    "qwen2": FamilyCard(architectures=("Qwen2ForCausalLM", "Qwen2Model"), signature=_causal),
+    "qwen3": FamilyCard(architectures=("Qwen3ForCausalLM", "Qwen3Model"), signature=_causal),
     "gpt2": FamilyCard(architectures=("GPT2LMHeadModel", "GPT2Model"), signature=_causal),
     "bert": FamilyCard(architectures=("BertModel", "BertForMaskedLM"), signature=_bert),
     "vit": FamilyCard(architectures=("ViTForImageClassification",), signature=_vit),
 }
 """`model_type` -> the card of the families that `cluster.engines.sharded.families` runs."""
+GENERATING = tuple(kind for kind, card in CARDS.items() if card.signature is _causal)
+"""Those that give logits of tokens."""
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.errors import ConfigError
 from cluster.placement.search.facts import LayerFacts, ModelFacts
@@ -168,6 +168,19 @@ def _llama(size: _Sizes, call: Call) -> Shape:
     )
 
 
+def _qwen2(size: _Sizes, call: Call) -> Shape:
+    """Llama's with biases where queries, keys and values are made."""
+    shape = _llama(size, call)
+    return replace(shape, other=shape.other + shape.attention_width + shape.kv_width)
+
+
+def _qwen3(size: _Sizes, call: Call) -> Shape:
+    """Llama's with a norm of a head's queries and one of its keys."""
+    shape = _llama(size, call)
+    heads = size("num_attention_heads")
+    return replace(shape, other=shape.other + 2 * (shape.attention_width // heads))
+
+
 def _gpt2(size: _Sizes, call: Call) -> Shape:
     hidden, heads = size("n_embd"), size("n_head")
     inner = size("n_inner", 4 * hidden)
@@ -256,6 +269,9 @@ def _vit(size: _Sizes, call: Call) -> Shape:
 
 SHAPES: dict[str, Callable[[_Sizes, Call], Shape]] = {
     "llama": _llama,
+    "mistral": _llama,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
     "gpt2": _gpt2,
     "bert": _bert,
     "vit": _vit,

@@ -8,6 +8,7 @@ _TEXT: JsonObject = {"type": "string"}
 _NUMBER: JsonObject = {"type": "number"}
 _MAYBE_NUMBER: JsonObject = {"type": ["number", "null"]}
 _COUNT: JsonObject = {"type": "integer"}
+_MAYBE_TEXT: JsonObject = {"type": ["string", "null"]}
 _FLAG: JsonObject = {"type": "boolean"}
 _WEIGHTS: JsonObject = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
 
@@ -20,9 +21,46 @@ def _list(item: JsonObject) -> JsonObject:
     return {"type": "array", "items": item}
 
 
-_DESCRIBED = _object(
-    ("name", "kind", "state", "reason"), name=_TEXT, kind=_TEXT, state=_TEXT, reason=_TEXT
-)
+def _described(*required: str, **more: JsonObject) -> JsonObject:
+    """A model: what each has, and what its kind has besides."""
+    return _object(
+        ("name", "kind", "state", "reason", *required),
+        name=_TEXT,
+        kind={"type": "string", "enum": ["variant", "experiment", "ensemble"]},
+        state=_TEXT,
+        reason=_TEXT,
+        **more,
+    )
+
+
+_OF_VARIANT: dict[str, JsonObject] = {
+    "version": _TEXT,
+    "backend": _TEXT,
+    "replicas": _COUNT,
+    "is_colocated": _FLAG,
+    "placement": _TEXT,
+}
+_OF_ENSEMBLE: dict[str, JsonObject] = {
+    "models": _list(_TEXT),
+    "inputs": _list(_TEXT),
+    "outputs": _list(_TEXT),
+    "steps": _list(
+        _object(("name", "needs", "gives"), name=_TEXT, needs=_list(_TEXT), gives=_list(_TEXT))
+    ),
+}
+_AGREEMENT: JsonObject = {
+    **_object(
+        ("mirrored", "failed", "skipped", "unlike"),
+        mirrored=_COUNT,
+        failed=_COUNT,
+        skipped=_COUNT,
+        unlike=_COUNT,
+        top1=_MAYBE_NUMBER,
+        cosine=_MAYBE_NUMBER,
+        max_abs_difference=_MAYBE_NUMBER,
+    ),
+    "type": ["object", "null"],
+}
 _ARM = _object(
     ("name", "weight", "requests", "errors", "latency_ms", "quality", "interval"),
     name=_TEXT,
@@ -34,6 +72,16 @@ _ARM = _object(
     interval={"type": ["array", "null"], "items": _NUMBER},
     improvement=_MAYBE_NUMBER,
     p_value=_MAYBE_NUMBER,
+    verdict=_MAYBE_TEXT,
+    reason=_TEXT,
+    slow=_COUNT,
+    matched=_COUNT,
+    callers=_COUNT,
+    rated=_COUNT,
+    requests_per_s=_NUMBER,
+    engine_s=_NUMBER,
+    engine_ms_per_row=_MAYBE_NUMBER,
+    agreement=_AGREEMENT,
 )
 _EXPERIMENT = _object(
     ("name", "status", "verdict", "reason", "sample_ratio", "arms"),
@@ -42,6 +90,13 @@ _EXPERIMENT = _object(
     verdict=_TEXT,
     reason=_TEXT,
     sample_ratio=_object(("ok", "p_value"), ok=_FLAG, p_value=_NUMBER),
+    control=_TEXT,
+    goal={"type": "string", "enum": ["latency", "errors", "quality"]},
+    alpha=_NUMBER,
+    kind={"type": "string", "enum": ["split", "canary", "bandit"]},
+    step=_COUNT,
+    started_s=_NUMBER,
+    age_s=_NUMBER,
     feedback=_object(("counted",), counted=_COUNT, handed_on=_COUNT, found=_COUNT),
     arms=_list(_ARM),
 )
@@ -78,11 +133,13 @@ _NODE = _object(
 )
 
 ADMIN_SCHEMAS: JsonObject = {
-    "Models": _list(_DESCRIBED),
-    "Variants": _list(_DESCRIBED),
-    "Ensembles": _list(_DESCRIBED),
+    "Models": _list(_described(**_OF_VARIANT, **_OF_ENSEMBLE, weights=_WEIGHTS)),
+    "Variants": _list(_described(*_OF_VARIANT, **_OF_VARIANT)),
+    "Ensembles": _list(_described(*_OF_ENSEMBLE, **_OF_ENSEMBLE)),
     "Traffic": _object(
-        ("experiments",), experiments={"type": "object", "additionalProperties": _WEIGHTS}
+        ("table_version", "experiments"),
+        table_version=_COUNT,
+        experiments={"type": "object", "additionalProperties": _WEIGHTS},
     ),
     "Experiment": _EXPERIMENT,
     "Experiments": _list(_EXPERIMENT),
@@ -95,7 +152,22 @@ ADMIN_SCHEMAS: JsonObject = {
         handed_on=_COUNT,
         queued=_COUNT,
     ),
-    "Decisions": _list(_object(("reason",), reason=_TEXT)),
+    "Decisions": _list(
+        _object(
+            ("variant", "at_s", "num_before", "num_replicas", "reason", "is_latest"),
+            variant=_TEXT,
+            at_s=_NUMBER,
+            num_before=_COUNT,
+            num_replicas=_COUNT,
+            reason=_TEXT,
+            wanted=_COUNT,
+            rate=_NUMBER,
+            service_s=_NUMBER,
+            is_guard=_FLAG,
+            is_change=_FLAG,
+            is_latest=_FLAG,
+        )
+    ),
     "Cluster": _list(_NODE),
     "Events": _list(
         _object(

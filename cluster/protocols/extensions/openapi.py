@@ -74,13 +74,15 @@ def _operation(operation: Operation) -> JsonObject:
     return described
 
 
+_REQUIRED = ("InferRequest", "GenerateRequest", "Region", "CudaRegion", "Weights", "Feedback")
+
+
 def _body(schema: str) -> JsonObject:
     content: JsonObject = {"application/json": {"schema": _ref(schema)}}
     if schema == "InferRequest":
         # JSON with binary tensors behind it, or the model's only input as it is.
         content["application/octet-stream"] = {"schema": {}}
-    required = schema in ("InferRequest", "GenerateRequest", "Region", "CudaRegion")
-    return {"required": required, "content": content}
+    return {"required": schema in _REQUIRED, "content": content}
 
 
 def _identifier(operation: Operation) -> str:

@@ -6,10 +6,11 @@ Pure: ids and times come in. One `Answer` a request; choices of a prompt are num
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isnan
 from typing import Any
 
-from cluster.generation import Delta, ScoredToken, TokenScore
+from cluster.generation import Delta, FinishReason, ScoredToken, TokenScore
 from cluster.protocols.openai.requests import ChatRequest, CompletionRequest, NamedTool
 from cluster.protocols.openai.tools import (
     MAX_TOLD,
@@ -97,14 +98,19 @@ class Answer:
             for choice in self._choices:
                 choice.tools = self._tool_text(names, most=most)
 
-    def count(self, delta: Delta) -> None:
+    def counted(self, delta: Delta) -> Delta:
+        """The delta as it is told, its tokens counted: nothing new to who asked for no tokens."""
+        if self._asked.max_tokens == 0:
+            reason: FinishReason = "length" if delta.finish_reason else ""
+            delta = replace(delta, text="", token_ids=(), scores=(), finish_reason=reason)
         self.usage.completion_tokens += len(delta.token_ids)
+        return delta
 
     def add(self, index: int, delta: Delta) -> None:
         """Collect for `whole`."""
         choice = self._choices[index]
         choice.text += delta.text
-        choice.scores += delta.scores
+        choice.scores += (*delta.prompt_scores, *delta.scores)
         if delta.finish_reason:
             choice.finish_reason = delta.finish_reason
 
@@ -248,7 +254,7 @@ class Answer:
         one = {
             "index": index,
             "text": text,
-            "logprobs": self._text_logprobs(choice, delta.scores),
+            "logprobs": self._text_logprobs(choice, (*delta.prompt_scores, *delta.scores)),
             "finish_reason": delta.finish_reason or None,
         }
         return [{**self._head("text_completion"), "choices": [one], **self._usage_so_far()}]
@@ -314,9 +320,14 @@ class Answer:
         num_top = int(self._asked.logprobs)
         return {
             "tokens": tokens,
-            "token_logprobs": [max(each.chosen.logprob, -9999.0) for each in scores],
+            "token_logprobs": [
+                None if isnan(each.chosen.logprob) else max(each.chosen.logprob, -9999.0)
+                for each in scores
+            ],
             "top_logprobs": [
-                {
+                None
+                if isnan(each.chosen.logprob)
+                else {
                     self._token_text(top.token_id): max(top.logprob, -9999.0)
                     for top in each.top[:num_top]
                 }

@@ -17,22 +17,27 @@ MAX_INPUTS = 2048
 """OpenAI's bound of one request."""
 
 
-class EmbeddingRequest(msgspec.Struct, kw_only=True):
+class TextsRequest(msgspec.Struct, kw_only=True):
+    """`truncate_prompt_tokens` (vLLM's): -1 lets the tokens count that the model takes of a longer
+    text, the first ones; without it such a text is refused."""
+
     model: str
+    truncate_prompt_tokens: int | None = None
+
+
+class EmbeddingRequest(TextsRequest, kw_only=True):
     input: str | list[Any]
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: int | None = None
     user: str | None = None
 
 
-class ScoreRequest(msgspec.Struct, kw_only=True):
-    model: str
+class ScoreRequest(TextsRequest, kw_only=True):
     text_1: str | list[str]
     text_2: str | list[str]
 
 
-class RerankRequest(msgspec.Struct, kw_only=True):
-    model: str
+class RerankRequest(TextsRequest, kw_only=True):
     query: str
     documents: list[str]
     top_n: int | None = None
@@ -53,6 +58,27 @@ def embedding_texts(asked: EmbeddingRequest) -> list[str]:
     if len(texts) < len(found):
         raise InvalidRequest("input: this model takes texts, not token ids", param="input")
     return texts
+
+
+def counted(num_tokens: Sequence[int], max_tokens: int, asked: TextsRequest) -> int:
+    """Tokens of all texts as the model sees them; `max_tokens` 0 bounds nothing. Raises:
+    InvalidRequest for a longer text that may not be cut."""
+    cuts = asked.truncate_prompt_tokens
+    if cuts not in (None, -1, max_tokens):
+        allowed = f"-1 or {max_tokens}" if max_tokens else "-1"
+        raise InvalidRequest(
+            f"truncate_prompt_tokens must be {allowed} (the first tokens count, as many as "
+            f"`{asked.model}` takes), got {cuts}",
+            param="truncate_prompt_tokens",
+        )
+    longest = max(num_tokens, default=0)
+    if max_tokens and longest > max_tokens and cuts is None:
+        raise InvalidRequest(
+            f"text {num_tokens.index(longest)} has {longest} tokens, `{asked.model}` takes at most "
+            f"{max_tokens}: with truncate_prompt_tokens -1 the first {max_tokens} count",
+            param="input" if isinstance(asked, EmbeddingRequest) else None,
+        )
+    return sum([min(each, max_tokens or each) for each in num_tokens])
 
 
 def cut(vectors: Array, dimensions: int | None) -> Array:

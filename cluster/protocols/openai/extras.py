@@ -21,7 +21,7 @@ WHERE = "structured_outputs"
 
 REFUSED = {
     "bad_words": "use logit_bias or structured_outputs",
-    "prompt_logprobs": "only the answer's tokens have log-probabilities",
+    "prompt_logprobs": "/v1/completions scores the prompt's tokens with echo and logprobs",
     "return_token_ids": "ask /tokenize for a text's token ids",
     "chat_template": "the model's own is used, or the file that `llm.chat_template` names",
     "guided_json": "use structured_outputs.json",

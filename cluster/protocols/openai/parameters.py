@@ -58,6 +58,8 @@ def completion_of(
     for name in ("n", "best_of"):
         if fields.get(name) not in (None, 1):
             raise InvalidRequest(f"parameter '{name}' must be 1: over V2 a text is one answer")
+    if fields.get("echo"):
+        raise InvalidRequest("parameter 'echo' is not supported over V2: /v1/completions has it")
     return fields, bool(parameters.get("stream", True))
 
 

@@ -196,7 +196,9 @@ def _check_sampling(asked: SamplingFields) -> None:
     _between("repetition_penalty", asked.repetition_penalty, 0, 100, excludes_low=True)
     _between("min_p", asked.min_p, 0, 1)
     _between("n", asked.n, 1, MAX_CHOICES)
-    _between("max_tokens", asked.max_tokens, 1, 2**31)
+    # 0 shows and scores a prompt, without an answer.
+    echoes = isinstance(asked, CompletionRequest) and bool(asked.echo)
+    _between("max_tokens", asked.max_tokens, 0 if echoes else 1, 2**31)
     _between("min_tokens", asked.min_tokens, 0, 2**31)
     _between("seed", asked.seed, -(2**63), 2**63 - 1)
     # V2's meaning, not vLLM's: 1 goes first, 0 is the model's default.
@@ -296,8 +298,6 @@ def _check_completion(asked: CompletionRequest) -> None:
         raise InvalidRequest("suffix: this model does not insert text", param="suffix")
     if asked.best_of is not None and asked.best_of != (asked.n or 1):
         raise InvalidRequest("best_of: only the value of n is supported", param="best_of")
-    if asked.echo and asked.logprobs is not None:
-        raise InvalidRequest("echo with logprobs is not supported", param="echo")
     num_choices = len(prompts(asked.prompt)) * (asked.n or 1)
     if num_choices > MAX_ANSWERS:
         raise InvalidRequest(

@@ -47,7 +47,8 @@ def sampling_of(
         default = COMPLETION_TOKENS
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     return Sampling(
-        max_tokens=wanted or min(room, default),
+        # With 0 a prompt is to be scored alone; engines give one token at least.
+        max_tokens=min(room, default) if wanted is None else max(wanted, 1),
         min_tokens=min(asked.min_tokens or 0, wanted or room),
         temperature=1.0 if asked.temperature is None else asked.temperature,
         top_p=1.0 if asked.top_p is None else asked.top_p,
@@ -62,6 +63,9 @@ def sampling_of(
         repetition_penalty=asked.repetition_penalty or 1.0,
         logit_bias={int(token): bias for token, bias in (asked.logit_bias or {}).items()},
         num_logprobs=_num_logprobs(asked),
+        scores_prompt=isinstance(asked, CompletionRequest)
+        and bool(asked.echo)
+        and asked.logprobs is not None,
         ignore_eos=bool(asked.ignore_eos),
         allowed_token_ids=tuple(asked.allowed_token_ids or ()),
         grammar=_grammar(asked),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 
 from cluster.config.ensembles.combining import CombineStep
@@ -17,8 +18,18 @@ class GraphProgress:
     a quorum runs without, once the rest of its inputs are there or given up.
     """
 
-    def __init__(self, plan: EnsemblePlan, *, inputs: Iterable[str], wanted: Collection[str]):
+    def __init__(
+        self,
+        plan: EnsemblePlan,
+        *,
+        inputs: Iterable[str],
+        wanted: Collection[str],
+        hurry_s: float = math.inf,
+    ) -> None:
+        """`hurry_s`: from this moment on a reached quorum waits for nobody, whatever its `wait_ms`
+        says: later there is no time left for what comes after it."""
         self._plan = plan
+        self._hurry_s = hurry_s
         self._wanted = frozenset(wanted)
         self._known = set(inputs)
         self._missing: dict[str, SquadronError] = {}
@@ -49,7 +60,7 @@ class GraphProgress:
         """When a quorum stops waiting for the rest, unless something happens before."""
         return min(
             (
-                since_s + self._wait_s(index)
+                self._due_s(index, since_s)
                 for index, since_s in self._quorum_since_s.items()
                 if index in self._open
             ),
@@ -82,12 +93,14 @@ class GraphProgress:
         if planned.needs <= self._known | self._missing.keys():
             return True
         since_s = self._quorum_since_s.setdefault(index, now_s)
-        return now_s >= since_s + self._wait_s(index)
+        return now_s >= self._due_s(index, since_s)
 
-    def _wait_s(self, index: int) -> float:
+    def _due_s(self, index: int, since_s: float) -> float:
         step = self._plan.steps[index].step
         assert isinstance(step, CombineStep)  # nothing else runs without all it needs
-        return float("inf") if step.wait_ms is None else step.wait_ms / 1e3
+        return min(
+            self._hurry_s, math.inf if step.wait_ms is None else since_s + step.wait_ms / 1e3
+        )
 
 
 def _needed(plan: EnsemblePlan, wanted: frozenset[str]) -> set[int]:

@@ -54,7 +54,7 @@ async def test_a_refusal_has_the_protocol_s_shape_and_the_right_headers(tmp_path
         nobody = await client.post(INFER, content=simple_body())
         other = await client.post(INFER, content=simple_body(), headers=bearer("other"))
         chat = {"model": "lm", "prompt": "a"}
-        openai = await client.post("/v1/completions", json=chat)
+        openai = await client.post("/v1/completions", json=chat, headers={"x-request-id": "mine"})
         openai_other = await client.post("/v1/completions", json=chat, headers=bearer("other"))
         first = await client.post("/tokenize", json=chat, headers=bearer("slow"))
         late = await client.post("/tokenize", json=chat, headers=bearer("slow"))
@@ -66,7 +66,7 @@ async def test_a_refusal_has_the_protocol_s_shape_and_the_right_headers(tmp_path
     }
     assert (other.status_code, "www-authenticate" in other.headers) == (403, False)
     assert other.json() == {"error": "the API key is not for model 'simple'"}
-    assert openai.status_code == 401
+    assert (openai.status_code, openai.headers["x-request-id"]) == (401, "mine")
     assert openai.json()["error"]["type"] == "authentication_error"
     assert openai_other.status_code == 403
     assert openai_other.json()["error"]["type"] == "permission_error"
@@ -390,6 +390,36 @@ async def test_names_that_nobody_configured_become_no_label(tmp_path: Path) -> N
 
     assert b"squadron_" in metrics
     assert b"made-up" not in metrics
+
+
+async def test_who_is_denied_and_why_is_counted_by_the_key_s_name(tmp_path: Path) -> None:
+    """Over both transports, at the routes, in streams and where the body names the model."""
+    late = entry("late", "infer", expires=YESTERDAY)
+    entries = (*ENTRIES, entry("slow", "infer", **SLOW), late)
+    async with (
+        listening(tmp_path, entries) as door,
+        httpx.AsyncClient(base_url=door.http) as client,
+        channel_to(door.grpc) as channel,
+    ):
+        for who in ("made-up-1", "made-up-2", "late", "other", "slow", "slow", "every"):
+            await client.post(INFER, content=simple_body(), headers=bearer(who))
+        await client.post(INFER, content=simple_body())
+        await client.post(
+            "/v1/completions", json={"model": "lm", "prompt": "a"}, headers=bearer("other")
+        )
+        call = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        for who in ("made-up-3", "other"):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call(infer_request(), metadata=tuple(bearer(who).items()))
+        page = (await client.get(door.metrics, headers=bearer("scraper"))).text
+
+    lines = [each for each in page.splitlines() if each.startswith("squadron_door_denied_total")]
+    assert {line.partition("{")[2] for line in lines} == {
+        'key="",reason="unauthorized"} 4.0',
+        'key="late",reason="unauthorized"} 1.0',
+        'key="other",reason="forbidden"} 3.0',
+        'key="slow",reason="rate_limited"} 1.0',
+    }
 
 
 def test_a_caller_says_nothing_of_its_secret() -> None:

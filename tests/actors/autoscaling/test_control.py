@@ -19,8 +19,8 @@ from actors.front_door import FrontDoor
 from cluster.config.scaling.autoscaling import AutoscalingBudget
 from cluster.config.server import ServerConfig
 from cluster.config.squadron import SquadronConfig
-from cluster.control.autoscaling.fleet import recorded
 from cluster.control.autoscaling.gather import DeploymentReport, DoorLoad, DoorReport
+from cluster.control.autoscaling.look import decide_again, replay
 from cluster.errors import Overloaded, SquadronError
 from cluster.observability.metrics import aggregate, make_metrics
 from cluster.protocols.envelope import Call, Reply
@@ -234,12 +234,13 @@ async def test_what_is_told_becomes_a_number_a_reason_and_a_metric(
     assert all(change["is_change"] for change in changes)
     assert [each["is_latest"] for each in (latest, *changes)] == [True] + [False] * len(changes)
     looks = [
-        recorded(r.getMessage().removeprefix("look ")) for r in caplog.records if "look " in r.msg
+        replay(r.getMessage().removeprefix("look ")) for r in caplog.records if "look " in r.msg
     ]
     assert [look.decisions[0].num_replicas for look in looks] == [
         change["num_replicas"] for change in reversed(changes)
     ]
     assert looks[-1].load.variants["a"].num_arrived == 30
+    assert [decide_again(look) for look in looks] == [look.decisions for look in looks]
     text = aggregate(tmp_path / "metrics").decode()
     assert f'squadron_autoscaling_target_replicas{{variant="a"}} {float(target)}' in text
 

@@ -228,6 +228,18 @@ async def test_a_quorum_waits_for_the_rest_only_as_long_as_it_is_told(tmp_path: 
     assert members["b"].num_cancelled == len(members["b"].calls)
 
 
+async def test_a_quorum_answers_in_time_though_a_member_hangs_that_has_no_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.ensembles.run.LAST_SHARE", 0.999)  # of 30 s: a busy machine's time
+    members = {"a": times(1), "b": hanging(), "c": times(3)}
+    async with door_of(tmp_path, parallel(quorum=2), members) as door:
+        assert await ask(door, timeout=30_000_000) == [[2, 4]]
+        await settled()
+
+    assert members["b"].num_cancelled == len(members["b"].calls)
+
+
 async def test_the_callers_deadline_holds_for_the_whole_graph(tmp_path: Path) -> None:
     steps = [
         {"model": "a", "outputs": {"y": "half"}},
@@ -279,30 +291,46 @@ async def test_both_askings_failing_is_the_members_failure(tmp_path: Path) -> No
             await ask(door)
 
 
+LOOK = Signature(inputs=(X,), outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1,)),))
+BY_VALUE: list[dict[str, Any]] = [
+    {"model": "look", "outputs": {"y": "kind"}},
+    {
+        "switch": {"value": "kind"},
+        "cases": [{"at_least": 10, "model": "a"}, {"below": 0, "model": "b"}],
+        "default": "c",
+        "outputs": {"y": "end"},
+    },
+]
+
+
+def first_column() -> Member:
+    async def compute(call: Call) -> Array:
+        return call.inputs[0].array[:, 0]
+
+    return Member(compute)
+
+
 async def test_a_switch_by_value_sends_each_row_its_way_and_keeps_their_order(
     tmp_path: Path,
 ) -> None:
-    look = Signature(inputs=(X,), outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1,)),))
-
-    async def first_column(call: Call) -> Array:
-        return call.inputs[0].array[:, 0]
-
-    steps = [
-        {"model": "look", "outputs": {"y": "kind"}},
-        {
-            "switch": {"value": "kind"},
-            "cases": [{"at_least": 10, "model": "a"}, {"below": 0, "model": "b"}],
-            "default": "c",
-            "outputs": {"y": "end"},
-        },
-    ]
-    members = {"look": Member(first_column), "a": times(2), "b": times(3), "c": times(5)}
-    async with door_of(tmp_path, steps, members, signatures={"look": look}) as door:
+    members = {"look": first_column(), "a": times(2), "b": times(3), "c": times(5)}
+    async with door_of(tmp_path, BY_VALUE, members, signatures={"look": LOOK}) as door:
         rows = [[1.0, 1.0], [10.0, 1.0], [-1.0, 1.0], [20.0, 1.0]]
         assert await ask(door, *rows) == [[5, 5], [20, 2], [-3, 3], [40, 2]]
         assert await ask(door, [3.0, 0.0]) == [[15, 0]]
 
     assert {name: len(members[name].calls) for name in "abc"} == {"a": 1, "b": 1, "c": 2}
+
+
+async def test_when_a_switch_lacks_some_rows_nobody_goes_on_with_the_others(tmp_path: Path) -> None:
+    broken = failing(EngineFailed("broken"))
+    members = {"look": first_column(), "a": broken, "b": times(3), "c": hanging()}
+    async with door_of(tmp_path, BY_VALUE, members, signatures={"look": LOOK}) as door:
+        with pytest.raises(EngineFailed, match="broken"):
+            await ask(door, [1.0, 1.0], [10.0, 1.0])
+        await settled()
+
+    assert members["c"].num_cancelled == len(members["c"].calls) == 1
 
 
 async def test_a_switch_by_parameter_calls_one_model(tmp_path: Path) -> None:

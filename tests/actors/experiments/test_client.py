@@ -11,8 +11,14 @@ import orjson
 import pytest
 from ray.exceptions import RayActorError
 
-from actors.experiments.client import ControllerClient
-from cluster.errors import InvalidRequest, ModelNotFound, Overloaded, SquadronError
+from actors.experiments.client import ControllerAway, ControllerClient
+from cluster.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+    SquadronError,
+)
 from cluster.experiments.report import Feedback, Post, Report
 from tests.actors.experiments.test_failures import under_an_experiment
 from tests.actors.listeners.doors import body_of, make_door
@@ -30,10 +36,21 @@ class Controller:
         self.is_away = False
         self.fails: SquadronError | None = None
         self.values: list[Feedback] = []
+        self.num_asked = 0
+        self.is_hanging = False
         self.report = Method(self._report)
+        self.experiments = Method(self._experiments)
 
     async def found(self) -> Controller:
         return self
+
+    async def _experiments(self) -> list[dict[str, Any]]:
+        self.num_asked += 1
+        if self.is_away:
+            raise RayActorError
+        if self.is_hanging:
+            await asyncio.Event().wait()
+        return [{"name": "e", "arms": [{"name": "simple", "weight": 7.0}]}]
 
     async def _report(
         self, door: str, report: Report | None, posts: Sequence[Post]
@@ -154,3 +171,87 @@ async def test_a_caller_is_told_that_its_values_are_queued(
     assert (away.status, orjson.loads(body_of(away))) == (202, said)
     assert there.status == 200
     assert orjson.loads(body_of(there)) == {**said, "counted": 1, "handed_on": 1, "queued": 0}
+
+
+async def test_who_asks_one_that_is_away_hears_it_soon_and_the_next_at_once(
+    tmp_path: Path, controller: Controller
+) -> None:
+    asked = connected(tmp_path, controller, away_s=0.5, patience_s=LONG_S)
+    controller.is_away = True
+
+    with pytest.raises(ControllerAway, match="the controller is away") as caught:
+        await asked.ask("experiments")
+    assert (caught.value.http_status, caught.value.retry_after_s) == (503, 2)
+    controller.num_asked = 0
+    with pytest.raises(ControllerAway):
+        await asked.ask("experiments")
+    assert controller.num_asked == 1
+    controller.is_away = False
+
+    assert await asked.ask("experiments")
+
+
+async def test_one_that_comes_back_in_time_is_asked_again(
+    tmp_path: Path, controller: Controller
+) -> None:
+    asked = connected(tmp_path, controller, away_s=LONG_S, patience_s=LONG_S)
+    controller.is_away = True
+
+    waiting = asyncio.create_task(asked.ask("experiments"))
+    while not controller.num_asked:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0)
+    controller.is_away = False
+
+    assert await waiting
+
+
+async def test_a_controller_that_cannot_be_looked_for_is_away_too(tmp_path: Path) -> None:
+    """Where Ray's own control is gone, the look-up does not return."""
+    asked = connected(tmp_path, Controller(), away_s=SHORT_S, patience_s=LONG_S)
+    asked._get_controller = asyncio.Event().wait
+
+    with pytest.raises(ControllerAway):
+        await asked.ask("experiments")
+
+
+async def test_one_that_does_not_answer_is_waited_for_once(
+    tmp_path: Path, controller: Controller
+) -> None:
+    """It may have much to do, so the first who asks waits; later ones as for one that is away."""
+    asked = connected(tmp_path, controller, away_s=LONG_S, patience_s=SHORT_S)
+    controller.is_hanging = True
+
+    with pytest.raises(DeadlineExceeded, match="the controller did not answer"):
+        await asked.ask("experiments")
+    with pytest.raises(ControllerAway):
+        await asked.ask("experiments")
+    controller.is_hanging = False
+
+    assert await asked.ask("experiments")
+
+
+async def test_a_question_is_answered_with_what_the_door_heard_last_and_its_own_weights(
+    tmp_path: Path, controller: Controller
+) -> None:
+    door = make_door(tmp_path)
+    under_an_experiment(door)
+    asked = door.offered.controller
+    asked._get_controller, asked._away_s = controller.found, SHORT_S
+    path = "/admin/v1/experiments"
+    controller.is_away = True
+
+    unknown = await door.ask("GET", path)
+    controller.is_away = False
+    there = await door.ask("GET", path)
+    controller.is_away = True
+    away = await door.ask("GET", path)
+
+    assert (unknown.status, dict(unknown.headers)["Retry-After"]) == (503, "2")
+    assert b"the controller is away" in body_of(unknown)
+    assert "Age" not in dict(there.headers)
+    assert (away.status, int(dict(away.headers)["Age"]) >= 0) == (200, True)
+    weight = door.front.table.routes["e"].weights["simple"]  # type: ignore[union-attr]
+    assert weight != 7.0
+    assert orjson.loads(body_of(away)) == [
+        {"name": "e", "arms": [{"name": "simple", "weight": weight}]}
+    ]

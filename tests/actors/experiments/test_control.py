@@ -15,6 +15,7 @@ from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.experiments.agreement import compare
 from cluster.experiments.counts import ArmCounts
 from cluster.experiments.report import Report, Tallied
+from cluster.experiments.step import Step
 from cluster.routing.table import ExperimentRoute, RoutingTable, arms_of
 from cluster.tensors import Signature, tensor
 from tests.cluster.experiments.making import arm
@@ -223,3 +224,22 @@ def test_what_is_kept_after_the_clock_was_set_back_is_the_newest_all_the_same() 
     after.set_weights("e", {"a": 3, "b": 1})
 
     assert before < first < memory.kept.saved_s
+
+
+def test_a_bandit_that_moves_all_day_does_not_fill_the_events() -> None:
+    """They keep a thousand; what moved nobody by five points is not told again."""
+    made = control(Memory(), bandit={"update_s": 10})
+
+    def moves(**weights: float) -> None:
+        step = Step(weights=weights, status="running", reason="likely", rewards={"a": (1.0, 0.0)})
+        made.act((MoveTraffic(experiment="e", step=step),))
+
+    moves(a=0.5, b=0.5)
+    for turn in range(100):
+        moves(a=0.5 + 0.0005 * turn, b=0.5 - 0.0005 * turn)
+    assert made.weights["e"]["a"] > 0.5
+    for share in (0.53, 0.56, 0.58, 0.95, 0.95):
+        moves(a=share, b=1 - share)
+
+    told = [event.reason.partition(":")[0] for event in made.events if event.kind == "traffic"]
+    assert told == ["a 0.5, b 0.5", "a 0.56, b 0.44", "a 0.95, b 0.05"]

@@ -201,3 +201,23 @@ except ZeroDivisionError:
     assert found[0]["message"] == "it stands"
     assert found[2]["status"] == 200
     assert "ZeroDivisionError" in found[4]["error"]
+
+
+def test_decisions_are_lines_of_text_until_a_door_asks_for_json_and_none_comes_twice() -> None:
+    """Python alone writes nothing below a warning."""
+    code = """
+import logging
+from actors.logs.set_up import set_up_logs, write_decisions
+from cluster.config.observability.logs import LogsConfig
+decided = logging.getLogger("squadron.autoscaling")
+write_decisions()
+set_up_logs(LogsConfig(), role="autoscaler")
+decided.info("look %s", "{}")
+set_up_logs(LogsConfig(format="json"), role="autoscaler")
+decided.info("look %s", "{}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    text, _, found = done.stderr.splitlines()
+
+    assert text.endswith(" INFO squadron.autoscaling: look {}")
+    assert (json.loads(found)["message"], json.loads(found)["role"]) == ("look {}", "autoscaler")

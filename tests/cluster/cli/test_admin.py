@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from cluster.cli.held import showing
 from cluster.cli.main import app
 from cluster.errors import ConfigError
 
@@ -31,3 +33,35 @@ def test_an_arm_has_one_weight() -> None:
 
     assert isinstance(result.exception, ConfigError)
     assert "'a=1 b=2 a=3'" in result.exception.message
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_who_watches_sees_a_server_go_and_come_back(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(showing, "WATCH_S", 0.0)
+    monkeypatch.setattr(showing, "console", Console(force_terminal=False))
+    answers = iter(["first", ConfigError("the controller is [away]"), "second", KeyboardInterrupt])
+
+    def found() -> str:
+        answer = next(answers)
+        if not isinstance(answer, str):
+            raise answer
+        return answer
+
+    showing.show(found, str, as_json=as_json, watch=True)
+
+    said, told = capsys.readouterr()
+    if as_json:
+        assert (said, told) == ('"first"\n"second"\n', "the controller is [away]\n")
+    else:
+        assert "second" in said
+        assert "away" not in said  # it has come back
+
+
+def test_a_server_that_is_not_there_from_the_beginning_ends_the_watching() -> None:
+    def found() -> str:
+        raise ConfigError("no answer")
+
+    with pytest.raises(ConfigError, match="no answer"):
+        showing.show(found, str, as_json=True, watch=True)

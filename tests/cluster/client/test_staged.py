@@ -19,7 +19,14 @@ from cluster.config.store import new_version, seal
 from cluster.errors import ConfigError, InvalidRequest, Unsupported
 from cluster.optimization.language.causal_lm import causal_lm_card
 from tests.cluster.client.places import Place
-from tests.cluster.engines.sharded.directories import bert, expected, gpt2, llama, saved
+from tests.cluster.engines.sharded.directories import (
+    bert,
+    expected,
+    gpt2,
+    llama,
+    qwen2,
+    saved,
+)
 
 IDS = np.array([[5, 7, 11, 2], [9, 1, 3, 4], [8, 8, 8, 1]], np.int64)
 
@@ -51,7 +58,7 @@ def test_each_stage_holds_its_own_layers_only(place: Place) -> None:
         assert sum(cut.stage_bytes) == whole.stage_bytes[0]
 
 
-@pytest.mark.parametrize("make", [llama, gpt2])
+@pytest.mark.parametrize("make", [llama, qwen2, gpt2])
 def test_generation_is_greedy_transformers_with_and_without_a_cache_and_cut(
     tmp_path: Path, make: Any
 ) -> None:

@@ -70,6 +70,11 @@ def test_a_site_may_name_its_node_and_a_device_for_each_slice() -> None:
         ({"parallelism": "model", "strategy": "layer", "shards": 2}, "give one of them"),
         ({"strategy": "tensor"}, "strategy tensor needs `shards`$"),
         ({"strategy": "ring", "shards": 2}, "no such strategy"),
+        ({"max_memory_mb": 100}, "max_memory_mb does nothing under strategy single: it is for"),
+        ({"strategy": "data", "devices": ["cuda:0", "cuda:1"]}, "devices does nothing under str"),
+        ({"kv_cache": "static"}, "kv_cache does nothing .* `strategy: layer, shards: 1` has one"),
+        ({"shard_map": {"layers.0": "cpu"}, "micro_batches": 4}, "strategy pipeline has several"),
+        ({"strategy": "layer", "shards": 1, "kv_cache_tokens": 64}, "it is dynamic"),
     ],
 )
 def test_what_contradicts_itself_is_refused(given: dict[str, Any], said: str) -> None:
@@ -122,6 +127,14 @@ def test_a_share_of_a_gpu_or_whole_ones_are_reserved(num_gpus: float) -> None:
         (
             {"resources": {"num_gpus": 0.5}, "placement": {"strategy": "layer", "shards": 2}},
             "num_gpus excludes a sharded placement: each shard has the GPU that its placement",
+        ),
+        (
+            {"device": "cuda:0", "placement": {"strategy": "layer", "shards": 2}},
+            r"puts its 2 shards on processors; write placement\.devices: \[cuda:0, cuda:1\], or",
+        ),
+        (
+            {"device": "cuda", "placement": {"shard_map": {"layers.0": "cpu", "layers.1": "cpu"}}},
+            "write each run's device in the shard_map, or device: cpu",
         ),
         (
             {"resources": {"num_gpus": 0.5}, "engine": "vllm", "llm": {"tensor_parallel": 2}},

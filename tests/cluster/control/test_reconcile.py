@@ -8,6 +8,7 @@ import pytest
 from cluster.config.experiment import ExperimentConfig
 from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.control.reconcile import (
+    Action,
     DeploymentSeen,
     ExperimentSeen,
     KeepPeaks,
@@ -15,6 +16,7 @@ from cluster.control.reconcile import (
     SayVerdict,
     SetState,
     Snapshot,
+    is_worth_a_line,
     reconcile,
     record,
     replay,
@@ -22,6 +24,7 @@ from cluster.control.reconcile import (
 )
 from cluster.experiments.counts import ArmCounts
 from cluster.experiments.state import begin
+from cluster.experiments.step import Step
 from cluster.models import ModelState
 from cluster.routing.table import RoutingTable, VariantRoute
 from tests.cluster.experiments.making import arm, measure
@@ -137,3 +140,23 @@ def test_a_table_with_states_has_the_numbers_that_were_seen() -> None:
     made = autoscaled().with_states({"a": ("READY", "")}, version=2, replicas={"a": 5})
 
     assert [variant.num_replicas for variant in made.variants_of("a")] == [5]
+
+
+def test_a_pass_is_a_line_where_it_changes_something_that_somebody_would_look_at() -> None:
+    def worth(*actions: Action) -> bool:
+        seen = experiment({"a": arm(1), "b": arm(2)}, bandit={})
+        return is_worth_a_line(Snapshot(experiments={"e": seen}), actions)
+
+    def moved(share: float, **more: Any) -> MoveTraffic:
+        step = Step(
+            weights={"a": 0.5 + share, "b": 0.5 - share}, status="running", reason="", **more
+        )
+        return MoveTraffic(experiment="e", step=step)
+
+    rewards = {"a": (1.0, 0.0)}
+    assert not worth()
+    assert not worth(KeepPeaks(experiment="e", peaks={}))
+    assert not worth(moved(0.004, rewards=rewards))
+    assert worth(moved(0.02, rewards=rewards))
+    assert worth(moved(0.004))
+    assert worth(KeepPeaks(experiment="e", peaks={}), moved(0.02, rewards=rewards))

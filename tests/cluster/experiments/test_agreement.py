@@ -38,7 +38,15 @@ def test_outputs_of_other_shapes_or_names_are_not_compared() -> None:
         tensor("b", np.zeros((1, 2), dtype=np.float32)),
     )
 
-    assert compare(given, other) == Agreement(count=1)
+    assert compare(given, other) == Agreement(count=1, num_unlike=1)
+
+
+def test_labels_and_numbers_of_one_name_cannot_be_compared() -> None:
+    numbers = (tensor("a", np.zeros((1, 2), dtype=np.float32)),)
+    labels = (tensor("a", np.array([[b"cat", b"dog"]], dtype=object)),)
+
+    for given, other in ((numbers, labels), (labels, numbers)):
+        assert compare(given, other) == Agreement(count=1, num_unlike=1)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cluster.config.experiment import CanaryConfig, ExperimentConfig
 from cluster.experiments.counts import ArmCounts
 from cluster.experiments.judge import judge
-from cluster.experiments.state import MAX_STRATA, ExperimentState, begin
+from cluster.experiments.state import MAX_BANDIT_STRATA, ExperimentState, begin
 from cluster.experiments.step import Step, next_step
 from tests.cluster.experiments.making import arm, measure
 
@@ -227,11 +227,11 @@ def test_a_bandit_learns_from_feedback_that_comes_after_an_update() -> None:
     config = ExperimentConfig.model_validate(BANDIT)
     state = begin(config, "x", 0.0)
     first = state.weights
-    step = _next(config, state, 10.0)
+    step = _next(config, _counted(state, a=_rated(1, 0)), 10.0)
     assert step is not None
-    state = step.applied(state, 10.0)
+    state = step.applied(_counted(state, a=_rated(1, 0)), 10.0)
 
-    late = state.counted({"a": _rated(80, 20), "b": _rated(10, 90)}, first)
+    late = state.counted({"a": _rated(79, 20), "b": _rated(10, 90)}, first)
     step = _next(config, late, 20.0)
 
     assert step is not None
@@ -239,21 +239,43 @@ def test_a_bandit_learns_from_feedback_that_comes_after_an_update() -> None:
     assert step.weights["a"] == 0.9
 
 
+def test_a_bandit_forgets_nothing_while_nobody_asks() -> None:
+    """Or a night without requests would undo what the day has shown."""
+    config = ExperimentConfig.model_validate(
+        {"split": {"a": 1, "b": 1}, "bandit": {"update_s": 10, "discount": 0.5}}
+    )
+    state = begin(config, "x", 0.0)
+    assert _next(config, state, 10.0) is None
+    state = _counted(state, a=ArmCounts(errors=measure([0.0] * 100)))
+    step = _next(config, state, 20.0)
+    assert step is not None
+    state = step.applied(state, 20.0)
+
+    assert [_next(config, state, at_s) for at_s in (30.0, 40.0, 9000.0)] == [None] * 3
+    late = state.counted({"b": ArmCounts(errors=measure([1.0] * 10))}, state.weights)
+    step = _next(config, late, 9001.0)
+
+    assert step is not None
+    assert step.rewards == {"a": (50, 0), "b": (0, 10)}
+
+
 def test_a_bandit_learns_from_feedback_for_weights_that_are_forgotten() -> None:
     config = ExperimentConfig.model_validate(BANDIT)
     state = begin(config, "x", 0.0)
     first = state.weights
-    for turn in range(1, MAX_STRATA + 3):
+    for turn in range(1, MAX_BANDIT_STRATA + 3):
+        state = _counted(state, a=_rated(1, 0))
         step = _next(config, state, 10.0 * turn)
         assert step is not None
         state = step.applied(state, 10.0 * turn)
+    assert len(state.strata) == MAX_BANDIT_STRATA
     assert first not in [dict(each.weights) for each in state.strata]
 
     late = state.counted({"a": _rated(80, 20), "b": _rated(10, 90)}, first)
     step = _next(config, late, 10_000.0)
 
     assert step is not None
-    assert step.rewards == {"a": (80, 20), "b": (10, 90)}
+    assert step.rewards == {"a": (80 + MAX_BANDIT_STRATA + 2, 20), "b": (10, 90)}
 
 
 @given(
@@ -271,17 +293,17 @@ def test_a_bandit_counts_every_value_once_however_late(
     state = begin(config, "x", 0.0)
     used, good, bad, at_s = [state.weights], 0, 0, 0.0
     for num_good, num_bad, age, is_updated in [*told, (0, 0, 0, True)]:
-        if age < len(used) and (age < MAX_STRATA or state.forgotten):
+        if age < len(used) and (age < MAX_BANDIT_STRATA or state.forgotten):
             state = state.counted({"a": _rated(num_good, num_bad)}, used[-1 - age])
             good, bad = good + num_good, bad + num_bad
         if is_updated:
             at_s += 10
             step = _next(config, state, at_s)
-            assert step is not None
-            state = step.applied(state, at_s)
-            used.append(state.weights)
+            if step is not None:
+                state = step.applied(state, at_s)
+                used.append(state.weights)
 
-    assert state.rewards["a"] == (good, bad)
+    assert state.rewards.get("a", (0, 0)) == (good, bad)
 
 
 def test_what_was_paid_by_an_earlier_version_is_not_paid_again() -> None:

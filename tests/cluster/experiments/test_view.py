@@ -59,6 +59,21 @@ def test_a_mirrored_variant_is_shown_with_its_agreement() -> None:
     assert found["arms"][0]["agreement"] is None
 
 
+def test_answers_that_cannot_be_compared_are_not_shown_as_equal() -> None:
+    config = ExperimentConfig.model_validate(
+        {"split": {"a": 1}, "mirror": {"variants": ["shadow"]}}
+    )
+    state = begin(config, "digest", 100.0)
+    mirrored = ArmCounts(agreement=Agreement(count=4, num_unlike=4))
+    state = state.counted({"a": arm(1), "shadow": mirrored}, state.weights)
+
+    found: Any = experiment_view("e", config, state, 200.0)
+
+    agreement = found["arms"][1]["agreement"]
+    assert (agreement["mirrored"], agreement["unlike"]) == (4, 4)
+    assert agreement["max_abs_difference"] is None
+
+
 def test_what_is_shown_counts_from_the_beginning_also_when_old_weights_are_forgotten() -> None:
     config = ExperimentConfig.model_validate({"split": {"a": 1, "b": 1}, "bandit": {}})
     state = begin(config, "digest", 100.0)

@@ -8,9 +8,11 @@ from cluster.kubernetes.finding import Document
 from tests.cluster.kubernetes.change import (
     Pair,
     arguments,
+    autoscaled,
     cluster,
     configure,
     gpus,
+    head,
     limits,
     only,
     pod,
@@ -19,6 +21,7 @@ from tests.cluster.kubernetes.change import (
     worker,
 )
 
+_ROTATION = "RAY_ROTATION_MAX_BYTES"
 _DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 
 
@@ -30,12 +33,34 @@ def _exec(manifest: Document, *command: str) -> None:
     _hook(manifest, exec={"command": list(command)})
 
 
+def _logs(manifest: Document, **bound: str) -> None:
+    pod(manifest)["volumes"].append({"name": "ray-logs", "emptyDir": bound})
+    ray(manifest)["volumeMounts"].append({"name": "ray-logs", "mountPath": "/tmp/ray"})
+    ray(manifest)["env"] = [each for each in ray(manifest)["env"] if "ROTATION" not in each["name"]]
+
+
 def _container(manifest: Document, name: str) -> None:
     pod(manifest)["containers"].append({"name": name, "image": "sidecar:1"})
 
 
 def _longest(manifest: Document, timeout_s: float) -> None:
     arguments(manifest, lambda args: args["server"].update(limits={"default_timeout_s": timeout_s}))
+
+
+def _server(manifest: Document, **options: Any) -> None:
+    arguments(manifest, lambda args: args["server"].update(options))
+
+
+def _probe(manifest: Document, path: str, port: int) -> None:
+    ray(manifest)["readinessProbe"] = {"httpGet": {"path": path, "port": port}}
+
+
+def _stored(manifest: Document, path: str) -> None:
+    arguments(manifest, lambda args: args["store"].update(path=path))
+
+
+def _state(manifest: Document, password: str) -> None:
+    _server(manifest, state_postgres={"url": f"postgresql://squadron:{password}@db/squadron"})
 
 
 def _misspelt(manifest: Document, key: str) -> None:
@@ -116,6 +141,10 @@ PODS = {
         bad=lambda m: ray(m)["volumeMounts"].append({"name": "modles", "mountPath": "/m"}),
         good=lambda m: ray(m)["volumeMounts"].append({"name": "models", "mountPath": "/m"}),
     ),
+    "pod-image-tag": Pair(
+        bad=lambda m: pod(m)["containers"].append({"name": "more", "image": "a.b:5000/sidecar"}),
+        good=lambda m: pod(m)["containers"].append({"name": "more", "image": "a.b:5000/sidecar:1"}),
+    ),
     "pod-exec-in-pipe": Pair(
         bad=lambda m: ray(m).update(args=["cat a | exec ray start"]),
         good=lambda m: ray(m).update(args=["cat a > b && exec ray start"]),
@@ -126,7 +155,7 @@ PODS = {
     ),
     "inline-secret": Pair(
         bad=lambda m: set_env(ray(m), "OPENAI_API_KEY", "abc"),
-        good=lambda m: set_env(ray(m), "SQUADRON_API_KEYS", "/etc/squadron/keys/api_keys.json"),
+        good=lambda m: set_env(ray(m), "SQUADRON_API_KEYS", "/models/api_keys.json"),
     ),
 }
 
@@ -140,7 +169,7 @@ POLICIES = {
         good=lambda m: (set_env(ray(m), _DRAIN, "31"), _longest(m, 25)),
     ),
     "ray-stop": Pair(
-        bad=lambda m: _exec(m, "/bin/sh", "-c", "ray stop"),
+        bad=lambda m: _exec(m, "/bin/sh", "-c", "ray  stop --force"),
         good=lambda m: _exec(m, "/bin/sh", "-c", "ray status"),
     ),
     "ray-version": Pair(
@@ -155,6 +184,16 @@ POLICIES = {
             {**worker(m), "replicas": 0, "minReplicas": 0, "groupName": "others"}
         ),
         also=frozenset({"doors"}),
+    ),
+    "log-rotation": Pair(
+        bad=lambda m: _logs(m, sizeLimit="2Gi"),
+        good=lambda m: (_logs(m, sizeLimit="2Gi"), set_env(ray(m), _ROTATION, "16777216")),
+    ),
+    "max-replicas": Pair(
+        bad=lambda m: (autoscaled(m), worker(m).pop("maxReplicas")),
+        good=autoscaled,
+        # Of a group without a bound the checker counts `replicas`, too few for the config.
+        also=frozenset({"resource-fit"}),
     ),
     "requests-limits": Pair(
         bad=lambda m: ray(m)["resources"]["requests"].update(memory="8191Mi"),
@@ -206,4 +245,36 @@ SERVE = {
     ),
 }
 
-OUR_PAIRS = {**PODS, **POLICIES, **SERVE}
+DOORS = {
+    "door-host": Pair(
+        bad=lambda m: _server(m, http={"host": "127.0.0.1", "port": 8000}),
+        good=lambda m: _server(m, http={"host": "0.0.0.0", "port": 8000}),
+    ),
+    "door-tls": Pair(bad=lambda m: _server(m, tls={"cert": "/models/c", "key": "/models/k"})),
+    "door-port": Pair(
+        bad=lambda m: configure(m, lambda config: config["http_options"].update(port=8002)),
+        good=lambda m: configure(m, lambda config: config["http_options"].update(port=8003)),
+    ),
+    "door-probe": Pair(
+        bad=lambda m: _probe(m, "/v2/health/ready", 8500 + 1),
+        good=lambda m: _probe(m, "/v2/health/ready", 8000),
+    ),
+    "head-served": Pair(bad=lambda m: m["spec"].pop("excludeHeadPodFromServeSvc")),
+    "config-keys": Pair(
+        bad=lambda m: _server(m, api_keys="/etc/squadron/keys/api_keys.json"),
+        good=lambda m: _server(m, api_keys="/models/api_keys.json"),
+    ),
+    "config-store": Pair(
+        bad=lambda m: _stored(m, "/model"), good=lambda m: _stored(m, "/models/mine")
+    ),
+    "config-reference": Pair(
+        bad=lambda m: _state(m, "${file:/run/secrets/pg}"),
+        good=lambda m: _state(m, "${file:/models/pg}"),
+    ),
+    "ray-port-exposed": Pair(
+        bad=lambda m: head(m).update(serviceType="LoadBalancer"),
+        good=lambda m: head(m).update(serviceType="ClusterIP"),
+    ),
+}
+
+OUR_PAIRS = {**DOORS, **PODS, **POLICIES, **SERVE}

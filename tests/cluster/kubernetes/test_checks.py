@@ -11,7 +11,15 @@ import pytest
 from cluster.cli.kubernetes import read_crds
 from cluster.kubernetes.checks import check_documents
 from cluster.kubernetes.finding import Document
-from tests.cluster.kubernetes.change import cluster, incremental, pod, ray, worker
+from tests.cluster.kubernetes.change import (
+    arguments,
+    cluster,
+    head_ray,
+    incremental,
+    pod,
+    ray,
+    worker,
+)
 from tests.cluster.kubernetes.manifests import KUSTOMIZATIONS, ROOT, built, service
 
 CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared" / "crds"))
@@ -150,3 +158,120 @@ def test_an_autoscaler_on_rays_own_pods_is_found() -> None:
     }
 
     assert [each.rule for each in check_documents([scaler], [])] == ["autoscaler-on-ray"]
+
+
+def _policy(**rule: object) -> Document:
+    """Over all pods, with one rule beside that for the operator."""
+    operator = {"from": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]}
+    return {
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "way"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [operator, rule]},
+    }
+
+
+def _service(kind: str, port: object) -> Document:
+    ports = [{"name": "http", "port": 80, "targetPort": port}]
+    spec = {"type": kind, "selector": {"squadron.dev/role": "head"}, "ports": ports}
+    return {"kind": "Service", "metadata": {"name": "way"}, "spec": spec}
+
+
+def _ingress(name: str, port: object) -> Document:
+    backend = {"service": {"name": name, "port": {"number": port}}}
+    rules = [{"http": {"paths": [{"path": "/", "backend": backend}]}}]
+    return {"kind": "Ingress", "metadata": {"name": "way"}, "spec": {"rules": rules}}
+
+
+def _route(port: int) -> Document:
+    to = {"backendRefs": [{"name": "squadron-head-svc", "port": port}]}
+    return {"kind": "HTTPRoute", "metadata": {"name": "way"}, "spec": {"rules": [to]}}
+
+
+@pytest.mark.parametrize(
+    ("ways", "is_found"),
+    [
+        ([_service("LoadBalancer", "dashboard")], True),
+        ([_service("NodePort", 6379)], True),
+        ([_service("ClusterIP", 8265)], False),
+        ([_service("LoadBalancer", "serve")], False),
+        ([_service("ClusterIP", 8265), _ingress("way", 80)], True),
+        ([_service("ClusterIP", 8000), _ingress("way", 80)], False),
+        ([_ingress("squadron-head-svc", 8265)], True),
+        ([_ingress("squadron-serve-svc", 8000)], False),
+        ([_route(10001)], True),
+        ([_route(8000)], False),
+        ([_policy()], True),
+        ([_policy(ports=[{"port": 8265}])], True),
+        ([_policy(ports=[{"port": 8000, "endPort": 9000}])], True),
+        ([_policy(ports=[{"port": 8000}, {"port": 8001}])], False),
+        ([_policy(**{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]})], True),
+        ([_policy(**{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]})], False),
+        ([_policy(**{"from": [{"namespaceSelector": {}}]})], True),
+        ([_policy(**{"from": [{"podSelector": {"matchLabels": {"a": "b"}}}]})], False),
+    ],
+)
+def test_a_way_to_ray_s_own_ports_is_found(ways: list[Document], is_found: bool) -> None:
+    """Dashboard and jobs run code for whoever gets the token."""
+    found = [each.rule for each in check_documents([service(), *ways], [])]
+
+    assert found == ["ray-port-exposed"] * is_found
+
+
+def test_a_policy_that_shuts_the_operator_out_is_found() -> None:
+    documents = built(ROOT / "k8s" / "base")
+    for document in documents:
+        if document["kind"] == "NetworkPolicy":
+            (last,) = (each for each in document["spec"]["ingress"] if "8265" in str(each))
+            last["ports"] = [{"port": 8000}]
+
+    (found,) = check_documents(documents, [])
+
+    assert found.rule == "operator-shut-out"
+    assert "8265" in found.message
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_found"),
+    [
+        ({}, True),
+        (
+            {"env": [{"name": "PG", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]},
+            False,
+        ),
+        ({"envFrom": [{"secretRef": {"name": "a"}}]}, False),
+    ],
+)
+def test_a_secret_that_the_config_names_and_no_pod_has_is_found(
+    variables: Document, is_found: bool
+) -> None:
+    manifest = service()
+    url = "postgresql://squadron:${PG}@db/squadron"
+    arguments(manifest, lambda args: args["server"].update(state_postgres={"url": url}))
+    for container in (head_ray(manifest), ray(manifest)):
+        container["env"] += variables.get("env", [])
+        container.update({key: each for key, each in variables.items() if key != "env"})
+
+    found = check_documents([manifest], [])
+
+    assert [each.rule for each in found] == ["config-reference"] * 2 * is_found
+    assert all("${PG}" in each.message for each in found)
+
+
+def test_a_probe_must_ask_what_a_door_answers_without_a_key() -> None:
+    manifest = service()
+    ray(manifest)["livenessProbe"] = {"httpGet": {"path": "/v2", "port": "serve"}}
+
+    (found,) = check_documents([manifest], [])
+
+    assert found.rule == "door-probe"
+    assert "/-/healthz" in found.message
+
+
+def test_the_door_is_on_the_port_that_kuberay_s_probe_asks() -> None:
+    manifest = service()
+    ray(manifest)["ports"][0]["containerPort"] = 8080
+
+    (found,) = check_documents([manifest], [])
+
+    assert found.rule == "door-port"
+    assert "asks 8080" in found.message

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.cli.kubernetes import app
+from cluster.errors import ConfigError
 from cluster.kubernetes.doctor import Seen, diagnose
 from cluster.kubernetes.finding import Document
 
@@ -162,3 +163,49 @@ def test_the_command_reads_a_dump_and_fails_when_it_is_not_ready(tmp_path: Path)
     assert json.loads(done.stdout)["ready"] is False
     file.write_text(json.dumps({"items": [service(READY)]}))
     assert CliRunner().invoke(app, ["doctor", "--dump", str(file)]).exit_code == 0
+
+
+def test_a_part_that_fails_is_told_of_a_service_that_is_ready(tmp_path: Path) -> None:
+    """The operator calls it Ready as soon as one pod answers."""
+    waiting = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "name": "ray"}
+    pod = {
+        "kind": "Pod",
+        "metadata": {"name": "squadron-worker-b"},
+        "status": {"containerStatuses": [waiting]},
+    }
+    file = tmp_path / "dump.json"
+    file.write_text(json.dumps({"items": [service(READY), pod]}))
+
+    told = CliRunner().invoke(app, ["doctor", "--dump", str(file)])
+    machine = CliRunner().invoke(app, ["doctor", "--dump", str(file), "--json"])
+
+    assert told.exit_code == 0
+    assert "is Ready, but a part of it is not" in told.stdout
+    assert "kubectl logs --previous" in told.stdout
+    assert json.loads(machine.stdout)["ready"] is True
+    assert [each["object"] for each in json.loads(machine.stdout)["causes"]] == [
+        "Pod/squadron-worker-b ray"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "no such file"),
+        ("a: [", "not JSON"),
+        ("[]", "no list `items`"),
+        ('{"items": [1]}', "no list `items`"),
+    ],
+)
+def test_a_dump_that_is_none_is_an_error_in_words(
+    content: str | None, told: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "dump.json"
+    if content is not None:
+        file.write_text(content)
+
+    done = CliRunner().invoke(app, ["doctor", "--dump", str(file)])
+
+    assert isinstance(done.exception, ConfigError)
+    assert told in done.exception.message
+    assert str(file) in done.exception.message

@@ -43,6 +43,17 @@ def test_an_image_is_pinned_and_does_not_run_as_root(file: Path) -> None:
         assert re.search(rf"apt-get install .*\b{program}\b", text)
 
 
+def test_the_image_with_triton_has_what_triton_compiles_with() -> None:
+    """In the stage that runs: `nvidia/cuda:...-runtime` has neither a compiler nor Python.h, and
+    vLLM would end with "Failed to find C compiler" at its first start."""
+    (file,) = (each for each in IMAGES if "triton" in locked(each.suffix[1:]))
+    running = file.read_text().rpartition("\nFROM ")[2]
+
+    (installed,) = re.findall(r"apt-get install \S+ \S+ (.*) \\\n", running)
+
+    assert {"gcc", "libc6-dev", "python3-dev"} <= set(installed.split())
+
+
 @pytest.mark.parametrize("file", IMAGES, ids=lambda each: each.suffix)
 def test_an_image_has_what_a_config_may_ask_for(file: Path) -> None:
     """Stores at a URI, spans and PostgreSQL are switched on in the config, not in the image."""

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cluster.kubernetes.finding import Document, groups_of, services_in
-from tests.cluster.kubernetes.manifests import ROOT, built, overlaid, tailed
+from tests.cluster.kubernetes.manifests import KUSTOMIZATIONS, ROOT, built, overlaid, tailed
 
 SESSION = "/tmp/ray/session_2026-11-21_19-49-18_292390_11764/logs"
 WORKER = "worker-2ce16a6861338322432dc7f77b722595fc91a42e877280fc7806d069"
@@ -26,6 +26,12 @@ WRITTEN = {
     "raylet.err": "ray",
     "gcs_server.out": "ray",
     "monitor.log": "ray",
+    # Rotated, so delivered before.
+    f"{WORKER}-01000000-12243.err.1": None,
+    "raylet.out.1": None,
+    "gcs_server.out.2": None,
+    "monitor.log.1": None,
+    "serve/controller_12243.log.1": None,
     "events/event_GCS.log": None,
     "python-core-worker-2ce16a6861338322432dc7f77b722595fc91a42e877280fc7806d069_12243.log": None,
     "debug_state.txt": None,
@@ -73,6 +79,17 @@ def test_head_and_workers_share_the_folder_of_logs_with_the_sidecar(service: Doc
         read = {each["mountPath"]: each for each in sidecar["volumeMounts"]}
         assert mounted["/tmp/ray"] == read["/tmp/ray"]["name"] == "ray-logs", group.name
         assert read["/tmp/ray"]["readOnly"]
+
+
+@pytest.mark.parametrize("overlay", KUSTOMIZATIONS, ids=lambda each: each.name)
+def test_files_of_logs_stay_within_their_volume(overlay: Path) -> None:
+    """Twenty processes that write all the time beside Ray's own; Ray and Serve read the same two
+    variables. Above the volume's limit the pod would be evicted."""
+    (manifest,) = services_in(built(overlay))
+
+    for group in groups_of(manifest):
+        files = 1 + int(group.env()["RAY_ROTATION_BACKUP_COUNT"])
+        assert 20 * files * int(group.env()["RAY_ROTATION_MAX_BYTES"]) < 2 * 2**30
 
 
 def test_every_path_of_the_sidecar_is_mounted(service: Document) -> None:

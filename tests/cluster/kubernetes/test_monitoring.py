@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from cluster.observability.door_metrics import Refusal
+from cluster.observability.door_metrics import Denial, Refusal
 from cluster.observability.language_metrics import declare_language_metrics
 from cluster.observability.metrics import ScalingSource, declared_names
 from tests.cluster.kubernetes.manifests import ROOT
@@ -79,6 +79,7 @@ def test_every_alert_is_seen_firing_and_quiet_and_has_a_runbook_line() -> None:
 def test_the_series_of_the_tests_have_labels_that_are_really_given() -> None:
     given = {
         "squadron_door_refused_total": ("reason", set(get_args(Refusal))),
+        "squadron_door_denied_total": ("reason", set(get_args(Denial))),
         "squadron_autoscaling_changes_total": ("source", set(get_args(ScalingSource))),
     }
     seen = set()

@@ -22,7 +22,7 @@ PAIRS = {**OPERATOR_PAIRS, **OUR_PAIRS}
 ELSEWHERE = {
     # Of several documents, in test_checks: selectors, budgets, routes, ports, the namespace.
     "selector", "budget-scale", "budget-blocks", "route-incremental", "route-shared-listener",
-    "autoscaler-on-ray", "monitor-port",
+    "autoscaler-on-ray", "monitor-port", "operator-shut-out",
     # Of other schemas, in test_core_schemas.
     "core-schema",
 }  # fmt: skip

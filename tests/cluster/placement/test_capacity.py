@@ -124,6 +124,46 @@ def test_weights_that_no_gpu_holds_name_layers_and_device() -> None:
         hold(16, shard_map={"layers.0-3": "cuda:0", "layers.4-11": "cuda:0"})
 
 
+def test_weights_that_no_nodes_memory_holds_name_layers_and_device() -> None:
+    large = replace(LAYERED, layer_bytes=(3 * GIB,) * 12)
+
+    def hold(*gib: float, strategy: str = "layer", **more: Any) -> None:
+        config = PlacementConfig.model_validate({"strategy": strategy, "shards": 2, **more})
+        layout = lay_out(config, large)
+        reserved = reserve(layout, config)
+        there = [replace(node(f"n{n}"), memory_bytes=each * GIB) for n, each in enumerate(gib)]
+        asks = asks_of(reserved, layout, 0.1, max_memory_mb=config.max_memory_mb)
+        check_there_is(asks, reserved.strategy, there, key="placement")
+
+    hold(40)
+    hold(20, 20)  # A stage on each.
+    with pytest.raises(ConfigError) as caught:
+        hold(24)
+    assert caught.value.message == (
+        "layers 6 to 11 on cpu (shard 1): 0.1 CPUs and 18.0 GiB of weights on one node: not left "
+        "beside layers 0 to 5 on cpu (shard 0); the cluster has no GPU, 8 CPUs on 1 node with 24.0 "
+        "GiB of memory"
+    )
+    assert "or max_memory_mb" in caught.value.details["allowed"]
+    with pytest.raises(
+        ConfigError, match=r"layers 0 to 5 on cpu \(shard 0\): .* no node has as mu"
+    ):
+        hold(16, 16)
+    with pytest.raises(ConfigError, match=r"\(shards 0, 1\): .* 36\.0 GiB of weights on one node"):
+        hold(20, 20, strategy="tensor")
+    hold(16, max_memory_mb=7000)  # The others are brought in for their turn.
+
+
+def test_weights_on_gpus_take_no_memory_of_their_node() -> None:
+    large = replace(LAYERED, layer_bytes=(3 * GIB,) * 12)
+    config = PlacementConfig.model_validate({"shard_map": {"layers.0-11": "cuda:0"}})
+    layout = lay_out(config, large)
+    reserved = reserve(layout, config)
+
+    there = [replace(node("a", gpus=1), memory_bytes=GIB)]
+    check_there_is(asks_of(reserved, layout, 0.1), reserved.strategy, there, key="placement")
+
+
 def test_what_cannot_be_settled_quickly_is_left_to_ray() -> None:
     asks = [Ask(what=f"part {n}", num_gpus=3) for n in range(30)]
 

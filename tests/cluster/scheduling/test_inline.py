@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.config.variant import BatchingConfig
 from cluster.scheduling.decision import Queued
-from cluster.scheduling.inline import UndisturbedCost
+from cluster.scheduling.inline import NUM_ELSEWHERE, UndisturbedCost
 from cluster.scheduling.scheduler import Scheduler
 
 
@@ -78,3 +78,33 @@ def test_waiting_for_pythons_lock_does_not_make_a_batch_dear() -> None:
         scheduler.finished(0.005, cpu_s=0.00005)
 
     assert scheduler.runs_now(1)
+
+
+def test_what_waits_without_computing_is_not_run_in_the_loop() -> None:
+    scheduler = warm(max_batch_size=1)
+
+    scheduler.ran(1, 0.2, cpu_s=0.00005)
+    assert scheduler.runs_now(1)  # It may have been interrupted.
+    scheduler.push(Queued(payload="", rows=1, arrived_s=0.0))
+    scheduler.decide(0.0)
+    scheduler.finished(0.2, cpu_s=0.00005, loop_s=0.2)
+    assert not scheduler.runs_now(1)
+
+    for _ in range(NUM_ELSEWHERE):
+        assert not scheduler.is_cheap(1)
+        scheduler.push(Queued(payload="", rows=1, arrived_s=0.0))
+        scheduler.decide(0.0)
+        scheduler.finished(0.2, cpu_s=0.00005)
+    assert scheduler.is_cheap(1)
+
+    scheduler.ran(1, 0.2, cpu_s=0.00005)
+    assert not scheduler.is_cheap(1)
+
+
+def test_a_batch_that_held_the_loop_up_once_was_interrupted() -> None:
+    scheduler = warm(max_batch_size=1)
+    for _ in range(20):
+        scheduler.ran(1, 0.05, cpu_s=0.00005)
+        scheduler.ran(1, 0.0001, cpu_s=0.00005)
+
+    assert scheduler.is_cheap(1)

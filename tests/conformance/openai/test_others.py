@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import struct
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,13 +14,27 @@ import openai
 import pytest
 import tritonclient.grpc as grpcclient
 
+from cluster.config.store import ModelStore
 from loadtests.language.leaving import france, metric
+from tests.conformance.openai.conftest import MODEL
 from tests.e2e.running import Running
 
 
 def complete(client: openai.OpenAI, prompt: Any = "Once upon a time", **fields: Any) -> Any:
     fields = {"model": "assistant", "temperature": 0, "max_tokens": 8} | fields
     return client.completions.create(prompt=prompt, **fields)
+
+
+def logprobs_of_transformers(root: Path, ids: list[int]) -> list[float]:
+    """Of every token after the first one."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    store = ModelStore(Path(os.environ.get("SQUADRON_MODEL_STORE") or root / "models"))
+    model = AutoModelForCausalLM.from_pretrained(store.folder(MODEL), dtype=torch.float32)
+    with torch.inference_mode():
+        logprobs = torch.log_softmax(model(torch.tensor([ids])).logits[0], dim=-1)
+    return [float(row[token]) for row, token in zip(logprobs, ids[1:], strict=False)]
 
 
 @pytest.fixture
@@ -91,6 +107,32 @@ def test_echo_begins_with_the_prompt(client: openai.OpenAI) -> None:
     assert complete(client, echo=True).choices[0].text == "Once upon a time" + plain
 
 
+def test_echo_with_logprobs_scores_the_prompt(
+    client: openai.OpenAI, http: httpx.Client, root: Path
+) -> None:
+    """As evaluation harnesses ask: no new tokens, every token's log-probability."""
+    text = "The capital of France is Paris. Bananas are blue and heavy."
+    alone = complete(client, text, echo=True, logprobs=2, max_tokens=0)
+    choice = alone.choices[0]
+    ids = http.post("/tokenize", json={"model": "assistant", "prompt": text}).json()["tokens"]
+    expected = logprobs_of_transformers(root, ids)
+
+    assert (choice.text, alone.usage.completion_tokens) == (text, 0)
+    assert "".join(choice.logprobs.tokens) == text
+    assert choice.logprobs.token_logprobs[0] is None
+    assert choice.logprobs.top_logprobs[0] is None
+    np.testing.assert_allclose(choice.logprobs.token_logprobs[1:], expected, atol=2e-3)
+
+    more = complete(client, text, echo=True, logprobs=2, max_tokens=4).choices[0]
+    np.testing.assert_allclose(
+        more.logprobs.token_logprobs[1 : 1 + len(expected)], expected, atol=2e-3
+    )
+    assert len(more.logprobs.tokens) == 1 + len(expected) + 4
+    streamed = list(complete(client, text, echo=True, logprobs=2, max_tokens=4, stream=True))
+    tokens = [token for each in streamed for token in each.choices[0].logprobs.tokens]
+    assert tokens == more.logprobs.tokens
+
+
 def test_completion_logprobs_are_lists(client: openai.OpenAI) -> None:
     found = complete(client, logprobs=2).choices[0]
 
@@ -149,6 +191,23 @@ def test_embedding_usage_counts_tokens(client: openai.OpenAI) -> None:
     usage = client.embeddings.create(model="text-embedder", input="a cat").usage
 
     assert usage.prompt_tokens == usage.total_tokens == 4
+
+
+def test_a_text_that_is_too_long_is_refused_or_cut(client: openai.OpenAI) -> None:
+    takes = client.models.retrieve("text-embedder").max_model_len  # type: ignore[attr-defined]
+    long, longer = "cat " * (takes + 1), "cat " * (takes + 50) + "dog"
+    with pytest.raises(openai.BadRequestError, match=f"at most {takes}") as caught:
+        client.embeddings.create(model="text-embedder", input=["a cat", long])
+    assert caught.value.param == "input"
+
+    cut = [
+        client.embeddings.create(
+            model="text-embedder", input=text, extra_body={"truncate_prompt_tokens": -1}
+        )
+        for text in (long, longer)
+    ]
+    assert [each.usage.prompt_tokens for each in cut] == [takes, takes]
+    np.testing.assert_allclose(cut[0].data[0].embedding, cut[1].data[0].embedding, rtol=1e-5)
 
 
 def test_dimensions_cut_and_normalise(client: openai.OpenAI) -> None:

@@ -36,6 +36,10 @@ def arrays(family: str) -> dict[str, Any]:
     [
         pytest.param("llama", {"strategy": "tensor", "shards": 3}, marks=pytest.mark.whole),
         ("gpt2", {"strategy": "tensor", "shards": 2}),
+        pytest.param(
+            "qwen2", {"strategy": "pipeline", "shards": 4, "tensor": 2}, marks=pytest.mark.whole
+        ),
+        pytest.param("qwen3", {"strategy": "tensor", "shards": 2}, marks=pytest.mark.whole),
         pytest.param("bert", {"strategy": "tensor", "shards": 4}, marks=pytest.mark.whole),
         pytest.param(
             "vit", {"strategy": "pipeline", "shards": 4, "tensor": 2}, marks=pytest.mark.whole

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from loadtests.measured_models import SLEEPING, experiment, variants_of
+from loadtests.measured_models import LONG, experiment, variants_of
 
 SHM_PREFIX = f"/squadron_e2e_{os.getpid()}_"
 NUM_FLOATS = 2**18
@@ -18,7 +18,7 @@ EXPERIMENTS: dict[str, Any] = {
     "plain": experiment("equal", 10, match=[{"header": "x-tier", "value": "beta", "arm": "equal"}]),
     "lasting": experiment("equal", 50),
     "mirrored": {"split": {"control": 1}, "mirror": {"variants": ["equal"]}},
-    "guarded": experiment("slower", 50, guardrails={}),
+    "guarded": {"split": {"steady": 50, "later": 50}, "guardrails": {"latency": 0.0}},
     "rated": experiment("worse", 50, guardrails={"latency": None}),
     "fair": experiment("equal", 50, guardrails={"latency": 0.1}),
     "kept": experiment("equal"),
@@ -79,7 +79,7 @@ def variants() -> dict[str, Any]:
         "megabyte": _fake("megabyte", "FP32", -1, NUM_FLOATS),
         "texts": _fake("texts", "BYTES", -1, -1),
         # test_traffic
-        **variants_of(batch=1, names=tuple(SLEEPING)),
+        **variants_of(batch=1, names=("control", "equal", "worse", *LONG)),
     }
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -53,6 +57,24 @@ def test_replicas_come_with_the_load_and_go_without_it(served: Running) -> None:
     decisions = told["decisions"] if isinstance(told, dict) else told
     assert {each["variant"] for each in decisions} == {"crowded", "rare"}
     assert all(each["reason"] for each in decisions)
+    scaled = decided_again(served, "ray::Autoscaler")
+    assert ("autoscaling", "crowded") in scaled
+    assert ("set_state", "crowded") in decided_again(served, "ray::Controller")
+
+
+def decided_again(served: Running, title: str) -> set[tuple[str, str]]:
+    """What a process has logged as decided: each line alone gives the same decisions again."""
+    (pid,) = served.pids(title)
+    log = Path(f"/proc/{pid}/fd/2").resolve()
+    program = Path(sys.executable).with_name("squadron")
+    done = subprocess.run(
+        [str(program), "explain", "--replay", str(log), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {(each["kind"], each["subject"]) for each in json.loads(done.stdout)}
 
 
 def test_a_variant_at_zero_holds_its_first_request_until_a_replica_answers(

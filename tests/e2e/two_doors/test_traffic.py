@@ -47,9 +47,21 @@ def ask(client: httpx.Client, model: str, x: int = 1, **headers: str) -> httpx.R
 
 
 def shown(client: httpx.Client, name: str) -> Any:
-    answer = client.get(f"/admin/v1/experiments/{name}")
+    """As the controller says it."""
+    answer = told(client, "GET", f"/admin/v1/experiments/{name}")
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+def told(client: httpx.Client, method: str, path: str, content: Any = None) -> httpx.Response:
+    """A controller that is still coming back is asked again, as the 503 says; what a door remembers
+    of an earlier answer (it has an `Age`) shows nothing of what was kept."""
+    for _ in range(60):
+        answer = client.request(method, path, json=content)
+        if answer.status_code not in (503, 504) and "age" not in answer.headers:
+            break
+        time.sleep(float(answer.headers.get("retry-after", 1)))
+    return answer
 
 
 def eventually(holds: Callable[[], bool], what: str) -> None:
@@ -356,8 +368,13 @@ class Load:
 
 
 def test_an_arm_twenty_per_cent_slower_is_rolled_back(served: Running, http: httpx.Client) -> None:
+    """What a busy machine adds to every request makes that share smaller (with models of 10 ms it
+    was below the 5 % that are tolerated by default, rightly), so these take long, and how many
+    requests it takes is counted, not how many seconds."""
     with Load(served.http, "guarded", callers=2) as load:
-        eventually(lambda: shown(http, "guarded")["status"] == "rolled_back", "a roll-back")
+        while shown(http, "guarded")["status"] != "rolled_back":
+            assert load.statuses[200] < 6000, "no roll-back"
+            time.sleep(0.2)
 
     found = shown(http, "guarded")
     assert found["verdict"] == "roll_back"
@@ -376,11 +393,7 @@ def test_the_controller_is_killed_under_load_and_no_setting_is_lost(
         return served.pids("ray::Controller")
 
     def answered(method: str, path: str = "", content: Any = None) -> Any:
-        """A controller that is still coming back is asked again, as its 504 says."""
-        for _ in range(10):
-            answer = http.request(method, f"/admin/v1/experiments/lasting{path}", json=content)
-            if answer.status_code != 504:
-                break
+        answer = told(http, method, f"/admin/v1/experiments/lasting{path}", content)
         assert answer.status_code == 200, answer.text
         return answer.json()
 

@@ -22,7 +22,9 @@ from cluster.protocols.openai.embeddings import (
     EmbeddingRequest,
     RerankRequest,
     ScoreRequest,
+    TextsRequest,
     cosines,
+    counted,
     cut,
     embedding_texts,
     embeddings_object,
@@ -59,7 +61,7 @@ class VectorRoutes:
     async def embeddings(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
         check_json(request)
         asked = decode(request.body, EmbeddingRequest)
-        found = await self._embed(asked.model, embedding_texts(asked), request)
+        found = await self._embed(asked, embedding_texts(asked), request)
         content = embeddings_object(
             cut(found.vectors, asked.dimensions),
             model=asked.model,
@@ -72,7 +74,7 @@ class VectorRoutes:
         check_json(request)
         asked = decode(request.body, ScoreRequest)
         left, right = pairs(asked)
-        found = await self._embed(asked.model, left + right, request)
+        found = await self._embed(asked, left + right, request)
         scores = cosines(found.vectors[: len(left)], found.vectors[len(left) :])
         content = score_object(
             scores,
@@ -88,15 +90,16 @@ class VectorRoutes:
         asked = decode(request.body, RerankRequest)
         if not asked.documents:
             raise InvalidRequest("documents: at least one is needed", param="documents")
-        found = await self._embed(asked.model, [asked.query, *asked.documents], request)
+        found = await self._embed(asked, [asked.query, *asked.documents], request)
         scores = cosines(found.vectors[:1], found.vectors[1:])
         content = rerank_object(
             scores, asked, answer_id=f"rerank-{uuid.uuid4().hex}", num_tokens=found.num_tokens
         )
         return found.reply(content)
 
-    async def _embed(self, model: str, texts: list[str], request: HttpRequest) -> _Embedded:
+    async def _embed(self, body: TextsRequest, texts: list[str], request: HttpRequest) -> _Embedded:
         """Raises: InvalidRequest, ModelNotFound; Told for what a model could not do."""
+        model = body.model
         route = self._door.table.routes.get(model)
         if route is None:
             raise ModelNotFound(f"The model `{model}` does not exist", param="model")
@@ -109,6 +112,8 @@ class VectorRoutes:
         spec = signature.input("text")
         if not variants or spec is None or signature.output("embedding") is None:
             raise InvalidRequest(f"The model `{model}` makes no embeddings of texts", param="model")
+        counts = self._counts(variants[0].facts.tokenizer, texts)
+        num_tokens = counted(counts, min(each.facts.max_model_len for each in variants), body)
         most = min(variant.batching.max_batch_size for variant in variants)
         pieces = [texts[begin : begin + most] for begin in range(0, len(texts), most)]
         asked = [self._asked(model, piece, request) for piece in pieces]
@@ -120,7 +125,7 @@ class VectorRoutes:
             raise Told(error, failure_headers(asked[0])) from None
         return _Embedded(
             vectors=np.concatenate([answer.output("embedding").array for answer in answers]),
-            num_tokens=self._count(variants[0].facts.tokenizer, texts),
+            num_tokens=num_tokens,
             headers=tuple(answer_headers(asked[0], answers[0].variant)),
         )
 
@@ -133,12 +138,12 @@ class VectorRoutes:
         )
         return self._infer.with_headers(asked, request.headers)
 
-    def _count(self, tokenizer: str, texts: list[str]) -> int:
-        """0 where the model's tokenizer does not lie in the store of this node."""
+    def _counts(self, tokenizer: str, texts: list[str]) -> list[int]:
+        """Tokens of each; none where the tokenizer does not lie in the store of this node."""
         found = self._tokenizers.get(tokenizer)
         if found is None:
             found = self._tokenizers[tokenizer] = _Counter(tokenizer)
-        return found.count(texts)
+        return found.counts(texts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -183,7 +188,7 @@ class _Counter:
         found.no_truncation()
         return found
 
-    def count(self, texts: list[str]) -> int:
+    def counts(self, texts: list[str]) -> list[int]:
         if self._tokenizer is None:
-            return 0
-        return sum(len(each.ids) for each in self._tokenizer.encode_batch(texts))
+            return []
+        return [len(each.ids) for each in self._tokenizer.encode_batch(texts)]

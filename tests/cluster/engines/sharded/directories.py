@@ -16,16 +16,36 @@ logging.disable_progress_bar()
 VOCABULARY = 96
 
 
+LLAMA = {
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 6,
+    "vocab_size": VOCABULARY,
+}
+
+
 def llama(**given: Any) -> Any:
-    values = {
-        "hidden_size": 48,
-        "intermediate_size": 96,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 6,
-        "vocab_size": VOCABULARY,
-    }
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**(values | given)))
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**(LLAMA | given)))
+
+
+def mistral() -> Any:
+    return transformers.MistralForCausalLM(
+        transformers.MistralConfig(**LLAMA, sliding_window=3, head_dim=8)
+    )
+
+
+def qwen2() -> Any:
+    """Its last two layers look back three tokens, the first two as far as there are any."""
+    config = transformers.Qwen2Config(
+        **LLAMA, use_sliding_window=True, sliding_window=3, max_window_layers=2
+    )
+    return transformers.Qwen2ForCausalLM(config)
+
+
+def qwen3() -> Any:
+    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**LLAMA, head_dim=8))
 
 
 def gpt2() -> Any:
@@ -59,7 +79,15 @@ def vit() -> Any:
     return transformers.ViTForImageClassification(config)
 
 
-MODELS = {"llama": llama, "gpt2": gpt2, "bert": bert, "vit": vit}
+MODELS = {
+    "llama": llama,
+    "mistral": mistral,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "gpt2": gpt2,
+    "bert": bert,
+    "vit": vit,
+}
 
 
 def inputs_of(family: str) -> dict[str, torch.Tensor]:
@@ -74,13 +102,19 @@ def inputs_of(family: str) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
 
 
-def saved(model: Any, folder: Path, **options: Any) -> ModelCard:
-    """Write the model; every weight is random, those that are made as ones and zeros too."""
+def fill(model: Any) -> None:
+    """Every weight is random, those that are made as ones and zeros too."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for value in model.parameters():
             value += 0.1 * torch.randn(value.shape, generator=generator)
-    model.eval().save_pretrained(folder, **options)
+    model.eval()
+
+
+def saved(model: Any, folder: Path, **options: Any) -> ModelCard:
+    """Write the model, filled."""
+    fill(model)
+    model.save_pretrained(folder, **options)
     return card_of(folder, name="random")
 
 

@@ -176,7 +176,7 @@ def test_the_layers_that_are_in_at_once_fit_also_when_the_last_meets_the_first()
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
 def test_a_cache_cut_with_its_layers_gives_the_tokens_of_one_process(
     family: str, kind: str, tmp_path: Path
 ) -> None:

@@ -267,7 +267,7 @@ def test_a_crop_out_of_a_larger_picture_is_the_cards_padding(
         ({"num_attention_heads": "many"}, r"config\.json: transformers refuses it"),
         ({"quantization_config": {"bits": 4}}, "quantised by another tool"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "A family is added as cluster"),
-        ({"model_type": "mistral"}, r"'mistral'\) cannot be added.*llama, .*LlamaForCausalLM|gpt2"),
+        ({"model_type": "gemma2"}, r"'gemma2'\) cannot be added.*llama, .*LlamaForCausalLM|gpt2"),
     ],
     ids=str,
 )

@@ -13,6 +13,12 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -20,17 +26,20 @@ from transformers import (
 from cluster.errors import ConfigError
 from cluster.placement.estimates.transformers import Call, estimate
 
-LLAMA = LlamaConfig(
-    hidden_size=576,
-    intermediate_size=1536,
-    num_attention_heads=9,
-    num_key_value_heads=3,
-    num_hidden_layers=30,
-    vocab_size=49152,
-    tie_word_embeddings=True,
-)
+SIZES: dict[str, Any] = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "num_hidden_layers": 30,
+    "vocab_size": 49152,
+}
+LLAMA = LlamaConfig(**SIZES, tie_word_embeddings=True)
 MODELS: list[tuple[Any, Any]] = [
     (LlamaForCausalLM, LLAMA),
+    (MistralForCausalLM, MistralConfig(**SIZES)),
+    (Qwen2ForCausalLM, Qwen2Config(**SIZES)),
+    (Qwen3ForCausalLM, Qwen3Config(**SIZES, head_dim=96)),
     (GPT2LMHeadModel, GPT2Config(n_embd=256, n_head=4, n_layer=6)),
     (BertModel, BertConfig(hidden_size=384, intermediate_size=1536, num_attention_heads=12)),
     (ViTForImageClassification, ViTConfig(num_labels=1000)),

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from cluster.generation import Delta, ScoredToken, TokenScore
 from cluster.protocols.openai.answers import Answer
@@ -44,16 +48,14 @@ def delta(*tokens: int, reason: Any = "", scored: bool = False) -> Delta:
 def streamed(answer: Answer, *deltas: Delta) -> list[dict[str, Any]]:
     found = answer.begin()
     for each in deltas:
-        answer.count(each)
-        found += answer.chunks(0, each)
+        found += answer.chunks(0, answer.counted(each))
     return found
 
 
 def test_a_whole_answer_is_made_of_its_deltas() -> None:
     answer = chat()
     for each in (delta(1), delta(2, 3, reason="stop")):
-        answer.count(each)
-        answer.add(0, each)
+        answer.add(0, answer.counted(each))
 
     whole = answer.whole()
 
@@ -144,3 +146,42 @@ def test_echo_stands_before_each_prompts_choices() -> None:
 
     texts = [choice["text"] for choice in answer.whole()["choices"]]
     assert texts == ["AHello", "AHello", "BHello", "BHello"]
+
+
+def of_prompt(*tokens: int) -> tuple[ScoredToken, ...]:
+    first, *others = tokens
+    scores = delta(*others, scored=True).scores
+    return (ScoredToken(chosen=TokenScore(token_id=first, logprob=math.nan)), *scores)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_echo_with_logprobs_scores_the_prompt_first(streams: bool) -> None:
+    body = b'{"model": "m", "prompt": "Hello", "echo": true, "logprobs": 1}'
+    answer = made(decode(body, CompletionRequest), 1, echoes=["Hello world"])
+    first = replace(delta(3, scored=True, reason="length"), prompt_scores=of_prompt(1, 2))
+    if streams:
+        (choice,) = [each["choices"][0] for each in streamed(answer, first)]
+    else:
+        answer.add(0, answer.counted(first))
+        choice = answer.whole()["choices"][0]
+
+    assert choice["text"] == "Hello world!"
+    assert choice["logprobs"] == {
+        "tokens": ["Hello", " world", "!"],
+        "token_logprobs": [None, -0.5, -0.5],
+        "top_logprobs": [None, {" world": -0.5}, {"!": -0.5}],
+        "text_offset": [0, 5, 11],
+    }
+
+
+def test_no_tokens_asked_for_are_none_told() -> None:
+    body = b'{"model": "m", "prompt": "Hello", "echo": true, "logprobs": 0, "max_tokens": 0}'
+    answer = made(decode(body, CompletionRequest), 1, echoes=["Hello world"])
+    first = replace(delta(3, scored=True, reason="stop"), prompt_scores=of_prompt(1, 2))
+    answer.add(0, answer.counted(first))
+    whole = answer.whole()
+
+    assert whole["usage"]["completion_tokens"] == 0
+    assert whole["choices"][0]["text"] == "Hello world"
+    assert whole["choices"][0]["finish_reason"] == "length"
+    assert whole["choices"][0]["logprobs"]["tokens"] == ["Hello", " world"]

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from cluster.config.ensemble import EnsembleConfig
 from cluster.errors import NoReadyReplica
 from cluster.routing.ensembles.plan import plan_ensemble
@@ -13,7 +17,7 @@ SIGNATURE = Signature(
 LOST = NoReadyReplica("it is gone")
 
 
-def progress(wanted: str = "end", **combine: object) -> GraphProgress:
+def progress(wanted: str = "end", hurry_s: float = math.inf, **combine: object) -> GraphProgress:
     """Members 0, 1, 2 side by side, 3 combines them, 4 follows it."""
     steps: list[dict[str, object]] = [
         {"model": "m", "outputs": {"y": name}} for name in ("a", "b", "c")
@@ -22,7 +26,7 @@ def progress(wanted: str = "end", **combine: object) -> GraphProgress:
     steps.append({"model": "m", "inputs": {"x": "all"}, "outputs": {"y": "end"}})
     config = EnsembleConfig.model_validate({"inputs": ["x"], "outputs": ["end"], "steps": steps})
     plan = plan_ensemble("e", config, {"m": SIGNATURE}, {})
-    return GraphProgress(plan, inputs=["x"], wanted=[wanted])
+    return GraphProgress(plan, inputs=["x"], wanted=[wanted], hurry_s=hurry_s)
 
 
 def test_members_that_need_only_the_request_run_side_by_side_and_once() -> None:
@@ -106,3 +110,29 @@ def test_a_quorum_without_a_waiting_time_waits_until_the_rest_has_ended() -> Non
 
     assert graph.start(1e9) == ()
     assert graph.due_s() == float("inf")
+
+
+@pytest.mark.parametrize("combine", [{}, {"wait_ms": 60_000}])
+def test_a_quorum_does_not_wait_until_there_is_no_time_left_to_answer(
+    combine: dict[str, object],
+) -> None:
+    """A member that hangs has until the deadline; what waited as long would answer nobody."""
+    graph = progress(quorum=2, hurry_s=19.0, **combine)  # type: ignore[arg-type]
+    graph.start(10.0)
+    graph.finished(0)
+    graph.finished(2)
+
+    assert graph.start(10.1) == ()
+    assert graph.due_s() == 19.0
+    assert graph.start(19.0) == (3,)
+
+
+def test_in_a_hurry_a_quorum_that_is_reached_late_waits_for_nobody() -> None:
+    graph = progress(quorum=2, hurry_s=19.0)
+    graph.start(10.0)
+    graph.finished(0)
+    assert graph.start(19.5) == ()
+
+    graph.finished(1)
+
+    assert graph.start(19.6) == (3,)
