@@ -42,7 +42,7 @@ class VariantFacts:
     responses. `fingerprint`: equal ones compute the same. `is_language`: it generates text, with
     `adapters`; more may lie in `adapter_folder`. `max_model_len`: tokens that it takes, of a prompt
     and its answer or of a text; 0: unknown. `tokenizer`: a text model's file. `placement`: why its
-    replicas are cut into `shards`. `artefact_bytes`: of files here, or 0. `made`: precision, recipe.
+    replicas are cut into `shards`. `artefact_bytes`: here, or 0. `made`: precision, recipe.
     """
 
     version: str
