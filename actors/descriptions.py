@@ -79,8 +79,17 @@ def describe_model(door: FrontDoor, model: str, version: str = "") -> ModelDescr
         parameters={
             "squadron_variants": ",".join(variant.name for variant in variants),
             **({"outputs_on_request": ",".join(extras)} if extras else {}),
+            **_made(route),
         },
     )
+
+
+def _made(route: VariantRoute | ExperimentRoute | EnsembleRoute) -> dict[str, str]:
+    """How a variant's artefact was made, for clients that ask whether it was optimised."""
+    if not isinstance(route, VariantRoute) or not route.facts.made[0]:
+        return {}
+    precision, recipe = route.facts.made
+    return {"squadron_precision": precision, "squadron_recipe": recipe}
 
 
 def repository_index(door: FrontDoor, *, only_ready: bool) -> list[dict[str, str]]:

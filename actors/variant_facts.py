@@ -133,6 +133,7 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
             else ""
         ),
         artefact_bytes=_artefact_bytes(origin),
+        made=(card.precision, card.provenance.recipe),
     )
 
 

@@ -32,7 +32,7 @@ def fit(
     ],
     store: Annotated[
         Path | None,
-        typer.Option(help="The store's folder [default: $SQUADRON_MODEL_STORE, else ./models]."),
+        typer.Option(help="The store's folder \\[default: $SQUADRON_MODEL_STORE, else ./models]."),
     ] = None,
     inverse_l2: Annotated[
         float, typer.Option("--inverse-l2", min=1e-6, help="C: more trusts the data more.")

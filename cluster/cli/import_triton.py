@@ -22,14 +22,16 @@ def import_(
     repository: Annotated[Path, typer.Argument(help="The folder Triton was started with.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The Serve file to write [default: serve_configs/NAME.yaml]."),
+        typer.Option("--out", help="The Serve file to write \\[default: serve_configs/NAME.yaml]."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail when anything cannot be carried over.")
     ] = False,
     store: Annotated[
         Path | None,
-        typer.Option("--store", help="The store [default: $SQUADRON_MODEL_STORE, else ./models]."),
+        typer.Option(
+            "--store", help="The store \\[default: $SQUADRON_MODEL_STORE, else ./models]."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:

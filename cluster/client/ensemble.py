@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from cluster.client.inputs import named_inputs
 from cluster.client.model import Model
-from cluster.client.values import Setting
+from cluster.client.values import Setting, is_number
 from cluster.errors import ConfigError, InvalidRequest
 from cluster.routing.ensembles.combine import hard_vote, label_vote, mean
 from cluster.tensors import Array
@@ -82,7 +82,8 @@ class ModelEnsemble:
                 "stacking learns its weights from labelled rows: call fit(...)", key="weights"
             )
         shares = tuple(weights) if weights is not None else (1.0,) * len(self.models)
-        if len(shares) != len(self.models) or min(shares) < 0 or not sum(shares) > 0:
+        are_numbers = len(shares) == len(self.models) and all(map(is_number, shares))
+        if not are_numbers or min(shares) < 0 or not sum(shares) > 0:
             raise ConfigError(
                 f"weights {list(shares)}: give one a member ({len(self.models)}), none negative, "
                 "some above 0",

@@ -240,9 +240,9 @@ class Model:
         self._batch_size = checked_size(batch_size)
 
     def is_optimized(self) -> bool:
-        """Whether a recipe of the toolchain made what runs here.
+        """Whether a recipe of the toolchain made what runs, here or on the server.
 
-        Raises: Unsupported for a model of a server's.
+        Raises: Unsupported for an experiment or an ensemble of a server's.
         """
         return tuning.is_optimized(self.backend, self.report)
 

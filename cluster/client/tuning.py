@@ -5,9 +5,12 @@ A function that gives a backend beside its setting made a new one, in the place 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from cluster.client.backend import Backend, Generates
 from cluster.client.embedded import EngineBackend
-from cluster.client.values import Setting
+from cluster.client.values import Setting, is_number
 from cluster.engines.cache.artefact_cache import ArtefactCache
 from cluster.errors import ConfigError, Unsupported
 from cluster.optimization.search.report import OptimizeReport
@@ -18,26 +21,39 @@ _OF_A_SERVER = "works embedded only: of a server's model its YAML decides"
 
 
 def is_optimized(backend: Backend, report: OptimizeReport | None) -> bool:
-    """By the search's report, else by what the card says of how the artefact was made.
+    """By the search's report, else by what the card says of how the artefact was made; a server
+    tells that of its variants in their configuration.
 
-    Raises: Unsupported for a model of a server's.
+    Raises: Unsupported for an experiment or an ensemble of a server's, and for a server that is not
+    Squadron.
     """
-    from cluster.optimization.search.recipes import RECIPES
-
-    if backend.is_remote:
-        raise Unsupported(
-            "is_optimized works embedded only: the protocol does not say how a served model was "
-            "made; its card in the store does (`squadron models list`)"
-        )
     if report is not None:
         return not report.chosen.is_reference
+    if backend.is_remote:
+        told: Mapping[str, Any] = getattr(backend, "config", {}).get("parameters", {})
+        if "squadron_precision" not in told:
+            variants = told.get("squadron_variants", {}).get("string_value", "")
+            raise Unsupported(
+                f"the server does not say how {backend.name} was made: it is no variant"
+                + (f"; ask for one of {variants}" if variants else " of Squadron's")
+            )
+        precision, recipe = (
+            str(told.get(f"squadron_{what}", {}).get("string_value", ""))
+            for what in ("precision", "recipe")
+        )
+        return _is_of_a_recipe(precision, recipe)
     if not isinstance(backend, EngineBackend):
         return False
     card = backend.variant.card
-    if card.precision in ("int8", "int8-weights", "int4-weights", "mixed"):
+    return _is_of_a_recipe(card.precision, card.provenance.recipe)
+
+
+def _is_of_a_recipe(precision: str, recipe: str) -> bool:
+    from cluster.optimization.search.recipes import EVERY_RECIPE
+
+    if precision in ("int8", "int8-weights", "int4-weights", "mixed"):
         return True
-    recipe = card.provenance.recipe
-    return any(recipe.startswith(f"{each.name}:") for each in RECIPES)
+    return any(recipe.startswith(f"{each.name}:") for each in EVERY_RECIPE)
 
 
 def on_gpu(backend: Backend, device: str) -> tuple[Backend | None, Setting]:
@@ -131,7 +147,7 @@ def kv_cache(backend: Backend, max_sequence_length: int, strategy: str) -> Setti
             value=strategy,
             allowed="static, dynamic",
         )
-    if isinstance(max_sequence_length, bool) or max_sequence_length < 1:
+    if not is_number(max_sequence_length) or max_sequence_length < 1:
         raise ConfigError(
             f"max_sequence_length is {max_sequence_length!r}; allowed: 1 and more",
             key="max_sequence_length",
@@ -152,9 +168,9 @@ def memory(
     backend: Backend, cpu_offload: bool, checkpointing: bool, max_memory_mb: float | None
 ) -> dict[str, Setting]:
     """Raises: ConfigError for a bound that is not above 0 or that one layer breaks."""
-    if max_memory_mb is not None and not max_memory_mb > 0:
+    if max_memory_mb is not None and not (is_number(max_memory_mb) and max_memory_mb > 0):
         raise ConfigError(
-            f"max_memory_mb is {max_memory_mb}; allowed: above 0", key="max_memory_mb",
+            f"max_memory_mb is {max_memory_mb!r}; allowed: above 0", key="max_memory_mb",
             value=max_memory_mb,
         )  # fmt: skip
     found: dict[str, Setting] = {}

@@ -29,6 +29,11 @@ class Told:
         return {key: _plain(getattr(self, key)) for key in self.keys()}
 
 
+def is_number(value: object) -> bool:
+    """Whether a caller gave a number where one is wanted."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting(Told):
     """What became of a wish: whether it acts, and what it does or why it does nothing.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.client.backend import Backend
 from cluster.client.embedded import EngineBackend
+from cluster.client.values import is_number
 from cluster.config.model_card import ModelCard
 from cluster.config.placement import PlacementConfig
 from cluster.config.store import CARD_FILE, ModelStore, default_root, seal, sha256_of
@@ -66,9 +67,9 @@ def make_workplace(store: str | Path | None, device: str, threads: int) -> Workp
 
 def cache_in(cache_dir: str | Path, max_cache_size_gb: float) -> ArtefactCache:
     """Raises: ConfigError for a size that is not above 0, and a folder that cannot be written."""
-    if not max_cache_size_gb > 0:
+    if not is_number(max_cache_size_gb) or not max_cache_size_gb > 0:
         raise ConfigError(
-            f"max_cache_size_gb is {max_cache_size_gb}; allowed: above 0",
+            f"max_cache_size_gb is {max_cache_size_gb!r}; allowed: above 0",
             key="max_cache_size_gb",
             value=max_cache_size_gb,
         )

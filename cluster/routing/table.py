@@ -39,11 +39,10 @@ class VariantFacts:
     `unavailable` is the reason why it cannot be served here (empty: it can). `labels` are the class
     names of the card's postprocessing, `output_labels` those of the artefact's own outputs.
     `is_colocated`: the doors hold it themselves. `is_decoupled`: a request has any number of
-    responses. `fingerprint`: equal ones compute the same.
-    `is_language`: it generates text, with `adapters`; more may lie in `adapter_folder`.
-    `max_model_len`: tokens that it takes, of a prompt and its answer or of a text; 0: unknown.
-    `tokenizer`: the file of a text model's tokenizer. `placement`: why its replicas are cut so,
-    into `shards`. `artefact_bytes`: of its files on this machine, 0 where they are not.
+    responses. `fingerprint`: equal ones compute the same. `is_language`: it generates text, with
+    `adapters`; more may lie in `adapter_folder`. `max_model_len`: tokens that it takes, of a prompt
+    and its answer or of a text; 0: unknown. `tokenizer`: a text model's file. `placement`: why its
+    replicas are cut into `shards`. `artefact_bytes`: here, or 0. `made`: precision, recipe.
     """
 
     version: str
@@ -63,6 +62,7 @@ class VariantFacts:
     max_model_len: int = 0
     tokenizer: str = ""
     placement: str = ""
+    made: tuple[str, str] = ("", "")
     shards: tuple[ShardFacts, ...] = ()
     artefact_bytes: int = 0
 

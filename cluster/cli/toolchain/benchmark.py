@@ -30,7 +30,7 @@ def benchmark(
     batch_sizes: Annotated[str, typer.Option(help="As in 1,8,32.")] = "1",
     threads: Threads = 1,
     engine: Annotated[
-        str | None, typer.Option(help="The engine [default: that of the format].")
+        str | None, typer.Option(help="The engine \\[default: that of the format].")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the sizes take turns.")] = 10,

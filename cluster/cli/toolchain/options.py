@@ -26,7 +26,7 @@ Model = Annotated[
 Store = Annotated[
     Path | None,
     typer.Option(
-        "--store", help="The store's folder [default: $SQUADRON_MODEL_STORE, else ./models]."
+        "--store", help="The store's folder \\[default: $SQUADRON_MODEL_STORE, else ./models]."
     ),
 ]
 Data = Annotated[

@@ -46,6 +46,11 @@ def run_benchmark(
                 f"batch size {size}: {backend.name} has no batch dimension", key="batch_sizes",
                 value=size, allowed="1",
             )  # fmt: skip
+    if isinstance(num_rounds, bool) or not isinstance(num_rounds, int) or num_rounds < 1:
+        raise ConfigError(
+            f"num_rounds is {num_rounds!r}; allowed: 1 and more", key="num_rounds",
+            value=str(num_rounds),
+        )  # fmt: skip
     row = sample_row(backend, data)
     calls: dict[str, Callable[[], object]] = {
         str(size): _call(backend, batch_of([row], size, batched=backend.is_batched))

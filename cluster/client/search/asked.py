@@ -19,6 +19,7 @@ class Plan:
     threads: int = 1
     sequence_length: int | None = None
     max_latency_ms: float | None = None
+    max_p99_ms: float | None = None
     max_size_bytes: int | None = None
     measures_memory: bool = False
     uses_mkldnn: bool = True

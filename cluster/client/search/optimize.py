@@ -69,7 +69,9 @@ def run_search(
     wish = Wish(
         level=level_named(level),
         constraints=Constraints(
-            max_latency_ms=wanted.max_latency_ms, max_size_bytes=wanted.max_size_bytes
+            max_latency_ms=wanted.max_latency_ms,
+            max_p99_ms=wanted.max_p99_ms,
+            max_size_bytes=wanted.max_size_bytes,
         ),
         limits=limits or GateLimits(),
         data=_data(data),

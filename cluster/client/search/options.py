@@ -166,6 +166,11 @@ def _latency(made: Plan, key: str, value: Any) -> None:
     made.acts[key] = f"p50 at most {made.max_latency_ms:g} ms"
 
 
+def _p99(made: Plan, key: str, value: Any) -> None:
+    made.max_p99_ms = number(key, value)
+    made.acts[key] = f"p99 at most {made.max_p99_ms:g} ms (of fewer than 100 calls the slowest)"
+
+
 def _size(made: Plan, key: str, value: Any) -> None:
     made.max_size_bytes = int(number(key, value) * 1e6)
     made.acts[key] = f"at most {float(value):g} MB"
@@ -237,6 +242,7 @@ OPTIONS: dict[str, Callable[[Plan, str, Any], None]] = {
     "use_mkldnn": _mkldnn,
     "max_model_size_mb": _size,
     "target_latency_ms": _latency,
+    "target_p99_ms": _p99,
     "prune_ratio": _share,
     "rank_energy": _share,
     "training_steps": _steps,

@@ -15,6 +15,7 @@ from cluster.engines.device import refuse_device
 from cluster.errors import EngineFailed, InvalidRequest
 from cluster.optimization.export.module import named_outputs
 from cluster.optimization.intake.model import example_of
+from cluster.optimization.measure.as_before import torch_as_before
 from cluster.processing.signature_check import check_inputs
 from cluster.tensors import Array, Signature, TensorSpec, datatype_of
 
@@ -23,6 +24,8 @@ class ModuleBackend:
     """See `Backend`. Inputs are named as `example` (else the module's own `example_inputs()`) names
     them, in the order of `forward`; what leads with one row there and in the answer is batched.
 
+    The module stays the caller's: it computes in evaluation mode here, and has its own mode again
+    afterwards.
     Raises: ConfigError when the example is missing or the module fails on it.
     """
 
@@ -37,7 +40,7 @@ class ModuleBackend:
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
-        self.module = module.eval()
+        self.module = module
         self.example = dict(example) if example is not None else example_of(module, ())
         self.name = name or type(module).__name__.lower()
         self.threads = threads
@@ -85,10 +88,11 @@ class ModuleBackend:
             self._is_closed = True
 
     def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        torch.set_num_threads(self.threads)
         given = [torch.from_numpy(inputs[n].copy()).to(self._device) for n in self.example]
         try:
-            with torch.inference_mode():
+            with torch_as_before(self.module), torch.inference_mode():
+                torch.set_num_threads(self.threads)
+                self.module.eval()
                 answer: Any = self.module(*given)
                 outputs = named_outputs(answer)
         except (IndexError, RuntimeError, TypeError, ValueError) as error:

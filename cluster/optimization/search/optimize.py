@@ -79,6 +79,12 @@ class Wish:
 
     def __post_init__(self) -> None:
         level_named(self.level)
+        for name in ("threads", "batch_size", "num_rounds", "max_items"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(
+                    f"{name} is {value!r}; allowed: 1 and more", key=name, value=str(value)
+                )
         if self.candidates and self.data is None:
             raise ConfigError(
                 "candidates of other architectures are compared on data: random inputs tell "

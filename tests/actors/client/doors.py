@@ -67,6 +67,12 @@ async def http_door(folder: Path, **server: Any) -> AsyncIterator[tuple[Watching
 
 
 @asynccontextmanager
+async def http_address(folder: Path) -> AsyncIterator[str]:
+    async with http_door(folder) as (_, url):
+        yield url
+
+
+@asynccontextmanager
 async def grpc_address(folder: Path) -> AsyncIterator[str]:
     """A door's gRPC listener."""
     door = make_door(folder)

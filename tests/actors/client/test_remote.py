@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ from cluster.errors import (
     Overloaded,
     Unsupported,
 )
-from tests.actors.client.doors import http_door
+from tests.actors.client.doors import grpc_address, http_address, http_door
 from tests.actors.listeners.doors import numbers
 
 T = TypeVar("T")
@@ -191,6 +192,28 @@ async def test_the_key_goes_with_every_request_and_is_not_shown(tmp_path: Path) 
         assert {request.headers["x-squadron-user"] for request in door.seen} == {"anna"}
 
 
+@pytest.mark.parametrize("address", [http_address, grpc_address])
+async def test_a_server_tells_whether_its_variants_were_optimised(
+    tmp_path: Path, address: Callable[[Path], AbstractAsyncContextManager[str]]
+) -> None:
+    async with address(tmp_path) as url:
+
+        def work() -> list[object]:
+            found: list[object] = []
+            with Client(url) as client:
+                for name in ("simple", "shout", "simple_identity"):
+                    try:
+                        found.append(client.load_model(name).is_optimized())
+                    except Unsupported as error:
+                        found.append(error.message)
+            return found
+
+        said = await apart(work)
+
+    assert said[:2] == [False, True]
+    assert str(said[2]).startswith("the server does not say how simple_identity was made")
+
+
 async def test_what_works_embedded_only_says_so(tmp_path: Path) -> None:
     async with http_door(tmp_path) as (_, url):
 
@@ -203,8 +226,6 @@ async def test_what_works_embedded_only_says_so(tmp_path: Path) -> None:
                     client.shard_model("simple", 2)
                 told = "below variants.simple: placement: {strategy: layer, shards: 2}"
                 assert caught.value.message.endswith(told)
-                with pytest.raises(Unsupported, match="embedded only"):
-                    model.is_optimized()
                 with pytest.raises(Unsupported, match="embedded only"):
                     InferenceProfiler(model).start()
                 with pytest.raises(ConfigError, match="no artefacts"):

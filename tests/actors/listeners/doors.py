@@ -91,9 +91,18 @@ MODELS: dict[str, tuple[Signature, Compute]] = {
 }
 
 
+MADE = {"simple": ("fp32", "added"), "shout": ("fp32", "onnxruntime-fp32-slim: simplified")}
+"""What the cards say of precision and recipe, where there are any."""
+
+
 def _route(name: str) -> VariantRoute:
     facts = VariantFacts(
-        version="1", platform="python", backend="python", signature=MODELS[name][0], is_batched=True
+        version="1",
+        platform="python",
+        backend="python",
+        signature=MODELS[name][0],
+        is_batched=True,
+        made=MADE.get(name, ("", "")),
     )
     return VariantRoute(
         name=name,

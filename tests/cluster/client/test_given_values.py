@@ -1,0 +1,63 @@
+"""What a caller gives that is no number, and what is done with a module that stays his."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cluster.client import Client, ModelEnsemble
+from cluster.errors import ConfigError
+from tests.cluster.client.places import Place, row
+
+
+@pytest.mark.parametrize(
+    ("give", "says"),
+    [
+        (lambda model: model.enable_memory_optimization(max_memory_mb="1"), "max_memory_mb is '1'"),
+        (lambda model: model.enable_kv_cache("long"), "max_sequence_length is 'long'"),
+        (lambda model: model.benchmark([1], num_rounds=0), "num_rounds is 0"),
+        (lambda model: ModelEnsemble([model, model], weights="ab"), "give one a member"),
+    ],
+)
+def test_what_is_no_number_is_told_with_its_name(
+    place: Place, give: Callable[[object], object], says: str
+) -> None:
+    with (
+        place.client() as client,
+        client.load_model("echo") as model,
+        pytest.raises(ConfigError, match=says),
+    ):
+        give(model)
+
+
+def test_a_cache_size_that_is_no_number_is_told(place: Place, tmp_path: Path) -> None:
+    with place.client() as client, pytest.raises(ConfigError, match="max_cache_size_gb is 'a'"):
+        client.enable_model_cache(tmp_path, "a")  # type: ignore[arg-type]
+
+
+def test_rounds_that_are_none_are_refused_before_the_search(place: Place) -> None:
+    with place.client() as client, pytest.raises(ConfigError, match="num_rounds is 0"):
+        client.optimize("mlp", num_rounds=0)
+
+
+def test_a_module_computes_in_evaluation_mode_and_is_given_back_in_its_own() -> None:
+    before = torch.get_num_threads()
+    module = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 4))
+    module.train()
+    torch.set_num_threads(2)
+    try:
+        with Client(threads=1) as client:
+            model = client.load_model(module, example={"x": row()})
+            first, second = (model.predict(x=row())["output"] for _ in range(2))
+
+            np.testing.assert_array_equal(first, second)  # no numbers dropped
+            assert module.training
+            assert module[0].training
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
