@@ -85,21 +85,17 @@ class ControllerClient:
 
     async def _ask(self, method: str, *arguments: Any, is_patient: bool) -> Any:
         """`is_patient`: to wait for one that is away as long as for an answer."""
-        # Who did not answer the last time is not waited for as long again.
-        is_known = self._is_away and not is_patient
-        patience_s = min(self._patience_s, self._away_s) if is_known else self._patience_s
-        give_up_s = None if is_patient else 0.0 if is_known else self._away_s
+        if self._is_away and not is_patient:
+            await self._look_for_it()
         try:
-            async with asyncio.timeout(patience_s):
-                found = await self._answer(method, arguments, give_up_s)
+            async with asyncio.timeout(self._patience_s):
+                found = await self._answer(method, arguments, None if is_patient else self._away_s)
         except ControllerAway:
             self._is_away = True
             raise
         # Before Ray's errors: one may be a timeout of the controller's own, which is both.
         except TimeoutError:
             self._is_away = True
-            if is_known:
-                raise _away() from None
             raise DeadlineExceeded(
                 f"the controller did not answer within {self._patience_s:g} s; ask again",
                 retry_after_s=1,
@@ -111,6 +107,18 @@ class ControllerClient:
             raise
         self._is_away = False
         return found
+
+    async def _look_for_it(self) -> None:
+        """Who did not answer the last time is first asked something that it always knows.
+
+        Raises: ControllerAway, at once where it is dead.
+        """
+        try:
+            async with asyncio.timeout(self._away_s):
+                await self._answer("autoscaling", (), 0.0)
+        except TimeoutError:
+            raise _away() from None
+        self._is_away = False
 
     async def _answer(
         self, method: str, arguments: tuple[Any, ...], give_up_s: float | None

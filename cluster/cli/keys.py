@@ -25,7 +25,8 @@ from cluster.config.yaml_file import check_section
 from cluster.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="API keys: who may use which model, and how much.")
-console = Console(highlight=False)
+# Names are anybody's words: brackets in them are no styles.
+console = Console(highlight=False, markup=False)
 
 File = Annotated[Path, typer.Option("--file", envvar="SQUADRON_API_KEYS", help="The file of keys.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on stdout.")]
@@ -67,6 +68,8 @@ def create(
     key_id = secrets.token_hex(ID_BYTES)
     key = key_of(key_id, secrets.token_urlsafe(SECRET_BYTES))
     now = datetime.now(UTC).replace(microsecond=0)
+    if not name.isprintable():
+        raise ConfigError(f"name {name!r}; allowed: printable characters", key="name", value=name)
     made = check_section(
         {
             "id": key_id,
@@ -188,14 +191,18 @@ def _expiry(text: str, now: datetime) -> datetime | None:
     found = re.fullmatch(r"(\d{1,6})([mhd])", text)
     try:
         if found is not None:
-            return now + timedelta(seconds=int(found[1]) * _UNITS_S[found[2]])
-        date = datetime.fromisoformat(text)
+            date = now + timedelta(seconds=int(found[1]) * _UNITS_S[found[2]])
+        else:
+            date = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise ConfigError(
             f"--expires {text!r}; allowed: a time from now as 30m, 12h or 90d, or a date as "
             "2027-01-31 or 2027-01-31T12:00:00+00:00"
         ) from None
-    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+    date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+    if date <= now:
+        raise ConfigError(f"--expires {text!r} is over; allowed: a time to come (UTC)")
+    return date
 
 
 def _shown(key: ApiKey) -> dict[str, object]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.cli.doctor import doctor
-from cluster.config.yaml_file import read_documents, read_mapping, read_text
+from cluster.config.yaml_file import parse_yaml, read_documents, read_mapping, read_text
 from cluster.errors import ConfigError
 from cluster.kubernetes import cel_rules, core_schemas
 from cluster.kubernetes.checks import check_documents, with_file
@@ -120,6 +121,8 @@ def check(
     built = kustomizations(folder)
     if not built:
         raise ConfigError(f"{folder}: no kustomization.yaml in or below it", key="folder")
+    for file in _kustomization_files(folder):
+        found += _misread(file)
     for each in built:
         try:
             documents = build(each)
@@ -239,12 +242,36 @@ def diff(
 
 def kustomizations(folder: Path) -> list[Path]:
     """Folders below `folder` that build by themselves: components are parts of those."""
-    return sorted(
-        file.parent
-        for name in KUSTOMIZATION_FILES
-        for file in folder.rglob(name)
-        if file.is_file() and read_mapping(file).get("kind") != "Component"
-    )
+    return [file.parent for file in _kustomization_files(folder) if not _is_component(file)]
+
+
+def _kustomization_files(folder: Path) -> list[Path]:
+    found = (file for name in KUSTOMIZATION_FILES for file in folder.rglob(name))
+    return sorted(file for file in found if file.is_file())
+
+
+def _is_component(file: Path) -> bool:
+    try:
+        return read_mapping(file).get("kind") == "Component"
+    except ConfigError:
+        return False  # told with what is found
+
+
+def _misread(file: Path) -> Iterator[Finding]:
+    """What kustomize takes in silence, the first or the last of two equal keys, in its own file
+    and in patches (of resources it refuses it)."""
+    try:
+        patches = read_mapping(file).get("patches") or []
+        for patch in patches if isinstance(patches, list) else []:
+            text = patch.get("patch") if isinstance(patch, dict) else None
+            if isinstance(text, str):
+                parse_yaml(text)
+    except ConfigError as error:
+        yield Finding(rule="build", path="", message=error.message, file=str(file.parent))
+    except yaml.YAMLError as error:
+        yield Finding(
+            rule="build", path="/patches", message=f"{file}: {error}", file=str(file.parent)
+        )
 
 
 def build(folder: Path) -> list[Document]:

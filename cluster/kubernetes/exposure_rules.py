@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.kubernetes.finding import Document, Finding, groups_of, services_in
 from cluster.kubernetes.pods.templates import PodTemplate, pods_of
+from cluster.kubernetes.route_rules import backends_of
 
 DASHBOARD = 8265
 RAYS_PORTS = {6379: "GCS", DASHBOARD: "dashboard and jobs", 10001: "client", 52365: "agent"}
@@ -40,7 +41,7 @@ def check_exposure(documents: Sequence[Document]) -> Iterator[Finding]:
     for document in documents:
         if document.get("kind") not in _ROUTES:
             continue
-        for name, port in _backends(document.get("spec")):
+        for name, port in backends_of(document.get("spec")):
             known = targets.get(name, _HEAD_PORTS if name.endswith(_HEAD_SERVICE) else {})
             if port in known:
                 what = f"{document['kind']} {_name(document)!r} leads to {name!r} and"
@@ -97,23 +98,6 @@ def _rays_ports_of(spec: Document, pods: Sequence[PodTemplate]) -> dict[object, 
             if target in RAYS_PORTS:
                 found |= {key: target for key in (port.get("name"), port.get("port")) if key}
     return found
-
-
-def _backends(value: Any) -> Iterator[tuple[str, object]]:
-    """Name and port (its number or its name) of every Service that a route leads to."""
-    if isinstance(value, list):
-        for each in value:
-            yield from _backends(each)
-    if not isinstance(value, dict):
-        return
-    for each in value.get("backendRefs") or []:
-        yield str(each.get("name", "")), each.get("port")
-    service = value.get("service")
-    if isinstance(service, dict):
-        port = service.get("port") or {}
-        yield str(service.get("name", "")), port.get("number", port.get("name"))
-    for each in value.values():
-        yield from _backends(each)
 
 
 def _opened(policy: Document, pods: Sequence[PodTemplate]) -> Iterator[Finding]:

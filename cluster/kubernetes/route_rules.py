@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from cluster.kubernetes.finding import Document, Finding, services_in
 from cluster.kubernetes.pods.templates import PodTemplate, pods_of
@@ -42,7 +43,7 @@ def check_routes(documents: Sequence[Document]) -> list[Finding]:
                     "and Ray's autoscaling",
                 )
             )
-    return [*found, *_shared_listeners(documents)]
+    return [*found, *_shared_listeners(documents), *_dead_ends(documents)]
 
 
 def _shared_listeners(documents: Sequence[Document]) -> Iterator[Finding]:
@@ -70,6 +71,60 @@ def _shared_listeners(documents: Sequence[Document]) -> Iterator[Finding]:
                     message=f"GRPCRoute {name!r} shares listener {'/'.join(listener)!r} and hosts "
                     "with an HTTPRoute: one is refused; give it a listener or hosts of its own",
                 )
+
+
+def _dead_ends(documents: Sequence[Document]) -> Iterator[Finding]:
+    """Ports by a name that no pod has, and routes to a port that its Service has not: nothing
+    refuses them, and every request fails."""
+    pods = list(pods_of(documents))
+    offered: dict[str, set[object]] = {}
+    for service in documents:
+        if service.get("kind") != "Service":
+            continue
+        name = str((service.get("metadata") or {}).get("name", ""))
+        ports = (service.get("spec") or {}).get("ports") or []
+        offered[name] = {each.get(key) for each in ports for key in ("port", "name")}
+        wanted = (service.get("spec") or {}).get("selector") or {}
+        selected = [pod for pod in pods if wanted and wanted.items() <= pod.labels.items()]
+        known = {port for pod in selected for port, _ in _named_ports(pod)}
+        for index, each in enumerate(ports):
+            target = each.get("targetPort")
+            if selected and isinstance(target, str) and target not in known:
+                yield Finding(
+                    rule="service-target",
+                    path=f"/spec/ports/{index}/targetPort",
+                    message=f"Service {name!r}: no pod that it selects has a port {target!r}; "
+                    f"allowed: {', '.join(sorted(filter(None, known)))}, or a number",
+                )
+    for route in documents:
+        if route.get("kind") not in _ROUTES:
+            continue
+        own = (route.get("metadata") or {}).get("name")
+        for name, port in backends_of(route.get("spec")):
+            if port not in offered.get(name, {port}):
+                yield Finding(
+                    rule="route-backend",
+                    path="/spec",
+                    message=f"{route['kind']} {own!r}: Service {name!r} has no port {port!r}; "
+                    f"allowed: {sorted(map(str, offered[name]))}",
+                )
+
+
+def backends_of(value: Any) -> Iterator[tuple[str, object]]:
+    """Name and port (its number or its name) of every Service that a route leads to."""
+    if isinstance(value, list):
+        for each in value:
+            yield from backends_of(each)
+    if not isinstance(value, dict):
+        return
+    for each in value.get("backendRefs") or []:
+        yield str(each.get("name", "")), each.get("port")
+    service = value.get("service")
+    if isinstance(service, dict):
+        port = service.get("port") or {}
+        yield str(service.get("name", "")), port.get("number", port.get("name"))
+    for each in value.values():
+        yield from backends_of(each)
 
 
 def _listeners(route: Document) -> Iterator[tuple[tuple[str, str], str]]:

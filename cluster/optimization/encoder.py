@@ -169,6 +169,7 @@ def load_encoder(directory: Path, inputs: tuple[str, ...]) -> tuple[torch.nn.Mod
                 attn_implementation="eager",
                 dtype=torch.float32,
                 local_files_only=True,
+                trust_remote_code=False,
                 use_safetensors=True,
             )
 

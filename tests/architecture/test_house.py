@@ -93,3 +93,9 @@ def test_nothing_is_ever_unpickled_or_evaluated() -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 safe = [k for k in node.keywords if k.arg == "weights_only"]
                 assert [ast.literal_eval(k.value) for k in safe] == [True], file
+            if isinstance(node, ast.Call) and re.fullmatch(
+                r"Auto\w+\.from_pretrained", ast.unparse(node.func)
+            ):
+                # Left out, transformers asks at the terminal whether a model's own code may run.
+                told = [k for k in node.keywords if k.arg == "trust_remote_code"]
+                assert [ast.literal_eval(k.value) for k in told] == [False], file

@@ -36,7 +36,9 @@ class ModelTokenizer:
     def __init__(self, folder: Path, chat_template: str = "") -> None:
         from transformers import AutoTokenizer
 
-        self.hf: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.hf: Any = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         if chat_template:
             self.hf.chat_template = Path(chat_template).read_text(encoding="utf-8")
         self._fast = self.hf.backend_tokenizer

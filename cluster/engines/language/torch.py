@@ -68,7 +68,11 @@ class TorchLanguageEngine:
             self._model: Any = _dummy(self._setup, dtype)
         else:
             self._model = AutoModelForCausalLM.from_pretrained(
-                self._setup.folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+                self._setup.folder,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                trust_remote_code=False,
             )
         self._model.to(device).eval()
         self._tokenizer = ModelTokenizer(self._setup.folder)
@@ -259,7 +263,9 @@ def _dummy(setup: LanguageSetup, dtype: Any) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(setup.config.seed)
-    config = AutoConfig.from_pretrained(setup.folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(
+        setup.folder, local_files_only=True, trust_remote_code=False
+    )
     make: Any = AutoModelForCausalLM.from_config
-    model = make(config, attn_implementation="sdpa")
+    model = make(config, attn_implementation="sdpa", trust_remote_code=False)
     return model if dtype == "auto" else model.to(dtype)

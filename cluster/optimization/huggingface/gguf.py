@@ -54,9 +54,11 @@ def convert(directory: Path, file: str, folder: Path) -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     # Its bar for the tensors would break into ours, and no setting silences it.
     with contextlib.redirect_stderr(io.StringIO()):
-        tokenizer = AutoTokenizer.from_pretrained(str(directory), gguf_file=file)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(directory), gguf_file=file, trust_remote_code=False
+        )
         loaded = AutoModelForCausalLM.from_pretrained(
-            str(directory), gguf_file=file, dtype=torch.float32
+            str(directory), gguf_file=file, dtype=torch.float32, trust_remote_code=False
         )
     # The loaded object counts as quantised and refuses to be saved; a fresh one of its config
     # takes the same weights.

@@ -40,6 +40,7 @@ class Controller:
         self.is_hanging = False
         self.report = Method(self._report)
         self.experiments = Method(self._experiments)
+        self.autoscaling = Method(self._experiments)
 
     async def found(self) -> Controller:
         return self
@@ -218,11 +219,12 @@ async def test_one_that_does_not_answer_is_waited_for_once(
     tmp_path: Path, controller: Controller
 ) -> None:
     """It may have much to do, so the first who asks waits; later ones as for one that is away."""
-    asked = connected(tmp_path, controller, away_s=LONG_S, patience_s=SHORT_S)
+    asked = connected(tmp_path, controller, away_s=SHORT_S, patience_s=SHORT_S)
     controller.is_hanging = True
 
     with pytest.raises(DeadlineExceeded, match="the controller did not answer"):
         await asked.ask("experiments")
+    asked._patience_s = LONG_S
     with pytest.raises(ControllerAway):
         await asked.ask("experiments")
     controller.is_hanging = False

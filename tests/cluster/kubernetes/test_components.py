@@ -14,7 +14,7 @@ from cluster.cli.kubernetes import build, read_crds
 from cluster.errors import ConfigError
 from cluster.kubernetes.checks import check_documents
 from cluster.kubernetes.core_schemas import check_core, is_available
-from cluster.kubernetes.finding import services_in
+from cluster.kubernetes.finding import groups_of, services_in
 from cluster.kubernetes.operator.feature_gates import parse_gates
 from cluster.kubernetes.pods.templates import pods_of
 from tests.actors.access.test_matrix import MAY
@@ -78,6 +78,14 @@ def test_every_pod_finds_the_models_in_a_claim_that_is_there_or_asked_for() -> N
             (models,) = (each for each in pod.spec["volumes"] if each["name"] == "models")
             claim = models["persistentVolumeClaim"]["claimName"]
             assert claim in (made if brings_its_own else {"squadron-models"}), (overlay, pod.path)
+
+
+@pytest.mark.parametrize("overlay", KUSTOMIZATIONS, ids=lambda each: each.name)
+def test_only_the_head_whose_autoscaler_asks_kubernetes_has_a_token_for_it(overlay: Path) -> None:
+    (manifest,) = services_in(built(overlay))
+
+    for group in groups_of(manifest):
+        assert group.pod.get("automountServiceAccountToken", True) is group.is_head, group.name
 
 
 def test_a_gateway_of_ones_own_and_an_incremental_upgrade_exclude_each_other(

@@ -23,6 +23,7 @@ ELSEWHERE = {
     # Of several documents, in test_checks: selectors, budgets, routes, ports, the namespace.
     "selector", "budget-scale", "budget-blocks", "route-incremental", "route-shared-listener",
     "autoscaler-on-ray", "monitor-port", "operator-shut-out",
+    "service-target", "route-backend",
     # Of other schemas, in test_core_schemas.
     "core-schema",
 }  # fmt: skip

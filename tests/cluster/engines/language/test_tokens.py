@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,26 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
     fast.chat_template = "{{ messages }}{{ tools }}"
     fast.save_pretrained(folder)
     return ModelTokenizer(Path(folder))
+
+
+def test_a_model_s_own_code_is_never_run_whatever_the_terminal_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers asks there whether it may, unless it is told beforehand."""
+    ran = tmp_path / "ran"
+    code = f"open({str(ran)!r}, 'w')\nclass Own: pass\n"
+    (tmp_path / "own.py").write_text(code)
+    auto = {"AutoConfig": "own.Own", "AutoTokenizer": ["own.Own", None]}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": auto}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": auto}))
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or "y")
+
+    with pytest.raises(ValueError, match="custom code"):
+        ModelTokenizer(tmp_path)
+
+    assert not ran.exists()
+    assert asked == []
 
 
 def test_the_bytes_of_a_characters_tokens_are_the_character(tokenizer: ModelTokenizer) -> None:
