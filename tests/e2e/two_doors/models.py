@@ -18,7 +18,7 @@ EXPERIMENTS: dict[str, Any] = {
     "plain": experiment("equal", 10, match=[{"header": "x-tier", "value": "beta", "arm": "equal"}]),
     "lasting": experiment("equal", 50),
     "mirrored": {"split": {"control": 1}, "mirror": {"variants": ["equal"]}},
-    "guarded": {"split": {"steady": 50, "later": 50}, "guardrails": {"latency": 0.0}},
+    "guarded": {"split": {"long": 50, "longer": 50}, "guardrails": {"latency": 0.0}},
     "rated": experiment("worse", 50, guardrails={"latency": None}),
     "fair": experiment("equal", 50, guardrails={"latency": 0.1}),
     "kept": experiment("equal"),
