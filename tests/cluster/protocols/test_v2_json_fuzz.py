@@ -83,6 +83,12 @@ def test_any_json_is_decoded_or_refused(inputs: Any, outputs: Any, tail: bytes |
     ],
 )
 def test_large_bodies_take_linear_time(body: bytes) -> None:
-    started = time.process_time()
-    assert outcome(body, None)
-    assert time.process_time() - started < 2.0
+    """Quadratic work takes half a minute and more of each of these. The best of three runs counts:
+    in a process that has run thousands of tests, one may meet a collection of all their garbage."""
+
+    def cpu_s() -> float:
+        began_s = time.thread_time()
+        assert outcome(body, None)
+        return time.thread_time() - began_s
+
+    assert cpu_s() < 2.0 or cpu_s() < 2.0 or cpu_s() < 2.0
