@@ -149,12 +149,14 @@ function showMap(nodes, models) {
   const about = new Map(models.map((each) => [each.name, each]));
   const running = new Set(nodes.flatMap((node) => node.processes.flatMap((each) => [each.variant, ...(each.holds ?? [])])));
   const cards = nodes.map((node) => {
-    const gpus = node.num_gpus ? `, ${node.num_gpus} GPUs` : '';
+    const gpus = node.num_gpus ? `, ${node.num_gpus} ${node.accelerator || ''} GPUs`.replace('  ', ' ') : '';
     const card = element('li', {},
       element('h3', {}, node.address + (node.is_head ? ', head' : '')),
       element('div', { class: 'hint' }, `${node.num_cpus} cores${gpus}, ${node.processes.length} processes`));
-    const devices = [...new Set(node.processes.map((each) => each.device))].sort();
-    for (const device of devices) card.append(showDevice(device, node.processes.filter((each) => each.device === device), about));
+    const devices = [...new Set(node.processes.map(deviceOf))].sort((one, other) => one.localeCompare(other, 'en', { numeric: true }));
+    for (const device of devices) card.append(showDevice(device, node.processes.filter((each) => deviceOf(each) === device), about));
+    const free = freeGpus(node);
+    if (free.length) card.append(element('div', { class: 'hint' }, `GPU ${free.join(', ')}: nothing of Squadron's`));
     return card;
   });
   const idle = models.filter((each) => each.kind === 'variant' && !running.has(each.name));
@@ -163,6 +165,14 @@ function showMap(nodes, models) {
       ...idle.map((each) => element('div', { class: 'hint' }, `${each.name}: ${each.state}${each.reason ? `, ${each.reason}` : ''}`))));
   }
   byId('map').replaceChildren(...cards);
+}
+
+// By the numbers that Ray gave, which the metrics have as well; `device` is what the placement calls it.
+const deviceOf = (each) => (each.gpus?.length ? `gpu ${each.gpus.join(', ')}` : each.device);
+
+function freeGpus(node) {
+  const used = new Set(node.processes.flatMap((each) => each.gpus ?? []));
+  return [...Array(Math.floor(node.num_gpus)).keys()].filter((index) => !used.has(index));
 }
 
 function showDevice(device, processes, about) {
