@@ -78,7 +78,8 @@ def actors() -> list[ActorSeen]:
     """Those that live and have a name, each with the GPUs that Ray gave it."""
     # The state API proper asks the dashboard, which need not be there, and knows no GPUs.
     table = state.state._connect_and_get_accessor().get_actor_table(None, "ALIVE")
-    found = (gcs_pb2.ActorTableData.FromString(each) for each in table)
+    kind = gcs_pb2.ActorTableData  # type: ignore[attr-defined]  # generated
+    found = (kind.FromString(each) for each in table)
     return [
         ActorSeen(
             node_id=each.address.node_id.hex(), name=each.name, pid=each.pid, gpus=_gpus(each)
