@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from cluster.cli.programs import where_is
 from cluster.observability.door_metrics import Denial, Refusal
 from cluster.observability.language_metrics import declare_language_metrics
-from cluster.observability.metrics import ScalingSource, declared_names
+from cluster.observability.metrics import ScalingSource, declared_families, declared_names
 from tests.cluster.kubernetes.manifests import ROOT
 
 MONITORING = ROOT / "k8s/components/monitoring"
@@ -65,6 +65,29 @@ def test_promtool_finds_the_rules_right(folder: Path, command: tuple[str, str]) 
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_promtool_finds_every_name_of_ours_right() -> None:
+    """A scrape holds the families that were counted already: a failure, say, only after one."""
+    ends = {
+        "counter": ("_total 1",),
+        "gauge": (" 1",),
+        "histogram": ('_bucket{le="+Inf"} 1', "_sum 1", "_count 1"),
+    }
+    page = ""
+    for family in declared_families():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        page += f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
+        page += "".join(f"{family.name}{end}\n" for end in ends[family.type])
+    done = subprocess.run(
+        [str(PROMTOOL), "check", "metrics"], input=page, capture_output=True, text=True, check=False
+    )
+
+    told = (done.stdout + done.stderr).splitlines()
+    # Triton's names are Triton's.
+    assert [line for line in told if line and not line.startswith("nv_")] == []
+    assert page.count("# TYPE squadron_") > 20
 
 
 def test_every_alert_is_seen_firing_and_quiet_and_has_a_runbook_line() -> None:
