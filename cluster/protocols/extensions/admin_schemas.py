@@ -133,8 +133,48 @@ _NODE = _object(
     accelerator=_TEXT,
     processes=_list(_PROCESS),
 )
+_JOB = _object(
+    ("id", "kind", "model", "state", "reason", "created_s", "started_s", "ended_s", "steps"),
+    id=_TEXT,
+    kind={"type": "string", "enum": ["profile", "optimize"]},
+    model=_TEXT,
+    state={"type": "string", "enum": ["queued", "running", "succeeded", "failed", "cancelled"]},
+    reason=_TEXT,
+    created_s=_NUMBER,
+    started_s=_MAYBE_NUMBER,
+    ended_s=_MAYBE_NUMBER,
+    steps=_list(_TEXT),
+    error={
+        **_object(("type", "message"), type=_TEXT, message=_TEXT),
+        "type": ["object", "null"],
+    },
+    result={"type": ["object", "null"]},
+)
+_JOB_REQUEST = _object(
+    ("kind", "model"),
+    kind={"type": "string", "enum": ["profile", "optimize"]},
+    model=_TEXT,
+    timeout_s=_NUMBER,
+    inputs=_list({"type": "object"}),
+    num_calls=_COUNT,
+    target={"type": "string", "enum": ["latency", "throughput", "size"]},
+    target_device={"type": "string", "enum": ["cpu", "cuda", "multi_gpu"]},
+    level={"type": "string", "enum": ["basic", "balanced", "max"]},
+    options={"type": "object"},
+    limits={"type": "object", "additionalProperties": _NUMBER},
+    candidates=_list(_TEXT),
+    threads=_COUNT,
+    num_rounds=_COUNT,
+    use_cache=_FLAG,
+    add_to_store=_TEXT,
+)
 
 ADMIN_SCHEMAS: JsonObject = {
+    "Job": _JOB,
+    "Jobs": _list(_JOB),
+    "JobRequest": _JOB_REQUEST,
+    "StoreName": _object(("name",), name=_TEXT),
+    "Stored": _object(("name", "version"), name=_TEXT, version=_TEXT),
     "Models": _list(_described(**_OF_VARIANT, **_OF_ENSEMBLE, weights=_WEIGHTS)),
     "Variants": _list(_described(*_OF_VARIANT, **_OF_VARIANT)),
     "Ensembles": _list(_described(*_OF_ENSEMBLE, **_OF_ENSEMBLE)),
