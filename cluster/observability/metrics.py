@@ -105,19 +105,20 @@ def make_metrics(folder: Path) -> Metrics:
     return _declared(CollectorRegistry())
 
 
-def declared_families() -> list[Metric]:
-    """What the server's processes count themselves, without what they read of devices."""
+def declared() -> CollectorRegistry:
+    """What the server's processes count themselves, without what they read of devices, and without
+    a count."""
     registry = CollectorRegistry()
     _declared(registry)
     declare_process_metrics(registry)
     declare_shard_metrics(registry)
-    return list(registry.collect())
+    return registry
 
 
 def declared_names() -> frozenset[str]:
     """Every name that the server's processes export, as Prometheus sees it."""
     ends = ("", "_total", "_bucket", "_count", "_sum")
-    names = {f"{family.name}{end}" for family in declared_families() for end in ends}
+    names = {f"{family.name}{end}" for family in declared().collect() for end in ends}
     return frozenset(names | device_names())
 
 
