@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import shlex
 import struct
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,14 @@ def refused(http: httpx.Client, path: str, content: bytes, **headers: str) -> di
     error: dict[str, Any] = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     return error
+
+
+def test_the_call_that_serve_shows_is_answered(llm: Running) -> None:
+    answer = subprocess.run(
+        shlex.split(llm.ready["try"]), capture_output=True, text=True, timeout=120, check=True
+    )
+
+    assert json.loads(answer.stdout)["choices"][0]["text"].startswith(" Paris")
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
