@@ -23,8 +23,8 @@ def check(
     """Check a Serve config file: every mistake is named with file, key, value and what is allowed.
 
     Placements, language models, experiments and ensembles are held against their models where the
-    store is a folder of this machine; what a cluster has room for only a cluster says (`squadron plan`, `squadron
-    serve`).
+    store is a folder of this machine; what a cluster has room for only a cluster says (`squadron
+    plan`, `squadron serve`).
 
     Example: squadron check serve_configs/prod.yaml
     """

@@ -50,7 +50,8 @@ class Fitting:
 
 def hold_against_models(config: SquadronConfig) -> Fitting:
     """Every variant that is cut into shards, or that generates, is asked what a server would ask
-    before it starts a replica, its `llm` too; arms and ensembles are held against what their models take."""
+    before it starts a replica, its `llm` too; arms and ensembles are held against what their
+    models take."""
     mistakes: list[Mistake] = []
     fitting: list[str] = []
     unseen: dict[str, str] = {}

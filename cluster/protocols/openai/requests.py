@@ -118,6 +118,7 @@ class ChatRequest(SamplingFields, kw_only=True):
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
+    echo: bool | None = False
 
 
 class CompletionRequest(SamplingFields, kw_only=True):
@@ -251,6 +252,8 @@ def _check_chat(asked: ChatRequest) -> None:
     _between("max_completion_tokens", asked.max_completion_tokens, 1, 2**31)
     _between("top_logprobs", asked.top_logprobs, 0, MAX_TOP_LOGPROBS)
     check_template_arguments(asked.chat_template_kwargs)
+    if asked.echo:
+        raise InvalidRequest("echo is not supported here: /v1/completions has it", param="echo")
     if asked.top_logprobs is not None and not asked.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
     names = [tool.function.name for tool in asked.tools or ()]
