@@ -154,7 +154,7 @@ def _plain(messages: Sequence[Message], *, has_tools: bool) -> list[dict[str, An
 
 def _text(message: Message) -> str:
     if isinstance(message.content, list):
-        return "".join(part.text or "" for part in message.content)
+        return "".join(part.said for part in message.content)
     return message.content or ""
 
 

@@ -290,7 +290,7 @@ def _window_of(model: Any) -> Window | None:
             key="engine",
             value="torch",
         )
-    if _SLIDING not in kinds:
+    if _SLIDING not in kinds or not size:
         return None
     return Window(num_tokens=int(size), is_mixed=_FULL in kinds)
 

@@ -278,6 +278,7 @@ def test_health_and_version(http: httpx.Client) -> None:
     assert http.get("/health").status_code == 200
     assert http.get("/ping").status_code == 200
     assert http.get("/version").json()["version"]
+    assert http.get("/load").json() == {"server_load": 0}
 
 
 def test_an_unknown_path_below_v1_has_openais_shape(http: httpx.Client) -> None:
