@@ -32,6 +32,7 @@ from cluster.processing.image import ImageReader
 from cluster.processing.pipeline import Pipeline
 from cluster.tensors import Array, bytes_array
 from loadtests.optimisation.networks import Gpt2Decode, ResNet50, Yolo
+from loadtests.optimisation.sentences import labelled
 
 SPEED_ONLY = GateLimits(min_cosine=0, min_cosine_of_any=0, min_top1_agreement=0)
 """Random weights: agreement on noise is printed, and judged by nobody."""
@@ -167,16 +168,27 @@ def picture_crops(store: Path, card: ModelCard, num: int) -> Dataset:
     return Dataset(origin=origin, is_real=True, items=tuple(items))
 
 
-def _minilm(store: Path) -> tuple[Any, dict[str, Array], Dataset]:
-    workshop = _workshop(store)
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def _encoder(workshop: Workshop) -> torch.nn.Module:
     recipe = workshop.sources.models["all-minilm-l6-v2"].recipe
     assert isinstance(recipe, EncoderRecipe)
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         archive = workshop.archive(recipe.directory.archive)
         extract_directory(archive, recipe.directory.path, directory)
-        names = ("input_ids", "attention_mask", "token_type_ids")
-        encoder, _ = load_encoder(directory, names)
+        return load_encoder(directory, NAMES)[0]
+
+
+def _sentiment(store: Path) -> tuple[Any, dict[str, Array], Dataset]:
+    workshop = _workshop(store)
+    net, data = labelled(workshop, _encoder(workshop))
+    return net, data.items[0], data
+
+
+def _minilm(store: Path) -> tuple[Any, dict[str, Array], Dataset]:
+    encoder = _encoder(_workshop(store))
 
     class ThreeInputs(torch.nn.Module):
         """Named arguments, which the exporter can give free sizes."""
@@ -200,7 +212,7 @@ def _minilm(store: Path) -> tuple[Any, dict[str, Array], Dataset]:
     for start in range(0, len(reviews), 5):
         text = " ".join(reviews[start : start + 5]).encode()
         arrays = pipeline.prepare({"text": bytes_array([text], (1,))}).arrays
-        items.append({name: _to_128(arrays[name]) for name in names})
+        items.append({name: _to_128(arrays[name]) for name in NAMES})
     origin = f"{len(items)} texts of 5 film reviews, 128 tokens"
     return ThreeInputs().eval(), items[0], Dataset(origin=origin, is_real=True, items=tuple(items))
 
@@ -250,5 +262,9 @@ WORKS: tuple[OptimisationWork, ...] = (
     OptimisationWork(
         name="minilm", says="all-MiniLM-L6-v2, trained, 128 tokens", recipes=TEXT,
         make=_minilm, limits=GateLimits(),
+    ),
+    OptimisationWork(
+        name="minilm-sentiment", says="all-MiniLM-L6-v2 with a trained head, labels, 48 tokens",
+        recipes=TEXT, make=_sentiment, limits=GateLimits(),
     ),
 )  # fmt: skip

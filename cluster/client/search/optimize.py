@@ -135,7 +135,7 @@ def write_ort(report: OptimizeReport, place: Workplace, plan: Plan) -> Path | No
         store=place.store,
         workspace=folder,
         max_bytes=plan.max_size_bytes,
-    )
+    )[0]
 
 
 def write_phone_files(
@@ -233,14 +233,3 @@ def _mkldnn(is_used: bool) -> Iterator[None]:
 
     with torch.backends.mkldnn.flags(enabled=False):
         yield
-
-
-def check_same_task(model: object) -> None:
-    """Raises: ConfigError for a model of a server's, which has no artefact here."""
-    if getattr(model, "is_remote", False):
-        raise ConfigError(
-            "a model of a server cannot be optimised from here: the protocol gives no artefacts "
-            "away. Optimise its file or the name in the store (`squadron models list`), then add "
-            "the variant to the store that the server reads",
-            key="model",
-        )

@@ -320,7 +320,10 @@ def test_the_command_line_sets_and_shows(served: Running, tmp_path: Path) -> Non
 
 
 def test_what_an_arm_costs_is_told(http: httpx.Client) -> None:
-    ask(http, "plain")
+    for weights in ({"control": 1, "equal": 0}, {"control": 0, "equal": 1}):
+        http.put("/admin/v1/experiments/plain/weights", json=weights).raise_for_status()
+        ask(http, "plain")
+    http.request("DELETE", "/admin/v1/experiments/plain/weights").raise_for_status()
 
     def costs() -> list[float | None]:
         return [arm["engine_ms_per_row"] for arm in shown(http, "plain")["arms"]]
