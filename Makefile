@@ -65,7 +65,7 @@ APT := apt-get -qq -o Dir::State::lists=$(DEBIAN)/lists -o Dir::Cache=$(DEBIAN)/
 $(BIN)/promtool: | $(BIN)/python
 	@if program=$$(command -v promtool); then ln -s "$$program" $@; else \
 	  echo "== promtool"; mkdir -p $(DEBIAN)/lists/partial $(DEBIAN)/cache/archives/partial && cd $(DEBIAN) && \
-	  { apt-get -qq download prometheus || { $(APT) update && $(APT) download prometheus; }; } >apt.log 2>&1 && \
+	  { timeout 60 apt-get -qq download prometheus || timeout 120 sh -c '$(APT) update && $(APT) download prometheus'; } >apt.log 2>&1 && \
 	  dpkg --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && \
 	  mv usr/bin/promtool $(abspath $@) || echo "promtool: not to be had (see $(DEBIAN)/apt.log)"; \
 	  cd / && rm -rf $(DEBIAN)/lists $(DEBIAN)/cache $(DEBIAN)/usr $(DEBIAN)/*.deb; fi
