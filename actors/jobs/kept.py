@@ -11,10 +11,6 @@ from pathlib import Path
 from cluster.config.model_card import ModelCard
 from cluster.config.section import NAME_PATTERN
 from cluster.config.store import CARD_FILE, ModelStore, new_version, seal
-<<<<<<< HEAD
-from cluster.config.section import NAME_PATTERN
-=======
->>>>>>> origin/main
 from cluster.config.yaml_file import read_section
 from cluster.errors import InvalidRequest
 from cluster.optimization.measure.variant import Variant
