@@ -98,3 +98,5 @@ class EngineLoad:
     prefix_queries: int = 0
     prefix_hits: int = 0
     preemptions: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
