@@ -157,11 +157,11 @@ async def test_choices_share_the_computation_of_their_prompt(
         assert first.prompt_scores[1:] == alone[0].prompt_scores[1:]
 
 
-@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+@pytest.mark.parametrize("family", ["mistral", "qwen2"])
 async def test_layers_with_a_window_see_no_more_than_it(
     folder: Path, tmp_path: Path, family: str
 ) -> None:
-    """All layers of Mistral's, every other one of Gemma's."""
+    """All layers of Mistral's, the second one of this Qwen's."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -169,6 +169,8 @@ async def test_layers_with_a_window_see_no_more_than_it(
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8}
+    # The first is the number of layers that have none.
+    mixed = {"max_window_layers": 1, "use_sliding_window": True} if family == "qwen2" else {}
     config = AutoConfig.for_model(
         family,
         vocab_size=257,
@@ -178,6 +180,7 @@ async def test_layers_with_a_window_see_no_more_than_it(
         max_position_embeddings=512,
         **sizes,
         **heads,
+        **mixed,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     made = make_language_engine("torch", setup(tmp_path))
