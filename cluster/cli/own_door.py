@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from cluster.config.serve_file import ServeFile
-from cluster.config.squadron import SquadronConfig
+if TYPE_CHECKING:  # `status` reads no configuration and waits for none of it
+    from cluster.config.serve_file import ServeFile
+    from cluster.config.squadron import SquadronConfig
 
 KEY_VARIABLE = "SQUADRON_API_KEY"
 """An environment variable, for what stands on a command line is seen by everybody."""
