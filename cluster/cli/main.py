@@ -8,6 +8,7 @@ from importlib import metadata
 import typer
 
 from cluster.cli import admin, check, config, ensemble, keys, kubernetes, models, serve
+from cluster.cli.jobs import command as jobs
 from cluster.cli.plan import command as planning
 from cluster.cli.toolchain import commands as toolchain
 from cluster.errors import ConfigError
@@ -55,6 +56,7 @@ def _before_all(
 app.add_typer(models.app, name="models")
 app.add_typer(kubernetes.app, name="k8s")
 app.add_typer(keys.app, name="keys")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(admin.traffic_app, name="traffic")
 app.add_typer(admin.experiment_app, name="experiment")
 app.add_typer(admin.experiment_app, name="experiments", hidden=True)
