@@ -11,6 +11,9 @@ def main() -> None:
     except ImportError as error:
         print(f"squadron: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    from cluster.cli.main import run
-
+    try:
+        from cluster.cli.main import run
+    except KeyboardInterrupt:
+        # Reading the commands takes seconds on a busy machine; nothing has been begun.
+        raise SystemExit(130) from None
     run()

@@ -8,6 +8,7 @@ from threading import Lock
 from cluster.engines.engine import EngineSetup
 from cluster.engines.table import default_engine, make_engine
 from cluster.errors import EngineFailed, InvalidRequest
+from cluster.optimization.measure.as_before import torch_as_before
 from cluster.optimization.measure.variant import Variant
 from cluster.processing.pipeline import Pipeline
 from cluster.tensors import Array, Signature
@@ -25,8 +26,9 @@ class EngineBackend:
         self.variant = variant
         self.device = device
         self._pipeline = Pipeline(card, variant.folder)
+        self._engine_name = variant.engine or default_engine(card.format)
         self._engine = make_engine(
-            variant.engine or default_engine(card.format),
+            self._engine_name,
             EngineSetup(
                 card=card,
                 folder=variant.folder,
@@ -35,7 +37,8 @@ class EngineBackend:
                 options=dict(variant.options),
             ),
         )
-        self._engine.load()
+        with torch_as_before(engine=self._engine_name):
+            self._engine.load()
         self._turn = Lock()
         self._is_closed = False
 
@@ -71,7 +74,8 @@ class EngineBackend:
         with self._turn:
             if self._is_closed:
                 raise EngineFailed(f"model {self.name!r} was unloaded")
-            answer = self._engine.infer(arrays)
+            with torch_as_before(engine=self._engine_name):
+                answer = self._engine.infer(arrays)
         wanted = set(outputs) or {spec.name for spec in signature.outputs}
         return self._pipeline.finish(answer, arrays, wanted)
 

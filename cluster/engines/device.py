@@ -30,3 +30,12 @@ def may_have_gpu(root: Path = Path("/")) -> bool:
     if shutil.which("nvidia-smi") is not None:
         return True
     return any((root / name).exists() for name in GPU_FILES)
+
+
+def use_torch_threads(num: int) -> None:
+    """PyTorch computes with `num` intra-op threads from now on (in this thread, and in threads
+    that have not computed yet)."""
+    import torch
+
+    if torch.get_num_threads() != num:
+        torch.set_num_threads(num)

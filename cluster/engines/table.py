@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -10,6 +12,13 @@ from cluster.config.model_card import Format
 from cluster.engines.engine import Engine, EngineSetup
 from cluster.errors import ConfigError
 from cluster.models import EngineName
+
+# What is served and optimised here is nobody else's business, and these libraries tell it unasked.
+# It must be said before they are imported; nothing of ours imports one of them before this file.
+# ONNX Runtime sends names and hashes of models to Microsoft; who wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# OpenVINO and NNCF send each conversion to Google Analytics, unless they find no such package.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

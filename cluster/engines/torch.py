@@ -12,7 +12,7 @@ import torch
 
 from cluster.config.device import Device, parse_device
 from cluster.engines.artefact import artefact_file
-from cluster.engines.device import refuse_device
+from cluster.engines.device import refuse_device, use_torch_threads
 from cluster.engines.engine import EngineFacts, EngineSetup
 from cluster.engines.graph_signature import GraphTensor, check_graph_inputs
 from cluster.engines.memory import is_out_of_memory
@@ -59,7 +59,8 @@ class TorchEngine:
     dict by name.
 
     `threads` sets PyTorch's intra-op threads, of which there is one setting for the whole process:
-    two of these engines in one process share the last value set.
+    each call sets it where it differs, and nothing sets it back. Who hosts an engine beside code of
+    others does that (`torch_as_before`).
 
     Trust: an artefact of either format is a program, as trusted as code. `torch.export.load`
     unpickles whatever the archive asks for (seen in torch 2.13), so archives that hold pickled
@@ -87,7 +88,7 @@ class TorchEngine:
         return self._facts
 
     def load(self) -> None:
-        torch.set_num_threads(self._setup.threads)
+        use_torch_threads(self._setup.threads)
         self._refuse_text()
         match self._setup.card.format:
             case "torchscript":
@@ -135,6 +136,7 @@ class TorchEngine:
         is_batched = self._setup.card.batched
         rows = check_inputs(inputs, self._signature, is_batched=is_batched)
         given = [_to_torch(inputs[s.name], s, self._device) for s in self._signature.inputs]
+        use_torch_threads(self._setup.threads)
         try:
             with torch.inference_mode():
                 answer = self._call(*given)

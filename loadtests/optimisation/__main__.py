@@ -1,4 +1,4 @@
-"""The optimisation table: seven models, their variants, one interleaved run each.
+"""The optimisation table: ten models, their variants, one interleaved run each.
 
     python -m loadtests.optimisation                     all of them, one after the other
     python -m loadtests.optimisation --only resnet50,minilm --rounds 20

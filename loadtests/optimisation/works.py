@@ -32,11 +32,13 @@ from cluster.processing.image import ImageReader
 from cluster.processing.pipeline import Pipeline
 from cluster.tensors import Array, bytes_array
 from loadtests.optimisation.networks import Gpt2Decode, ResNet50, Yolo
+from loadtests.optimisation.sentences import labelled
 
 SPEED_ONLY = GateLimits(min_cosine=0, min_cosine_of_any=0, min_top1_agreement=0)
 """Random weights: agreement on noise is printed, and judged by nobody."""
 VISION = ("onnxruntime-fp32", "openvino-fp32", "openvino-bf16", "onnxruntime-int8-static",
           "openvino-int8")  # fmt: skip
+TRAINED_VISION = (*VISION, "onnxruntime-mixed")
 TEXT = ("onnxruntime-fp32", "onnxruntime-fp32-fused", "openvino-bf16", "onnxruntime-int8-dynamic",
         "onnxruntime-int8-dynamic-fused", "openvino-int8")  # fmt: skip
 DECODE = (
@@ -47,6 +49,8 @@ THINNED = (
     "onnxruntime-fp32", "onnxruntime-fp32-pruned-channels", "onnxruntime-fp32-pruned-weights",
     "onnxruntime-fp32-low-rank",
 )  # fmt: skip
+NUM_CROPS = 1200
+"""Three quarters of them judge: 900, for an interval of a point or so to both sides."""
 FREE_PICTURES = (
     "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "astronaut.png", "retina.jpg",
 )  # fmt: skip
@@ -139,7 +143,7 @@ def _efficientnet(name: str) -> Callable[[Path], tuple[Any, dict[str, Array], Da
         workshop = _workshop(store)
         recipe = workshop.sources.models[name].recipe
         assert isinstance(recipe, EfficientNetRecipe)
-        crops = picture_crops(store, ModelStore(store).card(name), 240)
+        crops = picture_crops(store, ModelStore(store).card(name), NUM_CROPS)
         return load_network(recipe, workshop), crops.items[0], crops
 
     return make
@@ -167,16 +171,27 @@ def picture_crops(store: Path, card: ModelCard, num: int) -> Dataset:
     return Dataset(origin=origin, is_real=True, items=tuple(items))
 
 
-def _minilm(store: Path) -> tuple[Any, dict[str, Array], Dataset]:
-    workshop = _workshop(store)
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def _encoder(workshop: Workshop) -> torch.nn.Module:
     recipe = workshop.sources.models["all-minilm-l6-v2"].recipe
     assert isinstance(recipe, EncoderRecipe)
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         archive = workshop.archive(recipe.directory.archive)
         extract_directory(archive, recipe.directory.path, directory)
-        names = ("input_ids", "attention_mask", "token_type_ids")
-        encoder, _ = load_encoder(directory, names)
+        return load_encoder(directory, NAMES)[0]
+
+
+def _sentiment(store: Path) -> tuple[Any, dict[str, Array], Dataset]:
+    workshop = _workshop(store)
+    net, data = labelled(workshop, _encoder(workshop))
+    return net, data.items[0], data
+
+
+def _minilm(store: Path) -> tuple[Any, dict[str, Array], Dataset]:
+    encoder = _encoder(_workshop(store))
 
     class ThreeInputs(torch.nn.Module):
         """Named arguments, which the exporter can give free sizes."""
@@ -200,7 +215,7 @@ def _minilm(store: Path) -> tuple[Any, dict[str, Array], Dataset]:
     for start in range(0, len(reviews), 5):
         text = " ".join(reviews[start : start + 5]).encode()
         arrays = pipeline.prepare({"text": bytes_array([text], (1,))}).arrays
-        items.append({name: _to_128(arrays[name]) for name in names})
+        items.append({name: _to_128(arrays[name]) for name in NAMES})
     origin = f"{len(items)} texts of 5 film reviews, 128 tokens"
     return ThreeInputs().eval(), items[0], Dataset(origin=origin, is_real=True, items=tuple(items))
 
@@ -227,11 +242,11 @@ WORKS: tuple[OptimisationWork, ...] = (
         make=_yolo, goal=4.4,
     ),
     OptimisationWork(
-        name="efficientnet-lite0", says="trained, 224 x 224", recipes=VISION,
+        name="efficientnet-lite0", says="trained, 224 x 224", recipes=TRAINED_VISION,
         make=_efficientnet("efficientnet-lite0"), limits=GateLimits(),
     ),
     OptimisationWork(
-        name="efficientnet-lite2", says="trained, 260 x 260", recipes=VISION,
+        name="efficientnet-lite2", says="trained, 260 x 260", recipes=TRAINED_VISION,
         make=_efficientnet("efficientnet-lite2"), limits=GateLimits(),
     ),
     OptimisationWork(
@@ -250,5 +265,9 @@ WORKS: tuple[OptimisationWork, ...] = (
     OptimisationWork(
         name="minilm", says="all-MiniLM-L6-v2, trained, 128 tokens", recipes=TEXT,
         make=_minilm, limits=GateLimits(),
+    ),
+    OptimisationWork(
+        name="minilm-sentiment", says="all-MiniLM-L6-v2 with a trained head, labels, 48 tokens",
+        recipes=TEXT, make=_sentiment, limits=GateLimits(),
     ),
 )  # fmt: skip

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cluster.cli.progress import RichProgress
 from cluster.cli.toolchain.options import (
     AsJson,
     Inputs,
@@ -55,19 +56,23 @@ def benchmark(
     from cluster.optimization.measure.benchmark import benchmark as run
     from cluster.optimization.measure.variant import Variant
 
-    with mendable(), workspace() as folder:
+    with mendable(), workspace() as folder, RichProgress() as progress:
         sizes = parse_sizes(batch_sizes)
-        given = open_model(
-            model,
-            store=open_store(store),
-            workspace=folder,
-            inputs=tuple(inputs or ()),
-            outputs=tuple(outputs or ()),
-        )
+        with progress.step("open the model"):
+            given = open_model(
+                model,
+                store=open_store(store),
+                workspace=folder,
+                inputs=tuple(inputs or ()),
+                outputs=tuple(outputs or ()),
+            )
         named = engine_name(engine) if engine else None
         variant = Variant(card=given.card, folder=given.folder, engine=named)
         data = random_dataset(given.card, given.onnx, num=4, shapes=parse_shapes(shape))
-        costs = run(variant, data.items, sizes, threads=threads, device=device, num_rounds=rounds)
+        with progress.step(f"measure {rounds} rounds of each batch size"):
+            costs = run(
+                variant, data.items, sizes, threads=threads, device=device, num_rounds=rounds
+            )
     if as_json:
         content = {
             "model": given.name,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cluster.cli.progress import RichProgress
 from cluster.cli.toolchain.options import (
     AsJson,
     Inputs,
@@ -49,7 +50,12 @@ def convert(
     """
     from cluster.optimization.export.convert import convert as run
 
-    with mendable(), workspace() as folder:
+    with (
+        mendable(),
+        workspace() as folder,
+        RichProgress() as progress,
+        progress.step(f"make {target.name}"),
+    ):
         made = run(
             model,
             target,
@@ -60,8 +66,9 @@ def convert(
             max_bytes=None if max_size_mb is None else int(max_size_mb * 1e6),
             max_latency_ms=max_latency_ms,
         )
-    num_bytes = made.stat().st_size
+        num_bytes = sum(file.stat().st_size for file in made)
+    names = [str(file) for file in made]
     if as_json:
-        print(json.dumps({"file": str(made), "bytes": num_bytes}))
+        print(json.dumps({"file": names[0], "bytes": num_bytes, "files": names}))
     else:
-        print(f"{made}: {num_bytes / 1e6:.1f} MB")
+        print(f"{' with '.join(names)}: {num_bytes / 1e6:.3g} MB")

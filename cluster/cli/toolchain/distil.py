@@ -58,6 +58,7 @@ def distil(
       squadron distil my_net.py:Large my_net.py:Small --data arrays --steps 1000 --json
     """
     with mendable(), workspace() as folder:
+        from cluster.optimization.export.whole import beside
         from cluster.optimization.training.distil import distil as run
         from cluster.optimization.training.lessons import Schedule
 
@@ -77,7 +78,9 @@ def distil(
                 max_items=max_items,
                 name=add or "",
             )
-        shutil.copytree(made.folder, target)
+        with beside(target) as kept_folder:
+            # Whole or not there, also when the disk is full or somebody has had enough.
+            shutil.copytree(made.folder, kept_folder / "student").rename(target)
         if add is not None:
             _add(made, kept, add)
     _tell(made, target, as_json)

@@ -7,6 +7,7 @@ import json
 from rich.console import Console
 from rich.table import Table
 
+from cluster.cli.progress import RichProgress
 from cluster.cli.toolchain.options import (
     AsJson,
     Inputs,
@@ -41,7 +42,7 @@ def inspect(
     """
     from cluster.optimization.measure.inspect import inspect_model
 
-    with mendable(), workspace() as folder:
+    with mendable(), workspace() as folder, RichProgress() as progress, progress.step("count"):
         given, cost = inspect_model(
             model,
             store=open_store(store),

@@ -87,7 +87,7 @@ def optimize(
 
       squadron optimize my_net.py:Net --level max --data arrays --tune prune_ratio=0.5
     """
-    with mendable():
+    with mendable("what was built is kept, and the same command goes on from there"):
         wish = Wish(
             level=level_named(level),
             constraints=_constraints(max_latency_ms, max_p99_ms, max_size_mb),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -137,16 +139,45 @@ def workspace() -> Iterator[Path]:
 
 
 @contextmanager
-def mendable() -> Iterator[None]:
-    """What the caller can mend is one message and exit code 2: also a file that cannot be read or
-    written."""
+def mendable(on_stop: str = "") -> Iterator[None]:
+    """The work of a command. What the caller can mend is one message and exit code 2: also a file
+    that cannot be read or written. Ctrl-C is one message and exit code 130; `on_stop`: what it says
+    besides. What is printed meanwhile (by libraries, by a class of the caller's own) goes to
+    stderr: stdout is the answer's."""
+    with _noting_ctrl_c() as was_stopped:
+        try:
+            with redirect_stdout(sys.stderr):
+                yield
+        except BaseException as error:
+            if was_stopped():
+                print(f"squadron: stopped{on_stop and '; ' + on_stop}", file=sys.stderr)
+                raise typer.Exit(130) from None
+            if isinstance(error, OSError) and error.filename is not None:
+                said = f"{error.filename}: {error.strerror}"
+            elif isinstance(error, SquadronError):
+                said = error.message
+            else:
+                raise
+            print(f"squadron: {said}", file=sys.stderr)
+            raise typer.Exit(2) from None
+
+
+@contextmanager
+def _noting_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C is remembered: libraries make errors of their own of it (a module in C++ that is just
+    being imported says that its initialisation failed)."""
+    stopped = False
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def note(number: int, frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
     try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"squadron: {error.filename}: {error.strerror}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except SquadronError as error:
-        print(f"squadron: {error.message}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        yield lambda: stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

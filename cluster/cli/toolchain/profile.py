@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from cluster.cli.progress import RichProgress
 from cluster.cli.toolchain.options import (
     AsJson,
     Inputs,
@@ -23,6 +24,9 @@ from cluster.cli.toolchain.options import (
     workspace,
     writable,
 )
+
+if TYPE_CHECKING:
+    from cluster.optimization.profile.report import ProfileReport
 
 
 def profile(
@@ -56,38 +60,68 @@ def profile(
     """
     from cluster.engines.table import engine_name
     from cluster.errors import ConfigError
+    from cluster.optimization.export.whole import write_whole
     from cluster.optimization.profile.collect import profile as collect
-    from cluster.optimization.profile.live import record
     from cluster.optimization.profile.page import page
-    from cluster.optimization.profile.report import bottlenecks
     from cluster.optimization.profile.rows import open_with_row
 
-    with mendable(), workspace() as folder:
+    if live is not None:
+        _watch(live, model, html, trace, seconds=seconds)
+        _tell_live(live, html, trace, as_json)
+        return
+    with mendable(), workspace() as folder, RichProgress() as progress:
         writable(html, trace)
-        if live is not None:
-            if html is None and trace is None:
-                raise ConfigError("--live needs --html FILE or --trace FILE", key="html")
-            if html is not None:
-                record(live, html, seconds=seconds)
-            if trace is not None:
-                record(live, trace, seconds=seconds, chrome=True)
-            return
         if model is None:
             raise ConfigError("give a model, or --live PID", key="model")
-        given, row = open_with_row(
-            model,
-            store=open_store(store),
-            workspace=folder,
-            inputs=tuple(inputs or ()),
-            outputs=tuple(outputs or ()),
-            shapes=parse_shapes(shape),
-        )
         named = engine_name(engine) if engine else None
-        report = collect(given, row, engine=named, num_calls=calls, threads=threads)
+        with progress.step("open the model"):
+            given, row = open_with_row(
+                model,
+                store=open_store(store),
+                workspace=folder,
+                inputs=tuple(inputs or ()),
+                outputs=tuple(outputs or ()),
+                shapes=parse_shapes(shape),
+            )
+        with progress.step(f"profile {calls} calls, memory in a process of its own"):
+            report = collect(given, row, engine=named, num_calls=calls, threads=threads)
         if html is not None:
-            html.write_text(page(report), encoding="utf-8")
+            write_whole(html, page(report))
         if trace is not None:
-            trace.write_text(report.trace, encoding="utf-8")
+            write_whole(trace, report.trace)
+    _tell(report, as_json)
+
+
+def _watch(
+    pid: int, model: str | None, html: Path | None, trace: Path | None, *, seconds: int
+) -> None:
+    from cluster.errors import ConfigError
+    from cluster.optimization.profile.live import record
+
+    with mendable(), RichProgress() as progress:
+        writable(html, trace)
+        if model is not None:
+            raise ConfigError(f"give a model ({model}) or --live PID, not both", key="live")
+        if html is None and trace is None:
+            raise ConfigError("--live needs --html FILE or --trace FILE", key="html")
+        for file in (html, trace):
+            if file is not None:
+                with progress.step(f"watch process {pid} for {seconds} s"):
+                    record(pid, file, seconds=seconds, chrome=file is trace)
+
+
+def _tell_live(pid: int, html: Path | None, trace: Path | None, as_json: bool) -> None:
+    named = {"html": html, "trace": trace}
+    files = {name: str(file) for name, file in named.items() if file is not None}
+    if as_json:
+        print(json.dumps({"pid": pid, **files}))
+    else:
+        print(f"process {pid}: {', '.join(files.values())}")
+
+
+def _tell(report: ProfileReport, as_json: bool) -> None:
+    from cluster.optimization.profile.report import bottlenecks
+
     if as_json:
         print(json.dumps(report.as_dict()))
         return

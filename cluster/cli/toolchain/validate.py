@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from cluster.cli.progress import RichProgress
 from cluster.cli.toolchain.options import (
     AsJson,
     Data,
@@ -20,6 +21,9 @@ from cluster.cli.toolchain.options import (
     parse_shapes,
     workspace,
 )
+
+if TYPE_CHECKING:
+    from cluster.optimization.gate.gate import Verdict
 
 
 def validate(
@@ -52,7 +56,12 @@ def validate(
     from cluster.optimization.gate.gate import GateLimits
     from cluster.optimization.gate.validate import validate as run
 
-    with mendable(), workspace() as folder:
+    with (
+        mendable(),
+        workspace() as folder,
+        RichProgress() as progress,
+        progress.step(f"ask both, on {max_items} items at most"),
+    ):
         verdict, dataset = run(
             original,
             optimised,
@@ -70,31 +79,35 @@ def validate(
     if as_json:
         print(json.dumps({"data": dataset.origin, **verdict.as_dict()}))
     else:
-        console = Console(highlight=False)
-        table = Table(box=None, show_header=False)
-        table.add_row("on", dataset.origin)
-        agreement = verdict.agreement
-        if verdict.accuracy is not None:
-            for name, share in (
-                ("accuracy before", verdict.accuracy.original),
-                ("accuracy after", verdict.accuracy.optimised),
-            ):
-                table.add_row(name, f"{share.value:.2%} [{share.low:.2%}, {share.high:.2%}]")
-            change = verdict.accuracy.change_points
-            table.add_row(
-                "change", f"{change.value:+.2f} points [{change.low:+.2f}, {change.high:+.2f}]"
-            )
-        if agreement.top1 is not None:
-            top1 = agreement.top1
-            table.add_row("top-1 agreement", f"{top1.value:.2%} [{top1.low:.2%}, {top1.high:.2%}]")
-        table.add_row("cosine", f"{agreement.cosine.value:.5f}, least {agreement.cosine_min:.5f}")
-        if agreement.kl is not None:
-            table.add_row("KL", f"{agreement.kl:.2e} nats")
-        table.add_row("max abs", f"{agreement.max_abs:.3g}")
-        for reason in verdict.reasons:
-            table.add_row("", reason)
-        console.print(table)
-        passed = "passed" if verdict.is_validated else "passed, NOT VALIDATED"
-        console.print(passed if verdict.passed else "FAILED")
+        _show(verdict, dataset.origin)
     if not verdict.passed:
         raise typer.Exit(1)
+
+
+def _show(verdict: Verdict, origin: str) -> None:
+    console = Console(highlight=False)
+    table = Table(box=None, show_header=False)
+    table.add_row("on", origin)
+    agreement = verdict.agreement
+    if verdict.accuracy is not None:
+        for name, share in (
+            ("accuracy before", verdict.accuracy.original),
+            ("accuracy after", verdict.accuracy.optimised),
+        ):
+            table.add_row(name, f"{share.value:.2%} [{share.low:.2%}, {share.high:.2%}]")
+        change = verdict.accuracy.change_points
+        table.add_row(
+            "change", f"{change.value:+.2f} points [{change.low:+.2f}, {change.high:+.2f}]"
+        )
+    if agreement.top1 is not None:
+        top1 = agreement.top1
+        table.add_row("top-1 agreement", f"{top1.value:.2%} [{top1.low:.2%}, {top1.high:.2%}]")
+    table.add_row("cosine", f"{agreement.cosine.value:.5f}, least {agreement.cosine_min:.5f}")
+    if agreement.kl is not None:
+        table.add_row("KL", f"{agreement.kl:.2e} nats")
+    table.add_row("max abs", f"{agreement.max_abs:.3g}")
+    for reason in verdict.reasons:
+        table.add_row("", reason)
+    console.print(table)
+    passed = "passed" if verdict.is_validated else "passed, NOT VALIDATED"
+    console.print(passed if verdict.passed else "FAILED")

@@ -135,7 +135,7 @@ def write_ort(report: OptimizeReport, place: Workplace, plan: Plan) -> Path | No
         store=place.store,
         workspace=folder,
         max_bytes=plan.max_size_bytes,
-    )
+    )[0]
 
 
 def write_phone_files(

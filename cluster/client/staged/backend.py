@@ -22,6 +22,7 @@ from cluster.engines.sharded.make import make_part
 from cluster.engines.sharded.part import Part, PartSetup, Step, Values
 from cluster.engines.sharded.stages import let_go
 from cluster.errors import ConfigError, EngineFailed
+from cluster.optimization.measure.as_before import torch_as_before
 from cluster.placement.partition import MIB, Layout, lay_out
 from cluster.processing.pipeline import Pipeline
 from cluster.tensors import Array, Signature
@@ -59,6 +60,7 @@ class StagedBackend:
         self.folder = folder
         self.placement = placement
         self.threads = threads
+        self._engine = "onnxruntime" if card.format == "onnx" else "torch"
         self.layout: Layout = lay_out(placement, layered_model(card, folder))
         self._pipeline = Pipeline(card, folder)
         self._turn = Lock()
@@ -128,7 +130,8 @@ class StagedBackend:
             )
             for shard in self.layout.shards
         )
-        self.stage_bytes = tuple(part.load().weight_bytes for part in parts)
+        with torch_as_before(engine=self._engine):
+            self.stage_bytes = tuple(part.load().weight_bytes for part in parts)
         self._parts = parts
         if self.layout.micro_batches > 1:
             self._pools = tuple(
@@ -163,8 +166,9 @@ class StagedBackend:
         return coming
 
     def _through(self, values: Values, step: Step) -> Values:
-        for part in self._parts:
-            values = part.run(values, step)
+        with torch_as_before(engine=self._engine):
+            for part in self._parts:
+                values = part.run(values, step)
         return values
 
     def _check_open(self) -> None:
@@ -173,7 +177,9 @@ class StagedBackend:
 
 
 def _after(coming: Future[Values], part: Part) -> Values:
-    return part.run(coming.result(), Step())
+    values = coming.result()
+    with torch_as_before():
+        return part.run(values, Step())
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Array]:

@@ -10,7 +10,6 @@ entry is ever unpickled or imported here.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cluster.config.store import sha256_of
+from cluster.engines.cache.disk import ran_out_of_space
 from cluster.errors import ConfigError
 
 ENTRY_FILE = "entry.json"
@@ -179,12 +179,14 @@ class ArtefactCache:
             partial.chmod(0o755)
             partial.rename(folder)
             return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        except Exception as error:
+            # What was written is still there, so the disk shows it even if the error does not.
+            if not ran_out_of_space(error, partial or self.root):
                 raise
             raise ConfigError(
-                f"no space left in {self.root} while building an artefact; nothing half-written "
-                "was kept. Free space, or choose another folder with SQUADRON_ARTEFACT_CACHE",
+                f"no space left in {self.root} (or in {tempfile.gettempdir()}, for what is written "
+                "on the way) while building an artefact; nothing half-written was kept. Free "
+                "space, or choose other folders with SQUADRON_ARTEFACT_CACHE and TMPDIR",
                 file=str(self.root),
                 key="cache_dir",
             ) from None

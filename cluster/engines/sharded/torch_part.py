@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cluster.engines.device import use_torch_threads
 from cluster.engines.memory import is_out_of_memory, return_large_blocks
 from cluster.engines.sharded.caches import Caches
 from cluster.engines.sharded.families import (
@@ -50,7 +51,7 @@ class TorchPart:
         self._model: Any = None
 
     def load(self) -> PartFacts:
-        torch.set_num_threads(self._setup.threads)
+        use_torch_threads(self._setup.threads)
         model, layers = self._empty()
         if self._setup.group is not None:
             split(model, self._family, layers, self._setup.group, self._device.type)
@@ -68,6 +69,7 @@ class TorchPart:
             raise EngineFailed("the part is closed")
         # Before anything can fail: what ended is told once.
         self.drop(step.ends)
+        use_torch_threads(self._setup.threads)
         try:
             with torch.inference_mode():
                 return self._run({k: self._tensor(v) for k, v in values.items()}, step)

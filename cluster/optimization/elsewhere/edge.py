@@ -3,8 +3,6 @@ anyone is given it."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from cluster.errors import ConfigError
 from cluster.optimization.elsewhere.environment import Library, run_worker
 from cluster.optimization.export.module import MAX_RELATIVE, named_outputs
+from cluster.optimization.export.whole import beside, put
 from cluster.tensors import Array
 
 if TYPE_CHECKING:
@@ -75,8 +74,7 @@ def make_edge_file(
     rows = alike[:MAX_ROWS] or [example]
     columns = {name: np.concatenate([row[name] for row in rows]) for name in example}
     given = [torch.from_numpy(np.ascontiguousarray(array)) for array in example.values()]
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+    with beside(target) as folder:
         try:
             with torch.no_grad():
                 program = torch.export.export(module, tuple(given))
@@ -103,8 +101,7 @@ def make_edge_file(
             p50_ms=median(told["wall_ms"]),
         )
         check_limits(result, max_bytes=max_bytes, max_latency_ms=max_latency_ms)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(str(made), target)
+        put([made], target)
     return result
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +10,8 @@ from typing import TYPE_CHECKING
 from cluster.config.store import ModelStore
 from cluster.errors import ConfigError
 from cluster.optimization.elsewhere.edge import LIBRARY_OF, make_edge_file
+from cluster.optimization.export.graph_copy import copy_graph
+from cluster.optimization.export.whole import beside, put, refuse_existing
 from cluster.optimization.intake.model import GivenModel, open_model
 from cluster.optimization.precision.quiet import quiet
 from cluster.tensors import Array
@@ -32,17 +32,19 @@ def convert(
     outputs: tuple[str, ...] = (),
     max_bytes: int | None = None,
     max_latency_ms: float | None = None,
-) -> Path:
-    """Write `target` in the format of its suffix, whole or not at all.
+) -> tuple[Path, ...]:
+    """Write `target` in the format of its suffix, whole or not at all; returns it and the files
+    that belong to it.
 
-    `.onnx`: ONNX, also of Keras and TensorFlow models where TensorFlow is; `.xml`: OpenVINO,
-    weights in `.bin` beside it; `.ort`: ONNX Runtime's format, optimised for ARM phones, loaded
+    `.onnx`: ONNX, also of Keras and TensorFlow models where TensorFlow is, weights in
+    `TARGET.data` beside it where they were not in the graph; `.xml`: OpenVINO, weights in `.bin`
+    beside it; `.ort`: ONNX Runtime's format, optimised for ARM phones, loaded
     without a parser; `.tflite`, `.pte`: LiteRT's and ExecuTorch's, of torch modules and programs.
     `max_bytes`: the most it may weigh. `max_latency_ms`: the most that a row may take on this
     machine in one thread (files for phones only).
 
-    Raises: ConfigError for a suffix or a source that cannot be converted, an existing target, and
-    a file that is too large.
+    Raises: ConfigError for a suffix or a source that cannot be converted, a file that is there
+    already, and one that is too large.
     """
     suffix = target.suffix.lower()
     if suffix not in TARGETS:
@@ -53,20 +55,19 @@ def convert(
             value=suffix,
             allowed=allowed,
         )
-    if target.exists():
-        raise ConfigError(f"{target} exists; it was left as it is", file=str(target), key="target")
+    refuse_existing([target, *([target.with_suffix(".bin")] if suffix == ".xml" else [])])
     given = open_model(model, store=store, workspace=workspace, inputs=inputs, outputs=outputs)
     if suffix in LIBRARY_OF:
         module, example = module_of(given)
         make_edge_file(module, example, target, max_bytes=max_bytes, max_latency_ms=max_latency_ms)
-        return target
+        return (target,)
     if given.onnx is None:
         from cluster.optimization.export.program import to_graph
 
         given = to_graph(given, workspace)
     assert given.onnx is not None, "`to_graph` made one"
-    with tempfile.TemporaryDirectory() as temporary:
-        files = _write(given, given.onnx, Path(temporary), target)
+    with beside(target) as folder:
+        files = _write(given, given.onnx, folder, target)
         num_bytes = sum(file.stat().st_size for file in files)
         if max_bytes is not None and num_bytes > max_bytes:
             raise ConfigError(
@@ -76,10 +77,7 @@ def convert(
                 value=num_bytes,
                 allowed=str(max_bytes),
             )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            shutil.move(str(file), target.with_name(file.name))
-    return target
+        return tuple(put(files, target))
 
 
 def module_of(given: GivenModel) -> tuple[nn.Module, Mapping[str, Array]]:
@@ -106,8 +104,7 @@ def _write(given: GivenModel, source: Path, folder: Path, target: Path) -> list[
     made = folder / target.name
     match target.suffix.lower():
         case ".onnx":
-            shutil.copyfile(source, made)
-            return [made]
+            return copy_graph(source, made)
         case ".xml":
             if find_spec("openvino") is None:
                 raise ConfigError(

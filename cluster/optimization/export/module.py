@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +21,25 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPSET = 18
+MAX_INSIDE_BYTES = 1_900_000_000
+"""A protobuf message holds 2 GiB, the nodes and constants included."""
 MAX_RELATIVE = 1e-3
 """fp32 exports differ from torch by about 1e-6 of the largest number; a wrong graph by far more."""
 
 
 def export_module(
-    module: nn.Module, example: Mapping[str, Array], folder: Path, *, name: str
+    module: nn.Module,
+    example: Mapping[str, Array],
+    folder: Path,
+    *,
+    name: str,
+    max_inside_bytes: int = MAX_INSIDE_BYTES,
 ) -> ModelCard:
     """Write `folder/model.onnx`; its inputs are named as `example`, in the order of `forward`.
 
     The batch dimension is free when the module can be traced with one and every input has one;
-    other sizes are those of `example`.
+    other sizes are those of `example`. Weights of more than `max_inside_bytes` lie beside the
+    graph, in `model.onnx.data`.
 
     Raises: ConfigError naming what the exporter does not support.
     """
@@ -51,9 +60,12 @@ def export_module(
     can_batch = all(a.ndim > 0 and a.shape[0] == 1 for a in example.values()) and all(
         value.ndim > 0 and value.shape[0] == 1 for value in outputs.values()
     )
-    batched = can_batch and _try_batched(module, inputs, list(outputs), path)
+    weights = (*module.parameters(), *module.buffers())
+    is_large = sum(each.numel() * each.element_size() for each in weights) > max_inside_bytes
+    write = partial(_export, module, outputs=list(outputs), path=path, weights_beside=is_large)
+    batched = can_batch and _try_batched(write, inputs)
     if not batched:
-        _export(module, inputs, list(outputs), path, batched=False)
+        write(inputs, batched=False)
     difference = _check(module, example, list(outputs), path, batched=batched)
     arrays = {each: value.detach().numpy() for each, value in outputs.items()}
     return ModelCard(
@@ -97,15 +109,13 @@ def named_outputs(answer: Any) -> dict[str, torch.Tensor]:
     return found
 
 
-def _try_batched(
-    module: nn.Module, inputs: dict[str, torch.Tensor], outputs: list[str], path: Path
-) -> bool:
+def _try_batched(write: Callable[..., None], inputs: dict[str, torch.Tensor]) -> bool:
     """Traced with two rows, as one row may be taken for a constant."""
     import torch
 
     doubled = {each: torch.cat([value, value]) for each, value in inputs.items()}
     try:
-        _export(module, doubled, outputs, path, batched=True)
+        write(doubled, batched=True)
     except ConfigError:
         # Some graphs fix their batch (a state of fixed rows): then exactly one row is served.
         return False
@@ -115,9 +125,10 @@ def _try_batched(
 def _export(
     module: nn.Module,
     inputs: dict[str, torch.Tensor],
+    *,
     outputs: list[str],
     path: Path,
-    *,
+    weights_beside: bool,
     batched: bool,
 ) -> None:
     import torch
@@ -135,11 +146,12 @@ def _export(
                 input_names=list(inputs),
                 output_names=outputs,
                 dynamic_shapes=shapes,
-                external_data=False,
+                external_data=weights_beside,
                 verbose=False,
             )
     except Exception as error:
         path.unlink(missing_ok=True)
+        path.with_name(f"{path.name}.data").unlink(missing_ok=True)
         raise ConfigError(
             f"{type(module).__name__} cannot be exported to ONNX: {_reason(error)}", key="model"
         ) from None

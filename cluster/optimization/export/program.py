@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from cluster.errors import ConfigError
 from cluster.optimization.export.module import export_module
@@ -21,17 +21,12 @@ def to_graph(given: GivenModel, workspace: Path) -> GivenModel:
 
     Raises: ConfigError for a format that cannot be turned into one.
     """
-    import onnx
-
     module = load_program(given)
     (example,) = random_items(given.card, 1)
     folder = workspace / "graph"
     folder.mkdir(parents=True, exist_ok=True)
     card = export_module(module, example, folder, name=given.name)
-    model = onnx.load(str(folder / card.artefact))
-    wanted = [each.name for each in given.card.signature.outputs]
-    rename_outputs(model, wanted)
-    onnx.save(model, str(folder / card.artefact))
+    rename_outputs(folder / card.artefact, [each.name for each in given.card.signature.outputs])
     return replace(
         given,
         card=given.card.model_copy(
@@ -41,8 +36,12 @@ def to_graph(given: GivenModel, workspace: Path) -> GivenModel:
     )
 
 
-def rename_outputs(model: Any, wanted: Sequence[str]) -> None:
-    """Give the first outputs of an ONNX model these names, wherever the graph uses them."""
+def rename_outputs(path: Path, wanted: Sequence[str]) -> None:
+    """Give the first outputs of an ONNX file these names, wherever the graph uses them. Weights in
+    a file beside it stay as they are."""
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
     renamed = {output.name: name for output, name in zip(model.graph.output, wanted, strict=False)}
     for node in model.graph.node:
         for index, each in enumerate(node.output):
@@ -51,6 +50,7 @@ def rename_outputs(model: Any, wanted: Sequence[str]) -> None:
             node.input[index] = renamed.get(each, each)
     for output in model.graph.output:
         output.name = renamed.get(output.name, output.name)
+    path.write_bytes(model.SerializeToString())
 
 
 def load_program(given: GivenModel) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ def external_data(source: Path, format_: Format) -> list[Path]:
         return []
     import onnx
 
-    graph = onnx.load(str(source), load_external_data=False).graph
+    model = onnx.load(str(source), load_external_data=False)
     names = {
         entry.value
-        for tensor in graph.initializer
+        for tensor in external_tensors(model)
         for entry in tensor.external_data
         if entry.key == "location"
     }
@@ -34,6 +35,24 @@ def external_data(source: Path, format_: Format) -> list[Path]:
                 file=str(source),
             )
     return [source.parent / name for name in sorted(names)]
+
+
+def external_tensors(model: Any) -> Iterator[Any]:
+    """The tensors of an ONNX model whose numbers lie in another file, wherever the graph has them:
+    its weights, constants, and those of the graphs inside loops and branches."""
+    for graph in (model.graph, *model.functions):
+        yield from _external_tensors(graph)
+
+
+def _external_tensors(graph: Any) -> Iterator[Any]:
+    # A function has nodes alone.
+    found = list(getattr(graph, "initializer", ()))
+    for node in graph.node:
+        for attribute in node.attribute:
+            found += [attribute.t, *attribute.tensors]
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _external_tensors(inner)
+    yield from (tensor for tensor in found if tensor.external_data)
 
 
 def side_files(card: ModelCard, folder: Path) -> tuple[Path, ...]:
@@ -78,7 +97,8 @@ def graph_sha256(path: Path) -> str:
     code each node came from."""
     import onnx
 
-    model = onnx.load(str(path))
+    # Weights in a file beside it stay there: with them the graph may be larger than a message is.
+    model = onnx.load(str(path), load_external_data=False)
     del model.metadata_props[:]
     graph = model.graph
     graph.ClearField("doc_string")
@@ -87,4 +107,7 @@ def graph_sha256(path: Path) -> str:
         del part.metadata_props[:]
     for node in graph.node:
         node.ClearField("doc_string")
-    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    digest = hashlib.sha256(model.SerializeToString(deterministic=True))
+    for file in external_data(path, "onnx"):
+        digest.update(sha256_of(file).encode())
+    return digest.hexdigest()

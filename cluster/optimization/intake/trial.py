@@ -8,6 +8,7 @@ from cluster.config.model_card import ModelCard, TensorCard
 from cluster.engines.engine import EngineSetup
 from cluster.engines.table import check_installed, default_engine, make_engine
 from cluster.errors import ConfigError, EngineFailed, InvalidRequest
+from cluster.optimization.measure.as_before import torch_as_before
 
 
 def try_zeros(card: ModelCard, folder: Path, what: str) -> None:
@@ -25,8 +26,9 @@ def try_zeros(card: ModelCard, folder: Path, what: str) -> None:
         return
     engine = make_engine(name, EngineSetup(card=card, folder=folder))
     try:
-        engine.load()
-        engine.warm_up((1,))
+        with torch_as_before(engine=name):
+            engine.load()
+            engine.warm_up((1,))
     except (EngineFailed, InvalidRequest) as error:
         given = ", ".join(_said(tensor) for tensor in card.signature.inputs)
         raise ConfigError(

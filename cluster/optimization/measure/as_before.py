@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def torch_as_before(module: nn.Module | None) -> Iterator[None]:
+def torch_as_before(module: nn.Module | None = None, *, engine: str = "") -> Iterator[None]:
     """Torch has as many threads afterwards as before, and each layer of `module` the mode it had:
-    the caller may be in the middle of training it."""
+    the caller may be in the middle of training it. `engine`: the one that will run."""
+    if engine == "torch":
+        # What the caller will use later has its own number of threads as well.
+        importlib.import_module("torch")
     torch: Any = sys.modules.get("torch")
     if torch is None:
         # Nobody here has used it yet.
@@ -25,6 +29,7 @@ def torch_as_before(module: nn.Module | None) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
         for each, is_training in modes:
             each.training = is_training

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ConfigError
+from cluster.optimization.intake.files import external_tensors
 from cluster.tensors import Array
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ ONE_A_NUMBER = (
     "Pow", "LeakyRelu", "HardSwish", "HardSigmoid", "QuickGelu", "FastGelu", "BiasGelu",
 )  # fmt: skip
 """Counted as one operation a number of their output; all else but products counts as none."""
+MAX_READ = 4096
+"""Tensors in files of their own with more numbers than this are not read: no shape is so long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +71,10 @@ def onnx_cost(path: Path, inputs: Mapping[str, Array]) -> ModelCost:
 
     shapes = {name: array.shape for name, array in inputs.items()}
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
         weights = [each for each in model.graph.initializer if math.prod(each.dims) > 1]
+        constants = tuple(model.graph.initializer)
+        _leave_weights_outside(model, path.parent)
         for value in model.graph.input:
             dims = value.type.tensor_type.shape.dim
             for dim, size in zip(dims, shapes.get(value.name, ()), strict=False):
@@ -80,7 +85,8 @@ def onnx_cost(path: Path, inputs: Mapping[str, Array]) -> ModelCost:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{path}: cannot be counted: {said}", file=str(path)) from None
     graph = inferred.graph
-    known: dict[str, tuple[int, ...]] = {each.name: tuple(each.dims) for each in graph.initializer}
+    known: dict[str, tuple[int, ...]] = {each.name: tuple(each.dims) for each in constants}
+    known.update({each.name: tuple(each.dims) for each in graph.initializer})
     for value in (*graph.input, *graph.value_info, *graph.output):
         dims = value.type.tensor_type.shape.dim
         if all(dim.HasField("dim_value") for dim in dims):
@@ -105,6 +111,27 @@ def onnx_cost(path: Path, inputs: Mapping[str, Array]) -> ModelCost:
         shapes=shapes,
         not_counted=unknown,
     )
+
+
+def _leave_weights_outside(model: onnx.ModelProto, folder: Path) -> None:
+    """Large tensors of other files become inputs of their shape: no cost depends on their numbers,
+    and with them the graph may be larger than a message can be. Small ones (shapes) are read."""
+    import onnx
+
+    graph = model.graph
+    for tensor in external_tensors(model):
+        if math.prod(tensor.dims) <= MAX_READ:
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+    kept = [each for each in graph.initializer if not each.external_data]
+    taken = {each.name for each in graph.input}
+    for each in graph.initializer:
+        if each.external_data and each.name not in taken:
+            kind = onnx.helper.make_tensor_value_info(each.name, each.data_type, list(each.dims))
+            graph.input.append(kind)
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -18,6 +18,7 @@ from cluster.engines.options import Option
 from cluster.engines.table import default_engine, make_engine
 from cluster.models import EngineName
 from cluster.optimization.intake.files import external_data
+from cluster.optimization.measure.as_before import torch_as_before
 from cluster.processing.pool import mean_pool
 from cluster.tensors import Array
 
@@ -45,9 +46,11 @@ class Variant:
 
 @contextmanager
 def opened(variant: Variant, *, threads: int = 1, device: str = "") -> Iterator[Run]:
-    """The variant's `infer`. Raises: as the engine's `load` and `infer`."""
+    """The variant's `infer`. Torch has the caller's number of threads again afterwards. Raises: as
+    the engine's `load` and `infer`."""
+    name = variant.engine or default_engine(variant.card.format)
     engine = make_engine(
-        variant.engine or default_engine(variant.card.format),
+        name,
         EngineSetup(
             card=variant.card,
             folder=variant.folder,
@@ -56,11 +59,12 @@ def opened(variant: Variant, *, threads: int = 1, device: str = "") -> Iterator[
             options=dict(variant.options),
         ),
     )
-    engine.load()
-    try:
-        yield engine.infer
-    finally:
-        engine.close()
+    with torch_as_before(engine=name):
+        engine.load()
+        try:
+            yield engine.infer
+        finally:
+            engine.close()
 
 
 def answers(run: Run, items: Sequence[dict[str, Array]], card: ModelCard) -> list[dict[str, Array]]:

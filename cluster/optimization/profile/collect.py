@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.engines.engine import EngineSetup
-from cluster.engines.table import default_engine, make_engine
+from cluster.engines.table import ENGINES, check_installed, default_engine, make_engine
 from cluster.errors import ConfigError
 from cluster.models import EngineName
 from cluster.optimization.intake.model import GivenModel
@@ -38,9 +38,10 @@ def profile(
 
     Raises: ConfigError for an engine that counts nothing, or inputs that the model refuses.
     """
-    chosen: EngineName = engine or default_engine(given.card.format)
-    if given.module is not None:
-        chosen = "torch"
+    default = "torch" if given.module is not None else default_engine(given.card.format)
+    chosen: EngineName = engine or default
+    if chosen in ("onnxruntime", "openvino", "torch"):
+        _check_runs(chosen, given)
     if num_calls < 1:
         raise ConfigError(f"num_calls is {num_calls}; allowed: 1 and more", key="num_calls")
     match chosen:
@@ -61,9 +62,10 @@ def profile(
             )
     variant = Variant(card=given.card, folder=given.folder, engine=chosen)
     energy, note = (None, "not readable")
-    if given.module is None:
+    # A module that is run as it is has no file that another process could open.
+    is_file = given.module is None or chosen != "torch"
+    if is_file:
         energy, note = _energy(variant, row, threads)
-    is_file = given.module is None
     peak = peak_bytes(variant, row, threads=threads) if measure_memory and is_file else 0
     return ProfileReport(
         model=given.name,
@@ -76,6 +78,24 @@ def profile(
         energy_note=note,
         trace=trace,
     )
+
+
+def _check_runs(engine: EngineName, given: GivenModel) -> None:
+    """Raises: ConfigError for an engine that is not here or does not run the model's format; a
+    torch module has been exported to ONNX, so it is run by those engines as well."""
+    check_installed(engine)
+    if engine == "torch" and given.module is not None:
+        return
+    formats = ENGINES[engine].formats
+    if given.card.format not in formats:
+        able = [name for name, entry in ENGINES.items() if given.card.format in entry.formats]
+        raise ConfigError(
+            f"engine {engine} does not run {given.name}, which is {given.card.format}; allowed: "
+            f"{', '.join(able)}",
+            key="engine",
+            value=engine,
+            allowed=", ".join(able),
+        )
 
 
 Collected = tuple[float, tuple[OperatorTime, ...], str]

@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 from cluster.errors import ConfigError
+from cluster.optimization.export.whole import beside
+
+GRACE_S = 120
+"""py-spy reads the symbols of every library of the process before and after."""
 
 
 def py_spy() -> str:
@@ -20,26 +24,44 @@ def py_spy() -> str:
 
 
 def record(pid: int, target: Path, *, seconds: int = 10, chrome: bool = False) -> None:
-    """Write a flame graph (SVG) or a Chrome trace of `seconds` of process `pid` to `target`.
+    """Write a flame graph (SVG) or a Chrome trace of `seconds` of process `pid` to `target`, whole
+    or not at all.
 
     Raises: ConfigError when the process is not there or may not be looked into.
     """
     if not 1 <= seconds <= 600:
         raise ConfigError(f"seconds is {seconds}; allowed: 1 to 600", key="seconds", value=seconds)
     form = "chrometrace" if chrome else "flamegraph"
-    done = subprocess.run(
-        [
+    with beside(target) as folder:
+        made = folder / "recorded"
+        command = [
             py_spy(), "record", "--pid", str(pid), "--duration", str(seconds), "--format", form,
-            "--output", str(target), "--threads", "--nonblocking",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=seconds + 120,
-        check=False,
-    )  # fmt: skip
-    if done.returncode != 0 or not target.is_file():
-        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        # Below the error py-spy prints where in its own code it came to be.
-        errors = [line for line in lines if line.startswith("Error")] or lines[-1:]
-        said = errors[0] if errors else f"exit code {done.returncode}"
-        raise ConfigError(f"process {pid} cannot be profiled: {said}", key="live", value=pid)
+            "--output", str(made), "--threads", "--nonblocking",
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=seconds + GRACE_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ConfigError(
+                f"process {pid} cannot be profiled: py-spy had not ended {GRACE_S} s after the "
+                f"{seconds} s were over",
+                key="live",
+                value=pid,
+            ) from None
+        if done.returncode != 0 or not made.is_file():
+            said = _reason(done.stderr or done.stdout) or f"exit code {done.returncode}"
+            raise ConfigError(f"process {pid} cannot be profiled: {said}", key="live", value=pid)
+        made.replace(target)
+
+
+def _reason(text: str) -> str:
+    """What py-spy says went wrong: below its error it prints where in its own code that was."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if any("ermission denied" in line or "not permitted" in line for line in lines):
+        return (
+            "this user may not look into it; run the command as the user the process belongs to, "
+            "or as root (in a container: with the capability SYS_PTRACE)"
+        )
+    errors = [line for line in lines if line.startswith("Error")] or lines[-1:]
+    return errors[0] if errors else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from cluster.config.model_card import ModelCard
 from cluster.config.store import ModelStore, new_version, seal
 from cluster.errors import ConfigError
+from cluster.optimization.export.whole import beside
 from cluster.optimization.intake.files import files_of
 from cluster.optimization.measure.variant import Variant
 from cluster.optimization.search.page import page, plot
@@ -50,8 +51,7 @@ def keep(report: OptimizeReport, folder: Path) -> OptimizeReport:
     A torch module that stays as it is has no artefact: only the report is written.
     """
     check_free(folder)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with beside(folder) as partial:
         partial.chmod(0o755)
         named = replace(report, folder=folder)
         if report.chosen.variant is not None:
@@ -64,9 +64,7 @@ def keep(report: OptimizeReport, folder: Path) -> OptimizeReport:
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
-        return named
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return named
 
 
 def add_to_store(report: OptimizeReport, store: ModelStore, name: str) -> ModelCard:

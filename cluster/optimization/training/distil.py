@@ -15,6 +15,7 @@ from cluster.config.model_card import ModelCard, Provenance
 from cluster.config.store import ModelStore, seal
 from cluster.errors import ConfigError
 from cluster.optimization.export.module import export_module
+from cluster.optimization.export.program import rename_outputs
 from cluster.optimization.gate.gate import GateLimits, Verdict, judge
 from cluster.optimization.intake.data import Dataset, load_dataset
 from cluster.optimization.intake.files import side_files
@@ -196,7 +197,7 @@ def _export(
     example = given.example or example_of(module, ())
     made = export_module(module, example, folder, name=called)
     wanted = [each.name for each in given.card.signature.outputs]
-    _rename_outputs(folder / made.artefact, wanted)
+    rename_outputs(folder / made.artefact, wanted)
     for file in side_files(given.card, given.folder):
         (folder / file.name).write_bytes(file.read_bytes())
     signature = made.signature.model_copy(
@@ -218,13 +219,3 @@ def _export(
             "precision": "fp32",
         }
     )
-
-
-def _rename_outputs(path: Path, wanted: list[str]) -> None:
-    import onnx
-
-    from cluster.optimization.export.program import rename_outputs
-
-    model = onnx.load(str(path))
-    rename_outputs(model, wanted)
-    onnx.save(model, str(path))

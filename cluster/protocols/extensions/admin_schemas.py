@@ -111,6 +111,7 @@ _PROCESS = _object(
     pid={"type": ["integer", "null"]},
     device=_TEXT,
     num_gpus=_NUMBER,
+    gpus=_list(_COUNT),
     holds=_list(_TEXT),
     num_shards=_COUNT,
     rank=_COUNT,
@@ -129,6 +130,7 @@ _NODE = _object(
     is_head=_FLAG,
     num_cpus=_NUMBER,
     num_gpus=_NUMBER,
+    accelerator=_TEXT,
     processes=_list(_PROCESS),
 )
 _JOB = _object(

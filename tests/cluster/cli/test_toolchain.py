@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from cluster.cli.main import app
+from cluster.cli.toolchain.options import mendable
 from cluster.errors import ConfigError
 from tests.cluster.optimization.tiny_nets import TinyMlp, best_classes, exported, rows
 
@@ -148,3 +151,75 @@ def test_a_place_that_cannot_be_written_is_one_message(
     assert done.exit_code == 2, done.output
     assert says in done.stderr
     assert "Traceback" not in done.output
+
+
+NOISY = """
+import torch
+
+print("imported")
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        print("made")
+        self.layer = torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        print("asked")
+        return self.layer(x)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", "NET", "--json"),
+        ("benchmark", "NET", "--rounds", 1, "--json"),
+        ("profile", "NET", "--calls", 1, "--json"),
+        ("convert", "NET", "OUT", "--json"),
+        ("validate", "MODEL", "MODEL", "--json"),
+    ],
+)
+def test_stdout_is_one_json_object_whatever_else_is_said(
+    model: Path, tmp_path: Path, arguments: tuple[object, ...]
+) -> None:
+    (tmp_path / "noisy.py").write_text(NOISY)
+    places = {"MODEL": model, "NET": f"{tmp_path / 'noisy.py'}:Net", "OUT": tmp_path / "net.onnx"}
+    takes_net = "NET" in arguments
+
+    done = run(
+        *(places.get(str(each), each) for each in arguments),
+        *(["--input", "x:FP32:-1,4"] if takes_net else []),
+    )
+
+    assert done.exit_code == 0, done.output
+    assert isinstance(json.loads(done.stdout), dict)
+    assert done.stderr  # progress, and what the class said
+    assert not takes_net or "imported" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["itself", "an error that a library makes of it"])
+def test_ctrl_c_is_one_message_and_exit_code_130(
+    capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            if what == "itself":
+                raise
+            raise ImportError("initialization failed") from None
+
+    before = signal.getsignal(signal.SIGINT)
+
+    with pytest.raises(typer.Exit) as ended, mendable("go on"):
+        work()
+
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == "squadron: stopped; go on\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_that_nobody_can_mend_is_shown_as_it_is() -> None:
+    with pytest.raises(ImportError, match="no such symbol"), mendable():
+        raise ImportError("no such symbol")

@@ -11,8 +11,11 @@ import torch
 from torch import nn
 
 from cluster.client import Client, ModelEnsemble
+from cluster.client.embedded import EngineBackend
 from cluster.errors import ConfigError
+from cluster.optimization.measure.variant import Variant, opened
 from tests.cluster.client.places import Place, row
+from tests.contracts.tiny_models import TINY
 
 
 @pytest.mark.parametrize(
@@ -61,3 +64,25 @@ def test_a_module_computes_in_evaluation_mode_and_is_given_back_in_its_own() -> 
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("made", ["torchscript", "torch_export"])
+def test_a_torch_file_in_this_process_leaves_the_callers_threads(tmp_path: Path, made: str) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    setup = TINY[made][1](tmp_path)
+    variant = Variant(card=setup.card, folder=setup.folder)
+    torch.set_num_threads(3)
+    try:
+        backend = EngineBackend(variant, device="cpu", threads=1)
+        seen.append(torch.get_num_threads())
+        backend.infer({"x": np.ones((2, 4), np.float32)}, ())
+        seen.append(torch.get_num_threads())
+        backend.close()
+        with opened(variant, threads=1) as run:
+            run({"x": np.ones((2, 4), np.float32)})
+        seen.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+
+    assert seen == [3, 3, 3]

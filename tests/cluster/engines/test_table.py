@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -13,7 +15,12 @@ from cluster.engines.fake import FakeEngine
 from cluster.engines.table import ENGINES, EngineEntry, check_installed, default_engine, make_engine
 from cluster.errors import ConfigError
 from cluster.models import EngineName
-from tests.contracts.tiny_models import card
+from tests.contracts.tiny_models import card, save_onnx
+
+SILENCING = {
+    "CI", "GITHUB_ACTIONS", "TF_BUILD", "JENKINS_URL", "GITLAB_CI", "BUILD_ID",
+    "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS",
+}  # fmt: skip
 
 
 def test_the_table_and_the_names_that_a_config_may_hold_agree() -> None:
@@ -78,3 +85,39 @@ def test_the_table_imports_no_engine() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert found.stdout.strip() == "[]"
+
+
+def test_openvino_and_nncf_have_nothing_to_report_conversions_with() -> None:
+    for name in ("openvino", "nncf"):
+        if find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    code = (
+        "import cluster.engines.table, openvino.tools.ovc.telemetry_utils as ovc, nncf.telemetry; "
+        "print(ovc.tm.__name__, type(nncf.telemetry.telemetry).__name__)"
+    )
+
+    # In a process of its own: here others may have imported both before us.
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert found.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "MagicMock"]
+
+
+def test_onnxruntime_leaves_no_identifier_and_no_events_behind(tmp_path: Path) -> None:
+    save_onnx(tmp_path / "tiny.onnx")
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    for folder in (home, temporary):
+        folder.mkdir()
+    # These turn it off by themselves, and CI sets one of them.
+    kept = {k: v for k, v in os.environ.items() if k not in SILENCING and "PYTEST" not in k}
+    code = (
+        "import sys; from cluster.engines.table import make_engine; import onnxruntime; "
+        "onnxruntime.InferenceSession(sys.argv[1])"
+    )
+
+    subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "tiny.onnx"],
+        check=True,
+        env={**kept, "HOME": str(home), "TMPDIR": str(temporary), "XDG_CACHE_HOME": str(home)},
+    )
+
+    assert [*home.rglob("*"), *temporary.rglob("*")] == []

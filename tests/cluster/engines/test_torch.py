@@ -5,6 +5,7 @@ import json
 import pickle
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -260,3 +261,20 @@ def _rewrite(file: Path, changes: dict[str, bytes | str]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
+
+
+def test_two_engines_of_one_process_compute_with_a_number_of_threads_each(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    found: list[int] = []
+    made = TINY["torchscript"][1](tmp_path)
+    one, three = (TorchEngine(replace(made, threads=number)) for number in (1, 3))
+    try:
+        for each in (one, three):
+            each.load()
+        for each in (one, three, one):
+            each.infer({"x": ONES})
+            found.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+
+    assert found == [1, 3, 1]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cluster.engines.device import use_torch_threads
 from cluster.engines.memory import is_out_of_memory
 from cluster.engines.pt2_archive import refuse_pickles
 from cluster.engines.sharded.part import PartFacts, PartSetup, Step, Values
@@ -25,7 +26,7 @@ class ExportedPart:
         self._call: Any = None
 
     def load(self) -> PartFacts:
-        torch.set_num_threads(self._setup.threads)
+        use_torch_threads(self._setup.threads)
         file = Path(self._setup.artefact)
         told = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         self._takes: list[str] = told["takes"]
@@ -57,6 +58,7 @@ class ExportedPart:
     def run(self, values: Values, step: Step) -> Values:
         if self._call is None:
             raise EngineFailed("the part is closed")
+        use_torch_threads(self._setup.threads)
         try:
             given = [self._tensor(values[name]) for name in self._takes]
             with torch.inference_mode():

@@ -12,6 +12,8 @@ from torch import nn
 
 from cluster.errors import ConfigError
 from cluster.optimization.export.module import export_module
+from cluster.optimization.export.program import rename_outputs
+from cluster.optimization.intake.files import files_of
 from tests.cluster.optimization.tiny_nets import TinyCnn, exported, rows
 
 
@@ -71,3 +73,30 @@ def test_a_module_that_takes_one_row_only_is_exported_without_a_batch(tmp_path: 
 
     assert not card.batched
     assert [each.shape for each in card.signature.outputs] == [[1, 4], [1, 4]]
+
+
+def test_weights_that_are_too_large_for_a_message_lie_beside_the_graph(tmp_path: Path) -> None:
+    module = TinyCnn()
+    example = module.example_inputs()
+
+    card = export_module(module, example, tmp_path, name="large", max_inside_bytes=1000)
+
+    assert (tmp_path / "model.onnx.data").stat().st_size > 1000
+    assert [file.name for file in files_of(card, tmp_path)] == ["model.onnx", "model.onnx.data"]
+    given = rows(module, 3)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(given["image"])).numpy()
+    session = onnxruntime.InferenceSession(tmp_path / card.artefact)
+    np.testing.assert_allclose(session.run(None, given)[0], expected, atol=1e-5)
+
+
+def test_outputs_are_renamed_without_touching_weights_beside_the_graph(tmp_path: Path) -> None:
+    module = TinyCnn()
+    export_module(module, module.example_inputs(), tmp_path, name="large", max_inside_bytes=1000)
+    graph_bytes = (tmp_path / "model.onnx").stat().st_size
+
+    rename_outputs(tmp_path / "model.onnx", ["scores"])
+
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert [each.name for each in session.get_outputs()] == ["scores"]
+    assert (tmp_path / "model.onnx").stat().st_size < 2 * graph_bytes

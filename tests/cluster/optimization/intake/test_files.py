@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.optimization.intake.files import files_of, graph_sha256, weights_sha256
+from cluster.optimization.intake.files import (
+    external_data,
+    files_of,
+    graph_sha256,
+    weights_sha256,
+)
 from tests.cluster.optimization.tiny_nets import TinyMlp, exported
 
 
@@ -64,3 +70,38 @@ def test_an_export_has_one_hash_wherever_in_the_code_it_came_from(tmp_path: Path
     model.graph.output[0].name = "other"
     onnx.save(model, str(file))
     assert graph_sha256(file) != before
+
+
+def test_an_export_has_another_hash_when_the_weights_beside_it_change(tmp_path: Path) -> None:
+    file = with_weights_beside(tmp_path)
+    before = graph_sha256(file)
+    weights = bytearray((tmp_path / "w.data").read_bytes())
+    weights[3] ^= 1
+    (tmp_path / "w.data").write_bytes(weights)
+
+    assert graph_sha256(file) != before
+
+
+def test_weights_of_constants_and_of_branches_belong_to_the_model(tmp_path: Path) -> None:
+    def beside(name: str) -> onnx.TensorProto:
+        tensor = onnx.numpy_helper.from_array(np.ones(4, np.float32), name)
+        onnx.external_data_helper.set_external_data(tensor, f"{name}.bin")
+        return tensor
+
+    value = onnx.helper.make_tensor_value_info
+    branches = {
+        f"{side}_branch": onnx.helper.make_graph(
+            [onnx.helper.make_node("Constant", [], [side], value=beside(side))],
+            side, [], [value(side, 1, [4])],
+        )
+        for side in ("then", "else")
+    }  # fmt: skip
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("If", ["which"], ["y"], **branches)],
+        "g", [value("which", onnx.TensorProto.BOOL, [])], [value("y", 1, [4])],
+    )  # fmt: skip
+    (tmp_path / "m.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+
+    names = [file.name for file in external_data(tmp_path / "m.onnx", "onnx")]
+
+    assert names == ["else.bin", "then.bin"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cluster.config.store import ModelStore
 from cluster.errors import ConfigError
+from cluster.optimization.export.module import export_module
 from cluster.optimization.measure.cost import module_cost, onnx_cost
 from cluster.optimization.measure.inspect import inspect_model
 from tests.cluster.optimization.tiny_nets import TinyCnn, TinyMlp, exported
@@ -58,3 +60,19 @@ def test_free_sizes_are_filled_and_reported(tmp_path: Path) -> None:
 
     assert cost.shapes == {"image": (1, 3, 16, 16)}
     assert cost.flops >= CNN_FLOPS
+
+
+def test_weights_beside_the_graph_are_counted_and_not_read(tmp_path: Path) -> None:
+    module = TinyMlp()
+    export_module(module, module.example_inputs(), tmp_path, name="m", max_inside_bytes=0)
+    whole = onnx_cost(tmp_path / "model.onnx", module.example_inputs())
+    # As many bytes as there were, none of them on the disk.
+    size = (tmp_path / "model.onnx.data").stat().st_size
+    os.truncate(tmp_path / "model.onnx.data", 0)
+    os.truncate(tmp_path / "model.onnx.data", size)
+
+    cost = onnx_cost(tmp_path / "model.onnx", module.example_inputs())
+
+    assert cost == whole
+    assert cost.num_parameters == MLP_PARAMETERS
+    assert sum(o.flops for o in cost.operators if o.operator in ("MatMul", "Gemm")) == MLP_FLOPS
