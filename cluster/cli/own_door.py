@@ -62,5 +62,15 @@ class OwnDoor:
         found: list[dict[str, Any]] = answer.json().get("inputs", [])
         return found
 
+    def is_decoupled(self, model: str) -> bool:
+        """Whether it answers streams only; False where our key does not show it."""
+        answer = self._client.get(f"/v2/models/{model}/config")
+        policy = answer.json().get("model_transaction_policy", {})
+        return bool(policy.get("decoupled"))
+
+    def is_listed(self, model: str) -> bool:
+        """Whether `openai` clients can call it."""
+        return self._client.get(f"/v1/models/{model}").status_code == 200
+
     def close(self) -> None:
         self._client.close()
