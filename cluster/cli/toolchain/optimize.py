@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -108,11 +109,23 @@ def optimize(
             tuning=parse_tuning(tune),
         )
         target = out if out is not None else Path(f"{_stem(model)}-optimised")
-        report = _search(model, wish, target, add, open_store(store), cache_dir)
+        report, section = _search(model, wish, target, add, open_store(store), cache_dir)
     if as_json:
-        print(json.dumps(report.as_dict()))
-    else:
-        show(report, target)
+        print(json.dumps({**report.as_dict(), "serve": {add: section} if section else None}))
+        return
+    show(report, target)
+    if section:
+        print(f"Served as it was measured, and as an arm of an experiment, by this in `variants:`\n"
+              f"  {add}: {_in_a_line(section)}")  # fmt: skip
+
+
+def _in_a_line(section: Mapping[str, object]) -> str:
+    """YAML of the flow kind."""
+    parts = [
+        f"{key}: {_in_a_line(value) if isinstance(value, Mapping) else value}"
+        for key, value in section.items()
+    ]
+    return "{" + ", ".join(parts) + "}"
 
 
 def _constraints(
@@ -131,18 +144,23 @@ def _stem(model: str) -> str:
 
 def _search(
     model: str, wish: Wish, target: Path, add: str | None, store: ModelStore, cache_dir: Path | None
-) -> OptimizeReport:
+) -> tuple[OptimizeReport, dict[str, object] | None]:
     from cluster.engines.cache.artefact_cache import ArtefactCache
-    from cluster.optimization.search.keep import add_to_store, check_free, keep
+    from cluster.optimization.search.keep import (
+        add_to_store,
+        check_free,
+        keep,
+        serve_section,
+    )
     from cluster.optimization.search.optimize import optimize as search
 
     check_free(target)
     with RichProgress() as progress:
         cache = ArtefactCache(cache_dir)
         report = keep(search(model, wish, store=store, cache=cache, progress=progress), target)
-    if add is not None:
-        add_to_store(report, store, add)
-    return report
+    if add is None:
+        return report, None
+    return report, serve_section(report, add_to_store(report, store, add))
 
 
 def show(report: OptimizeReport, folder: Path) -> None:
