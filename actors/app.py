@@ -25,6 +25,7 @@ from ray.serve import Application
 from actors.autoscaling.setup import autoscaling_of
 from actors.deployments import HEALTH_PERIOD_S, bind_replica, deployment_of, replica_setups
 from actors.gateway import Gateway, GatewaySetup
+from actors.jobs.desk import JobsSetup
 from actors.model_replica import ReplicaSetup
 from actors.repository.control import RepositorySetup
 from actors.serve_file import file_of, naming, read_config
@@ -168,6 +169,7 @@ def _bound(config: SquadronConfig) -> Application:
         generation=next_generation(time.time_ns()),
         autoscaling=autoscaling_of(config),
         repository=RepositorySetup(config=config, store=store) if is_controlled else None,
+        jobs=JobsSetup(config=config, store=store, is_controlled=is_controlled),
         state_place=f"{config.server.name}\0{store_location(config)}",
     )
     # The models are arguments only so that Serve deploys them with the door: it finds them by name.

@@ -17,10 +17,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import cast
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from actors.experiments.control import ExperimentControl
@@ -34,7 +32,7 @@ from actors.node_folder import metrics_folder
 from actors.repository import apps
 from actors.repository.commands import Commands
 from actors.repository.control import RepositoryControl, RepositorySetup
-from actors.repository.names import NAMESPACE, app_prefix, controller_name
+from actors.repository.names import app_prefix
 from actors.repository.state import RepositoryKeeper, kept_earlier
 from cluster.config.observability.logs import LogsConfig
 from cluster.control.reconcile import (
@@ -46,6 +44,7 @@ from cluster.control.reconcile import (
     record,
     variants_seen,
 )
+from cluster.control.repository import Wanted
 from cluster.experiments.report import Cost, Post, Report
 from cluster.experiments.view import JsonObject
 from cluster.observability.metrics import make_metrics
@@ -146,6 +145,10 @@ class Controller:
         await (await self._controlled()).unload(model, with_dependents=with_dependents)
         assert self._table is not None
         return self._table
+
+    async def serving(self, model: str) -> Wanted | None:
+        """How a model is served now, loads at run time counted; None while nothing says so."""
+        return None if self._repository is None else self._repository.serving(model)
 
     async def at_rest(self, door: str, version: int) -> None:
         """A door tells that nothing of it is under way to what table `version` does not name."""
@@ -381,20 +384,3 @@ class Controller:
             self._newest_version = next_version(time.time_ns(), self._newest_version)
             self._table = replace(table, version=self._newest_version)
             self._changed.notify_all()
-
-
-def get_or_start_controller(app: str) -> ActorHandle[Controller]:
-    """The application's controller; started here when there is none. Ray restarts it for ever."""
-    actor = ray.remote(Controller)
-    return cast(
-        "ActorHandle[Controller]",
-        actor.options(
-            name=controller_name(app),
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            max_concurrency=1000,
-            num_cpus=0,
-        ).remote(app),
-    )

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from actors.access.callers import callers_of
 from actors.access.opened import opened_by
 from actors.access.tls import ServerTls
 from actors.autoscaling.door import LoadWatch, report_load
-from actors.controller import get_or_start_controller
 from actors.delivery.node_link import NodeLinks, replica_folder
 from actors.delivery.transport import (
     HandleTransport,
@@ -33,6 +33,8 @@ from actors.experiments.kept import StateSetup
 from actors.experiments.reporter import Reporter
 from actors.extensions.offered import make_offered
 from actors.garbage import collect_rarely
+from actors.jobs.client import JobsClient
+from actors.jobs.desk import JobsSetup, find_desk, get_or_start_desk
 from actors.language.streams import LanguageStreams
 from actors.listeners import asgi
 from actors.listeners.grpc.listener import GrpcListener
@@ -45,6 +47,7 @@ from actors.measures.processes import watch_process
 from actors.model_replica import ModelReplica, ReplicaSetup, brought
 from actors.node_folder import metrics_folder, node_folder
 from actors.repository.control import RepositorySetup
+from actors.repository.start import get_or_start_controller
 from actors.sequences.affinity import NodeFirstReplicas, Replicas
 from actors.streams.transport import HandleStreams, NodeFirstStreams, StreamTransport
 from actors.tracing.opened import door_spans, tracer_of
@@ -73,6 +76,7 @@ class GatewaySetup:
     colocated: tuple[ReplicaSetup, ...] = ()
     generation: int
     repository: RepositorySetup | None = None
+    jobs: JobsSetup | None = None
     state_place: str = ""
     autoscaling: AutoscalingBudget | None = None
 
@@ -126,7 +130,13 @@ class Gateway:
         for warning in warnings_of(server):
             logger.warning(warning)
         offered = make_offered(
-            self._door, metrics_folder(), self._controller, door_id=self._door_id
+            self._door,
+            metrics_folder(),
+            self._controller,
+            door_id=self._door_id,
+            jobs=JobsClient(
+                setup.jobs, start=partial(get_or_start_desk, app), find=partial(find_desk, app)
+            ),
         )
         routes = make_routes(self._door, offered, app=app)
         self._routes = noted(routes, server.logging)

@@ -14,6 +14,7 @@ from prometheus_client import Counter
 
 from actors.access.key_file import LOOK_S, WatchedKeys
 from actors.access.ledger import Ledger, now_s
+from actors.logs.line import LINE
 from cluster.access.keys import Caller
 from cluster.access.quota import (
     Bucket,
@@ -25,7 +26,7 @@ from cluster.access.quota import (
     tokens_quota,
 )
 from cluster.config.server import ServerConfig
-from cluster.errors import RateLimited, SquadronError
+from cluster.errors import RateLimited, SquadronError, Unauthorized
 from cluster.observability.door_metrics import Denial
 
 audit = logging.getLogger("squadron.audit")
@@ -84,7 +85,19 @@ class Callers:
 
     def caller(self, authorization: str | None) -> Caller:
         """Raises: Unauthorized."""
-        return self._keys.ring().caller(authorization, datetime.now(UTC))
+        line = LINE.get()
+        try:
+            caller = self._keys.ring().caller(authorization, datetime.now(UTC))
+        except Unauthorized as error:
+            # Of a key that was good once. Whoever only knows an id is not written down under it.
+            if line is not None:
+                line.proved(
+                    str(error.details.get("key_id", "")), str(error.details.get("key_name", ""))
+                )
+            raise
+        if line is not None:
+            line.proved(caller.key.id, caller.key.name)
+        return caller
 
     def again(self, caller: Caller) -> Caller:
         """Whose key was good when its call began: whether it still is. Raises: Unauthorized."""

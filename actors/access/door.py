@@ -13,6 +13,7 @@ from typing import Any
 from actors.access.callers import ASKING, Callers
 from actors.delivery.ticket import Ticket
 from actors.front_door import FrontDoor, Outcome
+from actors.logs.line import LINE, MAX_TEXT
 from cluster.access.keys import NO_KEY, Caller
 from cluster.access.needs import check_model
 from cluster.access.tokens import COUNT_TOKENS, expected_tokens, split_count
@@ -73,6 +74,8 @@ class KeyedFrontDoor(FrontDoor):
                 self.callers.charge_request(caller)
         except (Unauthorized, Forbidden, RateLimited) as error:
             self.callers.deny(error, caller)
+            if (line := LINE.get()) is not None:
+                line.model = request.model[:MAX_TEXT]  # over gRPC no path names it
             raise
         # Whoever it says it is: a key must not take the turns, or read the kept answers, of another
         # owner's. Several keys of one name are one owner's.

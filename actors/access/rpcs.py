@@ -36,7 +36,7 @@ class KeyedRpcs(Restrictions):
                 model, _ = v2_grpc.decode_model_name(name, data)
             self._check(need, caller, model, charge=True)
             if need == "admin":
-                write_down(caller, name)
+                write_down(caller, " ".join((name, v2_grpc.decode_subject(name, data))).strip())
             ASKING.set(Asking(caller=caller))
             return await work(data, context)
 

@@ -11,6 +11,7 @@ from actors.extensions.settings import DoorSettings
 from actors.extensions.shared_memory import SharedMemory
 from actors.extensions.statistics import NodeStatistics
 from actors.front_door import FrontDoor
+from actors.jobs.client import JobsClient
 from actors.measures.devices import NodeDevices
 from actors.repository.client import GetController, Repository
 
@@ -26,6 +27,7 @@ class Offered:
     shared_memory: SharedMemory
     repository: Repository
     controller: ControllerClient
+    jobs: JobsClient
 
 
 def make_offered(
@@ -34,6 +36,7 @@ def make_offered(
     get_controller: GetController | None = None,
     *,
     door_id: str = "",
+    jobs: JobsClient | None = None,
 ) -> Offered:
     """The extensions of one door, as its configuration wants them."""
     return Offered(
@@ -49,4 +52,5 @@ def make_offered(
         ),
         repository=Repository(door, get_controller),
         controller=ControllerClient(door, get_controller, door_id),
+        jobs=jobs or JobsClient(),
     )

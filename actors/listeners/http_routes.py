@@ -23,6 +23,7 @@ from actors.listeners.routes.admin import AdminRoutes
 from actors.listeners.routes.extensions import ExtensionRoutes
 from actors.listeners.routes.generate import GenerateRoutes
 from actors.listeners.routes.infer import InferRoutes
+from actors.listeners.routes.jobs import JobRoutes
 from actors.listeners.routes.management import ManagementRoutes
 from actors.listeners.routes.openai.about import AboutRoutes
 from actors.listeners.routes.openai.generation import GenerationRoutes
@@ -67,6 +68,7 @@ class HttpRoutes:
             *ExtensionRoutes(offered).routes(),
             *SharedMemoryRoutes(offered.shared_memory).routes(),
             *AdminRoutes(door, offered.controller, app=app).routes(),
+            *JobRoutes(door, offered.jobs).routes(),
             *GenerationRoutes(door, infer).routes(),
             *VectorRoutes(door, infer).routes(),
             *AboutRoutes(door).routes(),

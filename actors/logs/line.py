@@ -15,11 +15,12 @@ _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Line:
-    """`path` is an HTTP path or an RPC's name, `status` an HTTP status or a gRPC code."""
+    """`path` is an HTTP path or an RPC's name, `status` an HTTP status or a gRPC code, `key` the
+    public id of the API key that was proved, also of one that is refused."""
 
     __slots__ = (
-        "began_s", "bytes_in", "bytes_out", "inner", "method", "model", "path", "request_id",
-        "status", "tenant", "trace_id", "variant",
+        "began_s", "bytes_in", "bytes_out", "inner", "key", "method", "model", "path",
+        "request_id", "status", "tenant", "trace_id", "variant",
     )  # fmt: skip
 
     def __init__(
@@ -30,6 +31,7 @@ class Line:
         self.path = path[: 4 * MAX_TEXT]
         self.model = ""
         self.variant = ""
+        self.key = ""
         self.status: int | str = 0
         self.bytes_in = size
         self.bytes_out = 0
@@ -38,6 +40,12 @@ class Line:
         found = _TRACE.match(trace_parent)
         self.trace_id = found[1] if found else ""
         self.inner: Follower | None = None
+
+    def proved(self, key_id: str, owner: str) -> None:
+        """Whose key came with the request; "" where it came with none that is known. Who says that
+        it is somebody else's tenant is not believed here either."""
+        self.key = key_id
+        self.tenant = owner[:MAX_TEXT]
 
     def ended(self, request: InferenceRequest, variant: str, outcome: str) -> None:
         """See `Follower`."""
@@ -59,6 +67,7 @@ class Line:
             "request_id": self.request_id,
             "trace_id": self.trace_id,
             "tenant": self.tenant,
+            "key": self.key,
         }
 
 

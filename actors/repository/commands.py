@@ -15,8 +15,9 @@ from ray.exceptions import RayTaskError
 from actors.repository.control import RepositoryControl
 from actors.variant_facts import Origin
 from cluster.config.scaling.autoscaling import AutoscalingConfig
+from cluster.config.section import NAME_PATTERN
 from cluster.config.store import ModelStore
-from cluster.config.variant import NAME_PATTERN, VariantConfig
+from cluster.config.variant import VariantConfig
 from cluster.control.repository import Setting, Wanted, members_of, older_versions
 from cluster.errors import ConfigError, InvalidRequest, ModelNotFound, SquadronError
 from cluster.optimization.triton.repository import chosen_versions

@@ -95,6 +95,10 @@ class RepositoryControl:
     def desired(self) -> Desired:
         return desire(self.config, self.settings)
 
+    def serving(self, name: str) -> Wanted | None:
+        found = self._serving.get(name)
+        return None if found is None else found.wanted
+
     def candidate(self, name: str, wanted: Wanted) -> Candidate:
         """Raises: ConfigError when it cannot be served here."""
         return candidate_of(name, wanted, store=self.setup.store, prefix=self._prefix)

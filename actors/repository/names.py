@@ -10,6 +10,11 @@ def controller_name(app: str) -> str:
     return f"squadron-controller:{app}"
 
 
+def desk_name(app: str) -> str:
+    """Of the actor that has an application's jobs."""
+    return f"squadron-jobs:{app}"
+
+
 def app_prefix(app: str) -> str:
     """What the names of the applications of an application's models begin with."""
     return f"{app}+"

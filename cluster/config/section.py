@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Of models, variants, experiments, ensembles."""
+
 
 class Section(BaseModel):
     """Unknown keys are errors: Serve's own schema lets typos pass, ours must not."""

@@ -11,11 +11,11 @@ from pydantic import Field, ModelWrapValidatorHandler, model_validator
 from cluster.config.ensemble import EnsembleConfig, TopKStep, places_of
 from cluster.config.experiment import ExperimentConfig
 from cluster.config.scaling.autoscaling import AutoscalingBudget
-from cluster.config.section import Mistake, Mistakes, Section
+from cluster.config.section import NAME_PATTERN, Mistake, Mistakes, Section
 from cluster.config.security.references import WHY, secrets_within
 from cluster.config.server import ServerConfig
 from cluster.config.storage.location import StoreConfig
-from cluster.config.variant import NAME_PATTERN, VariantConfig
+from cluster.config.variant import VariantConfig
 
 RESERVED_NAMES = frozenset({"stats"})
 """`GET /v2/models/stats` is a route of its own (protocol section "statistics")."""

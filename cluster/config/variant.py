@@ -19,8 +19,6 @@ from cluster.config.sequences import SequencesConfig
 from cluster.errors import ConfigError
 from cluster.models import EngineName
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-
 
 class QueuePolicyConfig(Section):
     """Triton's `ModelQueuePolicy`. Timeouts are microseconds in the queue; 0 is never.

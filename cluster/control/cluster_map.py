@@ -16,19 +16,22 @@ _SHARD = re.compile(r"squadron:(?P<variant>.+):(?P<replica>[^:]+):shard(?P<rank>
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSeen:
-    """`num_cpus`, `num_gpus`: what it offers, whoever holds it."""
+    """`num_cpus`, `num_gpus`: what it offers, whoever holds it. `accelerator`: what Ray calls its
+    GPUs ("H200"), "" where it knows no name."""
 
     node_id: str
     address: str
     is_alive: bool
     num_cpus: float
     num_gpus: float = 0.0
+    accelerator: str = ""
     is_head: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaSeen:
-    """Of any Serve deployment of the application. `num_gpus`: that it reserves."""
+    """Of any Serve deployment of the application. `num_gpus`: that it reserves; `gpus`: which ones
+    Ray gave it, by their numbers on its node."""
 
     node_id: str
     deployment: str
@@ -36,15 +39,17 @@ class ReplicaSeen:
     state: str
     pid: int | None
     num_gpus: float = 0.0
+    gpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorSeen:
-    """An actor that lives, by its name in Ray."""
+    """An actor that lives, by its name in Ray; `gpus` as of a replica."""
 
     node_id: str
     name: str
     pid: int
+    gpus: tuple[int, ...] = ()
 
 
 def cluster_map(
@@ -87,10 +92,12 @@ def _replica(
         "replica": seen.replica,
         "state": seen.state,
         "pid": seen.pid,
-        "device": "gpu" if seen.num_gpus else "cpu",
+        "device": "gpu" if seen.num_gpus or seen.gpus else "cpu",
     }
     if seen.num_gpus:
         told["num_gpus"] = seen.num_gpus
+    if seen.gpus:
+        told["gpus"] = list(seen.gpus)
     if seen.deployment == GATEWAY:
         return {**told, "kind": "door", "variant": "", "holds": list(held)}
     if (route := variants.get(seen.deployment)) is not None:
@@ -110,6 +117,8 @@ def _shard(seen: ActorSeen, named: re.Match[str], shards: Sequence[ShardFacts]) 
         "device": "cpu",
         "rank": rank,
     }
+    if seen.gpus:
+        told["gpus"] = list(seen.gpus)
     facts = next((each for each in shards if each.rank == rank), None)
     return told if facts is None else {**told, **asdict(facts)}
 

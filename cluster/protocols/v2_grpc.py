@@ -332,6 +332,16 @@ def decode_model_name(method: str, data: bytes) -> tuple[str, str]:
     return message.name, message.version
 
 
+def decode_subject(method: str, data: bytes) -> str:
+    """The name of the model or region that a request is about, as far as one can be read from it:
+    "" for what concerns the server, and for what is no request of this method."""
+    try:
+        message = METHODS[method].request.FromString(data)
+    except DecodeError:
+        return ""
+    return str(getattr(message, "model_name", "") or getattr(message, "name", ""))
+
+
 def decode_repository_index(data: bytes) -> bool:
     """Whether only ready models are asked for. Raises: InvalidRequest."""
     return bool(_parsed(METHODS["RepositoryIndex"].request, data).ready)

@@ -6,13 +6,13 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 
 import httpx
 import psutil
 
+from cluster.cli.programs import where_is
 from loadtests.fleet.cluster import Fleet
 from loadtests.fleet.pods import Pod, title_of
 from loadtests.fleet.service import Load, Service, Tally
@@ -53,7 +53,7 @@ async def scrape(fleet: Fleet, *, num_requests: int) -> dict[str, object]:
 def check_metrics(texts: Sequence[str]) -> list[str] | None:
     """What `promtool check metrics` says of the nodes' scrapes, each thing once; None where it is
     not installed. Triton's names are Triton's, also where promtool would have chosen others."""
-    program = shutil.which("promtool")
+    program = where_is("promtool")
     if program is None:
         return None
     found = []

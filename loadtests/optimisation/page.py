@@ -80,7 +80,7 @@ def _section(run: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {each['name']}{star} | {each['latency_ms']:.1f} | {each['cpu_ms']:.2f} | "
             f"{1e3 / each['cpu_ms']:.1f} | {each['speedup']:.2f} [{low:.2f}, {high:.2f}] | {over} "
-            f"| {each['size_bytes'] / 1e6:.1f} | {peak / 1e6 if peak else 0:.0f} | "
+            f"| {each['size_bytes'] / 1e6:.1f} | {f'{peak / 1e6:.0f}' if peak else '-'} | "
             f"{_quality(each, run)} |"
         )
     others = [each for each in run["candidates"] if not each.get("speedup")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -68,15 +68,18 @@ def test_every_squadron_command_of_the_readme_exists() -> None:
 
     from cluster.cli.main import app
 
-    commands = typer.main.get_command(app)
-    named = re.findall(r"squadron ((?:[a-z]+ ?)+)", (ROOT / "README.md").read_text())
-    for words in named:
-        first, *rest = words.split()
-        found = getattr(commands, "commands", {}).get(first)
-        if first in ("models", "serve", "check"):
-            assert found is not None, words
-        if first == "models" and rest:
-            assert rest[0] in found.commands, words
+    named = 0
+    for page in ("README.md", "k8s/README.md", "serve_configs/CONFIGURATION.md"):
+        code = re.findall(r"```.*?```|`[^`\n]+`", (ROOT / page).read_text(), re.DOTALL)
+        for words in re.findall(r"(?<![\w.-])squadron ((?:[a-z0-9]+[ `\n]?)+)", "\n".join(code)):
+            at: Any = typer.main.get_command(app)
+            for word in words.replace("`", " ").split():
+                if not hasattr(at, "list_commands"):
+                    break
+                at = at.get_command(None, word)
+                assert at is not None, f"{page}: squadron {words}"
+                named += 1
+    assert named > 20
 
 
 def test_nothing_is_ever_unpickled_or_evaluated() -> None:

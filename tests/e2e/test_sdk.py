@@ -15,6 +15,7 @@ from cluster.client import (
     AsyncClient,
     Client,
     InferenceMonitor,
+    InferenceProfiler,
     Model,
     ModelEnsemble,
     validate_accuracy,
@@ -210,3 +211,58 @@ def test_bad_inputs_are_refused_in_the_same_class_both_ways(both: Both) -> None:
         assert model.predict(SENTENCES[0])["embedding"].shape == (1, 384)
     with pytest.raises(ModelNotFound):
         both.remote.load_model("nobody")
+
+
+def test_a_profile_made_on_the_cluster_has_the_layers_of_one_made_here(both: Both) -> None:
+    found = []
+    for model in both.load("all-minilm-l6-v2-int8"):
+        profiler = InferenceProfiler(model, num_calls=3)
+        profiler.start()
+        model.predict(SENTENCES[0])
+        found.append(profiler.stop())
+
+    here, there = (
+        sorted(
+            (each["name"], each["operator"], each["output_bytes"]) for each in told.layer_timings
+        )
+        for told in found
+    )
+    assert here == there
+    assert len(here) > 50
+    assert found[1].call_ms > 0
+    assert found[1].memory_usage["peak_mb"] > 0
+
+
+def test_a_search_made_on_the_cluster_finds_the_candidates_of_one_made_here(
+    both: Both, photos: list[bytes]
+) -> None:
+    """While it runs, the server goes on answering."""
+    wishes = {"level": "basic", "options": {"precision": "fp32"}, "num_rounds": 2}
+    here, there = both.load("efficientnet-lite0")
+    with ThreadPoolExecutor(1) as pool:
+        searching = pool.submit(both.remote.optimize, there, **wishes)
+        num_answered = 0
+        while not searching.done():
+            assert there.predict(photos[0])["labels"].shape == (1, 5)
+            num_answered += 1
+        served = searching.result()
+    embedded = both.embedded.optimize(here, **wishes)
+
+    assert num_answered > 0
+    assert served.report is not None
+    assert embedded.report is not None
+    ours, theirs = (
+        [(each.name, each.engine, each.precision, each.status) for each in told.candidates]
+        for told in (embedded.report, served.report)
+    )
+    assert ours == theirs
+    assert len(ours) > 1
+    for one, other in zip(embedded.report.candidates, served.report.candidates, strict=True):
+        assert (one.verdict is None) == (other.verdict is None)
+        if one.verdict is not None and other.verdict is not None:
+            assert one.verdict.passed == other.verdict.passed
+            assert one.verdict.agreement.cosine.value == pytest.approx(
+                other.verdict.agreement.cosine.value, abs=1e-5
+            )
+    assert served.report.sha256 == embedded.report.sha256
+    assert served.report.chosen.name in [each[0] for each in theirs]

@@ -4,9 +4,12 @@ const PERIOD_MS = 2000;
 const KEPT = 60;
 const HOUR_S = 3600;
 const MAP_EVERY = 3;
+const LATELY = 5;
 const MIB = 1024 * 1024;
 const history = new Map();
 let before = null;
+let map = [];
+const folded = new Map();
 let known = [];
 let turns = 0;
 
@@ -52,10 +55,11 @@ async function refresh() {
   const failed = found.find((each) => each.status === 'rejected');
   if (models) known = models;
   if (stats) measure(stats.model_stats);
-  showState(models, failed?.reason);
+  const wrong = models ? wrongs(models, history, map, experiments ?? [], events ?? [], Date.now() / 1000) : [];
+  showState(models, failed?.reason, wrong);
   if (models) { showModels(models); offer(models); }
   // Where processes are changes rarely, and Ray is asked for it.
-  if (models && turns % MAP_EVERY === 0) await askJson('admin/v1/cluster').then((nodes) => showMap(nodes, models), tellMap);
+  if (models && turns % MAP_EVERY === 0) await askJson('admin/v1/cluster').then((nodes) => { map = nodes; showMap(nodes, models); }, tellMap);
   turns += 1;
   if (experiments) showExperiments(experiments);
   if (ensembles) showEnsembles(ensembles);
@@ -90,7 +94,43 @@ function measure(stats) {
   before = { now, totals };
 }
 
-function showState(models, error) {
+// What a person who is called wants to know first, the worst first: models that do not answer, requests
+// that fail, replicas that are not there, experiments whose verdict does not count, what was lost lately.
+function wrongs(models, history, nodes, experiments, events, now) {
+  const found = [];
+  // UNAVAILABLE is what the configuration calls optional and this machine cannot run.
+  for (const each of models.filter((one) => one.state !== 'READY' && one.state !== 'UNAVAILABLE')) {
+    found.push(`${each.name}: ${each.state}${each.reason ? `, ${each.reason}` : ''}`);
+  }
+  for (const [name, kept] of history) {
+    const last = kept.slice(-LATELY);
+    const mean = (field) => last.reduce((sum, each) => sum + each[field], 0) / last.length;
+    const failed = last.length ? mean('failed') : 0;
+    if (failed > 0) found.push(`${name}: ${failed.toFixed(1)} of ${(failed + mean('rate')).toFixed(1)} requests/s fail`);
+  }
+  const replicas = nodes.flatMap((node) => node.processes.filter((each) => each.kind !== 'shard').map((each) => ({ ...each, node: node.address })));
+  for (const each of replicas.filter((one) => one.state !== 'RUNNING')) {
+    found.push(`${each.variant || 'door'}: ${each.kind} ${each.replica} on ${each.node} is ${each.state}`);
+  }
+  for (const each of models.filter((one) => nodes.length && one.kind === 'variant' && one.state === 'READY' && !one.is_colocated)) {
+    const there = replicas.filter((one) => one.variant === each.name && one.state === 'RUNNING').length;
+    if (there < each.replicas) found.push(`${each.name}: ${there} of ${each.replicas} replicas run`);
+  }
+  for (const each of experiments.filter((one) => !one.sample_ratio.ok)) {
+    found.push(`${each.name}: the sample ratio is off, no verdict counts`);
+  }
+  const late = events.filter((each) => now - each.at_s < 600 && (each.kind === 'lost' || each.kind === 'recovered'));
+  for (const name of new Set(late.map((each) => each.subject))) {
+    const own = late.filter((each) => each.subject === name), lost = own.filter((each) => each.kind === 'lost');
+    if (own.at(-1).kind === 'lost') found.push(`${name}: lost ${Math.round((now - own.at(-1).at_s) / 60)} min ago, ${own.at(-1).reason}`);
+    else if (lost.length > 2) found.push(`${name}: lost ${lost.length} times in ten minutes and back, last: ${lost.at(-1).reason}`);
+  }
+  return found;
+}
+
+function showState(models, error, wrong = []) {
+  byId('wrong').hidden = !wrong.length;
+  byId('wrongs').replaceChildren(...wrong.map((each) => element('li', {}, each)));
   const place = byId('state');
   if (!models) {
     place.textContent = `no answer: ${error?.message ?? 'unknown'}`;
@@ -101,18 +141,19 @@ function showState(models, error) {
   place.textContent = waiting.length
     ? `${models.length - waiting.length} of ${models.length} models ready`
     : `all ${models.length} models ready`;
-  // UNAVAILABLE is what the configuration calls optional and this machine cannot run.
-  place.className = waiting.some((each) => each.state !== 'UNAVAILABLE') ? 'bad' : 'READY';
+  if (wrong.length) place.textContent += `, ${wrong.length} ${wrong.length === 1 ? 'thing' : 'things'} wrong`;
+  place.className = wrong.length ? 'bad' : 'READY';
 }
 
 const shown = (value, unit, digits = 1) => (value === null || value === undefined ? '–' : `${value.toFixed(digits)}${unit}`);
 
 function showModels(models) {
+  const focused = document.activeElement;
   byId('models').replaceChildren(...models.map((model) => {
     const kept = history.get(model.name) ?? [];
     const last = kept.at(-1) ?? {};
     const state = element('td', { class: model.state }, model.state);
-    if (model.reason) state.append(element('div', { class: 'reason' }, model.reason));
+    if (model.reason) state.append(reason(model.name, model.reason));
     return element('tr', {},
       element('th', { scope: 'row' }, model.name),
       element('td', {}, model.kind),
@@ -122,6 +163,19 @@ function showModels(models) {
       element('td', { class: `number ${last.failed > 0 ? 'bad' : ''}` }, shown(last.failed, '/s')),
       element('td', {}, sparkline(model.name, kept)));
   }));
+  if (focused?.matches('summary') && focused.isConnected) focused.focus();
+}
+
+// A long one is folded, or one broken model would push the others off the page; it stays as it was
+// opened when the table is drawn again.
+function reason(name, text) {
+  if (text.length <= 160) return element('div', { class: 'reason' }, text);
+  const cut = text.lastIndexOf(' ', 120);
+  const last = folded.get(name);
+  if (last?.text === text) return last.made;
+  const made = element('details', { class: 'reason' }, element('summary', {}, `${text.slice(0, cut > 0 ? cut : 120)} …`), text);
+  folded.set(name, { text, made });
+  return made;
 }
 
 function sparkline(name, kept) {
@@ -149,20 +203,30 @@ function showMap(nodes, models) {
   const about = new Map(models.map((each) => [each.name, each]));
   const running = new Set(nodes.flatMap((node) => node.processes.flatMap((each) => [each.variant, ...(each.holds ?? [])])));
   const cards = nodes.map((node) => {
-    const gpus = node.num_gpus ? `, ${node.num_gpus} GPUs` : '';
+    const gpus = node.num_gpus ? `, ${node.num_gpus} ${node.accelerator || ''} GPUs`.replace('  ', ' ') : '';
     const card = element('li', {},
       element('h3', {}, node.address + (node.is_head ? ', head' : '')),
       element('div', { class: 'hint' }, `${node.num_cpus} cores${gpus}, ${node.processes.length} processes`));
-    const devices = [...new Set(node.processes.map((each) => each.device))].sort();
-    for (const device of devices) card.append(showDevice(device, node.processes.filter((each) => each.device === device), about));
+    const devices = [...new Set(node.processes.map(deviceOf))].sort((one, other) => one.localeCompare(other, 'en', { numeric: true }));
+    for (const device of devices) card.append(showDevice(device, node.processes.filter((each) => deviceOf(each) === device), about));
+    const free = freeGpus(node);
+    if (free.length) card.append(element('div', { class: 'hint' }, `GPU ${free.join(', ')}: nothing of Squadron's`));
     return card;
   });
   const idle = models.filter((each) => each.kind === 'variant' && !running.has(each.name));
   if (idle.length) {
     cards.push(element('li', { class: 'inside' }, element('h3', {}, 'Nowhere'),
-      ...idle.map((each) => element('div', { class: 'hint' }, `${each.name}: ${each.state}${each.reason ? `, ${each.reason}` : ''}`))));
+      ...idle.map((each) => element('div', { class: 'hint' }, `${each.name}: ${each.state}`))));
   }
   byId('map').replaceChildren(...cards);
+}
+
+// By the numbers that Ray gave, which the metrics have as well; `device` is what the placement calls it.
+const deviceOf = (each) => (each.gpus?.length ? `gpu ${each.gpus.join(', ')}` : each.device);
+
+function freeGpus(node) {
+  const used = new Set(node.processes.flatMap((each) => each.gpus ?? []));
+  return [...Array(Math.floor(node.num_gpus)).keys()].filter((index) => !used.has(index));
 }
 
 function showDevice(device, processes, about) {
@@ -312,9 +376,15 @@ function steps({ variant, began, points }) {
   return picture;
 }
 
+// Events outlive restarts: those of another day say which.
+function clock(at_s) {
+  const at = new Date(at_s * 1000);
+  return at.toDateString() === new Date().toDateString() ? at.toLocaleTimeString() : at.toLocaleString();
+}
+
 function showEvents(events) {
   byId('events').replaceChildren(...events.slice(-50).reverse().map((each) => element('tr', {},
-    element('td', { class: 'number' }, new Date(each.at_s * 1000).toLocaleTimeString()),
+    element('td', { class: 'number' }, clock(each.at_s)),
     element('td', {}, each.kind), element('td', {}, each.subject), element('td', {}, each.reason))));
 }
 

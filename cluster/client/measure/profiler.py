@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.client.embedded import EngineBackend
-from cluster.client.measure.samples import sample_row
+from cluster.client.measure.profiled import profile_backend
+from cluster.client.remote.jobs import run_job, server_of
+from cluster.client.remote.told import profile_report
 from cluster.client.values import Told
-from cluster.engines.table import default_engine
-from cluster.errors import InvalidRequest, Unsupported
-from cluster.optimization.intake.model import GivenModel
-from cluster.optimization.profile.collect import profile
+from cluster.errors import InvalidRequest
 from cluster.optimization.profile.page import page
 from cluster.optimization.profile.report import ProfileReport, bottlenecks
 from cluster.tensors import Array
@@ -41,8 +39,8 @@ class InferenceProfiler:
     with the engine's counters on, so that the calls themselves are not slowed down. With no call in
     between a random row is profiled.
 
-    Works embedded only: the protocol has no operators' times. `squadron profile MODEL` on the
-    server's machine measures the same artefact.
+    Of a model of a server's, `stop` has the server's cluster profile the same artefact with its
+    engine, in a process beside those that serve (HTTP and an admin key).
     """
 
     def __init__(self, model: Model, *, num_calls: int = 20) -> None:
@@ -62,19 +60,16 @@ class InferenceProfiler:
             self.close()
 
     def start(self) -> None:
-        """Raises: Unsupported for a model of a server's."""
+        """Raises: Unsupported for a model of a server's over gRPC."""
         if self._model.is_remote:
-            raise Unsupported(
-                "InferenceProfiler works embedded only: a server does not tell the times of its "
-                "operators; run `squadron profile MODEL` on its machine"
-            )
+            server_of(self._model.backend, "a profile")
         self.seen = None
         self._model.watch(self)
 
     def stop(self) -> Profile:
         """Raises: as `cluster.optimization.profile.collect.profile`."""
         self._model.unwatch(self)
-        self._profile = _measured(self._model, self.seen, self._num_calls)
+        self._profile = _told(_measured(self._model, self.seen, self._num_calls))
         return self._profile
 
     def save_html(self, path: str | Path) -> Path:
@@ -96,23 +91,16 @@ class InferenceProfiler:
             self.seen = dict(inputs)
 
 
-def _measured(model: Model, seen: dict[str, Array] | None, num_calls: int) -> Profile:
-    backend = model.backend
-    inputs = seen if seen is not None else sample_row(backend)
-    if isinstance(backend, EngineBackend):
-        variant = backend.variant
-        given = GivenModel(
-            name=variant.card.name, sha256="", card=variant.card, folder=variant.folder
-        )
-        report = profile(
-            given,
-            backend.prepare(inputs),
-            engine=variant.engine or default_engine(variant.card.format),
-            num_calls=num_calls,
-            threads=backend.threads,
-        )
-    else:
-        report = _of_module(model, inputs, num_calls)
+def _measured(model: Model, seen: dict[str, Array] | None, num_calls: int) -> ProfileReport:
+    if not model.is_remote:
+        return profile_backend(model.backend, seen, num_calls)
+    server = server_of(model.backend, "a profile")
+    content = {"kind": "profile", "model": str(model.source), "num_calls": num_calls}
+    _, result = run_job(server, content, seen)
+    return profile_report(result["report"], result["trace"])
+
+
+def _told(report: ProfileReport) -> Profile:
     told = report.as_dict()
     layers: Any = told["layer_timings"]
     return Profile(
@@ -126,31 +114,3 @@ def _measured(model: Model, seen: dict[str, Array] | None, num_calls: int) -> Pr
         num_calls=report.num_calls,
         report=report,
     )
-
-
-def _of_module(model: Model, inputs: Mapping[str, Array], num_calls: int) -> ProfileReport:
-    from cluster.client.torch.module import ModuleBackend
-    from cluster.config.model_card import ModelCard, SignatureCard, TensorCard
-
-    backend = model.backend
-    if not isinstance(backend, ModuleBackend):
-        raise Unsupported(
-            f"{model.name}: profiled can be models of onnxruntime, openvino and torch"
-        )
-    cards = [
-        TensorCard(name=spec.name, datatype=spec.datatype, shape=list(spec.shape))
-        for spec in backend.signature.inputs
-    ]
-    card = ModelCard(
-        name=backend.name, format="fake", signature=SignatureCard(inputs=cards, outputs=cards)
-    )
-    given = GivenModel(
-        name=backend.name,
-        sha256="",
-        card=card,
-        folder=Path(),
-        module=backend.module,
-        example=backend.example,
-    )
-    ordered = {name: inputs[name] for name in backend.example}
-    return profile(given, ordered, num_calls=num_calls, threads=backend.threads)

@@ -233,14 +233,3 @@ def _mkldnn(is_used: bool) -> Iterator[None]:
 
     with torch.backends.mkldnn.flags(enabled=False):
         yield
-
-
-def check_same_task(model: object) -> None:
-    """Raises: ConfigError for a model of a server's, which has no artefact here."""
-    if getattr(model, "is_remote", False):
-        raise ConfigError(
-            "a model of a server cannot be optimised from here: the protocol gives no artefacts "
-            "away. Optimise its file or the name in the store (`squadron models list`), then add "
-            "the variant to the store that the server reads",
-            key="model",
-        )

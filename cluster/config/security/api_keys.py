@@ -9,8 +9,7 @@ from typing import Self
 import orjson
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
-from cluster.config.section import Section
-from cluster.config.variant import NAME_PATTERN
+from cluster.config.section import NAME_PATTERN, Section
 from cluster.config.yaml_file import check_section
 from cluster.errors import ConfigError
 

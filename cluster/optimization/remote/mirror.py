@@ -17,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.config.model_card import ModelCard
+from cluster.config.section import NAME_PATTERN
 from cluster.config.storage.location import (
     CACHE_VARIABLE,
     ModelCacheConfig,
@@ -24,7 +25,6 @@ from cluster.config.storage.location import (
     parse_location,
 )
 from cluster.config.store import CARD_FILE, ModelStore, sha256_of
-from cluster.config.variant import NAME_PATTERN
 from cluster.config.yaml_file import read_section
 from cluster.errors import ConfigError
 from cluster.optimization.progress import Progress, Silent

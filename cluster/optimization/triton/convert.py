@@ -10,11 +10,12 @@ import yaml
 
 from cluster.config.ensemble import EnsembleConfig
 from cluster.config.model_card import ModelCard
+from cluster.config.section import NAME_PATTERN
 from cluster.config.sequences import SequencesConfig
 from cluster.config.serve_file import IMPORT_PATH
 from cluster.config.squadron import RESERVED_NAMES, SquadronConfig
 from cluster.config.store import ModelStore
-from cluster.config.variant import NAME_PATTERN, BatchingConfig
+from cluster.config.variant import BatchingConfig
 from cluster.config.yaml_file import check_section
 from cluster.errors import ConfigError
 from cluster.optimization.triton.artefacts import Stored, store_version

@@ -60,6 +60,9 @@ def _operation(operation: Operation) -> JsonObject:
     }
     if operation.gives == "Accepted":
         responses["202"] = {"description": "Kept by this door for now.", **content}
+    if operation.takes == "JobRequest":
+        responses["202"] = {"description": "Taken; ask for it by its id.", **content}
+        del responses["200"]
     described: JsonObject = {
         "summary": operation.summary,
         "operationId": _identifier(operation),
@@ -74,12 +77,15 @@ def _operation(operation: Operation) -> JsonObject:
     return described
 
 
-_REQUIRED = ("InferRequest", "GenerateRequest", "Region", "CudaRegion", "Weights", "Feedback")
+_REQUIRED = (
+    "InferRequest", "GenerateRequest", "Region", "CudaRegion", "Weights", "Feedback", "JobRequest",
+    "StoreName",
+)  # fmt: skip
 
 
 def _body(schema: str) -> JsonObject:
     content: JsonObject = {"application/json": {"schema": _ref(schema)}}
-    if schema == "InferRequest":
+    if schema in ("InferRequest", "JobRequest"):
         # JSON with binary tensors behind it, or the model's only input as it is.
         content["application/octet-stream"] = {"schema": {}}
     return {"required": schema in _REQUIRED, "content": content}

@@ -22,6 +22,7 @@ from actors.listeners.grpc.listener import GrpcListener
 from actors.listeners.http import HttpListener
 from actors.listeners.metrics import MetricsListener
 from actors.listeners.port_claim import PortClaim, claim_port
+from actors.logs.notes import follows_of, noted
 from cluster.access.keys import digest_of, key_of
 from cluster.config.security.api_keys import ApiKey, KeysFile
 from cluster.config.server import ListenerConfig, ServerConfig
@@ -148,6 +149,7 @@ def keyed_door(folder: Path, entries: Sequence[ApiKey] = ENTRIES, **server: Any)
         metrics=make_metrics(folder / "metrics"),
         make_streams=Speaking,
     )
+    front.follows = follows_of(None, config.logging)
     offered = make_offered(front, folder / "metrics")
     return Door(front=front, offered=offered, routes=make_routes(front, offered, app="test"))
 
@@ -174,7 +176,8 @@ async def listening(
         config = door.front.server.tls
         tls = ServerTls(config) if config is not None else None
         context = tls.context if tls is not None else None
-        http_listener = HttpListener(door.routes, limits, context)
+        routes = noted(door.routes, door.front.server.logging)
+        http_listener = HttpListener(routes, limits, context)
         grpc_listener = GrpcListener(door.front, door.offered)
         port = ListenerConfig(port=free.port)
         metrics = MetricsListener(door.routes, port, limits, folder, context)

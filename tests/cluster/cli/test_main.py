@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
+import pytest
 import typer.main
 from typer.testing import CliRunner
 
@@ -31,15 +34,43 @@ def test_without_a_command_it_shows_what_there_is() -> None:
 def test_no_default_is_lost_from_a_help_text() -> None:
     """Rich takes `[default: x]` for a mark-up of its own and prints nothing."""
 
-    def walk(command: click.Command, name: str) -> Iterator[str]:
+    walked = []
+
+    def walk(command: Any, name: str) -> Iterator[str]:
+        walked.append(name)
         for parameter in command.params:
             text = getattr(parameter, "help", None) or ""
             if re.search(r"(?<!\\)\[default", text):
                 yield f"{name} {parameter.name}: {text}"
-        if isinstance(command, click.Group):
-            for each in command.list_commands(click.Context(command)):
-                found = command.get_command(click.Context(command), each)
-                assert found is not None
-                yield from walk(found, f"{name} {each}")
+        # Typer has a click of its own, whose groups are none of click's.
+        for each in command.list_commands(None) if hasattr(command, "list_commands") else ():
+            yield from walk(command.get_command(None, each), f"{name} {each}")
 
     assert list(walk(typer.main.get_command(app), "squadron")) == []
+    assert {"squadron serve", "squadron keys create", "squadron k8s check"} <= set(walked)
+
+
+CODE = """
+import sys
+from typer.testing import CliRunner
+from cluster.cli.main import app
+said = CliRunner().invoke(app, sys.argv[1:])
+assert said.exit_code == 0, said.output
+print(*sys.modules)
+"""
+HEAVY = {"numpy", "ml_dtypes", "jsonschema", "httpx", "torch", "onnx", "ray"}
+
+
+@pytest.mark.parametrize("words", [("--version",), ("keys", "create", "--help")])
+def test_a_command_waits_for_nothing_that_only_others_need(words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", CODE, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert HEAVY & set(done.stdout.split()) == set()
+
+
+def test_a_misspelt_command_is_told_which_one_is_near() -> None:
+    said = CliRunner().invoke(app, ["optmize"])
+
+    assert said.exit_code == 2
+    assert "Did you mean 'optimize'?" in " ".join(said.output.split())

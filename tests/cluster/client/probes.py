@@ -555,6 +555,20 @@ def async_client(method: str) -> Probe:
             case "shard_model":
                 cut = await client.shard_model("mlp", 2)
                 assert cut.sync.backend.num_stages == 2  # type: ignore[attr-defined]
+            case "enable_model_cache":
+                await client.enable_model_cache(folder / "cache", 0.25)
+                await client.optimize("mlp", options={"precision": "dynamic"}, num_rounds=2)
+                assert list((folder / "cache").glob("??/*/entry.json"))
+            case "benchmark":
+                figures = await client.benchmark(await client.load_model("echo"), [1, 4])
+                assert [figure.batch_size for figure in figures] == [1, 4]
+            case "add_to_store":
+                file = place.store / "mlp" / "1" / "model.onnx"
+                async with AsyncClient(store=folder / "own", device="cpu") as own:
+                    own.sync.enable_model_cache(folder / "cache", 1.0)
+                    made = await own.optimize(file, options={"precision": "dynamic"}, num_rounds=2)
+                    assert (await own.add_to_store(made, "kept")).name == "kept"
+                    assert own.sync.list_models() == ["kept"]
             case "validate_accuracy":
                 a, b = await client.load_model("mlp"), await client.load_model("mlp")
                 assert (await client.validate_accuracy(a, b, [ROWS[:1]])).passed

@@ -47,7 +47,9 @@ TABLE = RoutingTable(
     },
 )
 HEAD = NodeSeen(node_id="n1", address="10.0.0.2", is_alive=True, num_cpus=8, is_head=True)
-OTHER = NodeSeen(node_id="n0", address="10.0.0.1", is_alive=True, num_cpus=4, num_gpus=2)
+OTHER = NodeSeen(
+    node_id="n0", address="10.0.0.1", is_alive=True, num_cpus=4, num_gpus=2, accelerator="H200"
+)
 DEAD = NodeSeen(node_id="n2", address="10.0.0.3", is_alive=False, num_cpus=4)
 
 
@@ -63,12 +65,12 @@ def test_every_process_is_on_its_node_doors_first_and_shards_behind_their_replic
         [OTHER, DEAD, HEAD],
         [
             replica("n1", "variant-cut:up", "x1"),
-            replica("n0", "variant-a", "y1", num_gpus=0.5),
+            replica("n0", "variant-a", "y1", num_gpus=0.5, gpus=(1,)),
             replica("n1", "gateway", "d1"),
             replica("n2", "variant-a", "gone"),
         ],
         [
-            ActorSeen(node_id="n0", name="squadron:cut:up:x1:shard1", pid=21),
+            ActorSeen(node_id="n0", name="squadron:cut:up:x1:shard1", pid=21, gpus=(0,)),
             ActorSeen(node_id="n1", name="squadron:cut:up:x1:shard0", pid=20),
             ActorSeen(node_id="n1", name="squadron:cut:up:earlier:shard0", pid=19),
             ActorSeen(node_id="n1", name="squadron-controller:app", pid=3),
@@ -83,6 +85,9 @@ def test_every_process_is_on_its_node_doors_first_and_shards_behind_their_replic
     assert (first["rank"], first["first_layer"], first["last_layer"]) == (0, 0, 5)
     alone, second = other["processes"]  # type: ignore[misc]
     assert (alone["variant"], alone["device"], alone["num_gpus"]) == ("a", "gpu", 0.5)
+    # The plan's number is not the node's: Ray chose.
+    assert (alone["gpus"], second["gpus"], other["accelerator"]) == ([1], [0], "H200")
+    assert "gpus" not in first
     assert (second["pid"], second["device"], second["weight_bytes"]) == (21, "cuda:1", 1001)
 
 

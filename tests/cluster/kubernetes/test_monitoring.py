@@ -13,6 +13,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from cluster.cli.programs import where_is
 from cluster.observability.door_metrics import Denial, Refusal
 from cluster.observability.language_metrics import declare_language_metrics
 from cluster.observability.metrics import ScalingSource, declared_names
@@ -29,9 +30,10 @@ NOT_OURS = {
     "kube_pod_container_status_restarts_total",
 }
 _METRIC = re.compile(r"\b(?:squadron|nv|ray|kuberay|kube)_[a-z_]+\b")
+PROMTOOL = where_is("promtool")
 needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None,
-    reason="promtool is not here: Debian's package `prometheus` has it",
+    PROMTOOL is None,
+    reason="promtool is not here: `make .venv/bin/promtool` fetches Debian's",
 )
 
 
@@ -55,7 +57,11 @@ def folder(tmp_path: Path) -> Path:
 def test_promtool_finds_the_rules_right(folder: Path, command: tuple[str, str]) -> None:
     what, file = command
     done = subprocess.run(
-        ["promtool", what, "rules", file], cwd=folder, capture_output=True, text=True, check=False
+        [str(PROMTOOL), what, "rules", file],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,72 @@
+"""A job's own process: it works, and it leaves nothing when it is ended."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from actors.jobs.process import JobProcess
+from actors.jobs.work import Work
+from tests.actors.jobs.places import make_store
+
+
+def work_of(folder: Path, **request: Any) -> Work:
+    store = make_store(folder)
+    return Work(
+        request={"model": "mlp", **request},
+        card=store.card("mlp").model_dump_json(),
+        folder=str(store.folder("mlp")),
+        engine="onnxruntime",
+        options={},
+        threads=1,
+        is_processed=True,
+        store=str(store.root),
+        kept=str(store.root / ".jobs" / "0123"),
+        nice=1,
+    )
+
+
+async def test_a_process_that_is_stopped_goes_with_all_that_it_made(tmp_path: Path) -> None:
+    process = JobProcess(tmp_path / "jobs")
+    work = work_of(tmp_path, kind="optimize", level="max", num_rounds=100)
+
+    await process.start(work, b"{}", None, 2**20)
+    events = await process.next()
+    while not events:
+        events = await process.next()
+    (scratch,) = (tmp_path / "jobs").iterdir()
+    assert process._process is not None
+    running = psutil.Process(process._process.pid)
+    await process.stop()
+
+    assert "step" in events[0]
+    assert not running.is_running()
+    assert not scratch.exists()
+    assert not (tmp_path / "store" / ".jobs" / "0123").exists()
+
+
+async def test_a_result_that_is_too_large_and_inputs_that_do_not_fit_are_errors(
+    tmp_path: Path,
+) -> None:
+    work = work_of(tmp_path, kind="profile", num_calls=1)
+    bad = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}'
+
+    async def ended(body: bytes, max_result_bytes: int) -> tuple[str, str]:
+        process = JobProcess(tmp_path / "jobs")
+        await process.start(work, body, None, max_result_bytes)
+        while True:
+            for event in await process.next():
+                if "error" in event:
+                    await process.stop()
+                    return event["error"][0], event["error"][1]
+                assert "result" not in event
+
+    large, wrong = await asyncio.gather(ended(b"{}", 10), ended(bad, 2**30))
+
+    assert large[0] == "EngineFailed"
+    assert "at most 10" in large[1]
+    assert wrong[0] in ("InvalidRequest", "ConfigError")
+    assert "64" in wrong[1] or "refuses" in wrong[1]
