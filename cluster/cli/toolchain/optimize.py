@@ -22,6 +22,7 @@ from cluster.cli.toolchain.options import (
     Store,
     Threads,
     Tune,
+    bytes_of_mb,
     mendable,
     open_store,
     parse_shapes,
@@ -131,8 +132,9 @@ def _in_a_line(section: Mapping[str, object]) -> str:
 def _constraints(
     latency_ms: float | None, p99_ms: float | None, size_mb: float | None
 ) -> Constraints:
-    size = None if size_mb is None else int(size_mb * 1e6)
-    return Constraints(max_latency_ms=latency_ms, max_p99_ms=p99_ms, max_size_bytes=size)
+    return Constraints(
+        max_latency_ms=latency_ms, max_p99_ms=p99_ms, max_size_bytes=bytes_of_mb(size_mb)
+    )
 
 
 def _stem(model: str) -> str:

@@ -74,7 +74,7 @@ def convert(
         num_bytes = sum(file.stat().st_size for file in files)
         if max_bytes is not None and num_bytes > max_bytes:
             raise ConfigError(
-                f"{target.name} would weigh {num_bytes / 1e6:.1f} MB, at most "
+                f"{target.name} would weigh {num_bytes / 1e6:.3g} MB, at most "
                 f"{max_bytes / 1e6:g} MB are allowed; try an int8 variant first",
                 key="max_size_mb",
                 value=num_bytes,

@@ -313,7 +313,7 @@ def test_the_options_that_a_variant_was_measured_with_are_part_of_its_section(
     [
         (["--level", "extreme"], "level is 'extreme'; allowed: basic, balanced, max"),
         (["--recipe", "magic"], "no recipe 'magic'; allowed:"),
-        (["--max-size-mb", "-1"], "max_size_bytes is -1000000"),
+        (["--max-size-mb", "-1"], "--max-size-mb -1; allowed: above 0"),
         (["--data", "/nowhere"], "no such folder"),
     ],
 )
