@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.config.model_card import ModelCard
+from cluster.config.section import NAME_PATTERN
 from cluster.config.store import CARD_FILE, ModelStore, new_version, seal
-from cluster.config.variant import NAME_PATTERN
 from cluster.config.yaml_file import read_section
 from cluster.errors import InvalidRequest
 from cluster.optimization.measure.variant import Variant

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from cluster.config.section import Section
-from cluster.config.variant import NAME_PATTERN
+from cluster.config.section import NAME_PATTERN, Section
 from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.routing.table import ExperimentRoute, RoutingTable, VariantRoute
 
