@@ -110,7 +110,7 @@ def _max_abs(a: Array, b: Array) -> float:
     difference = np.abs(a - b)
     equal = (a == b) | (np.isnan(a) & np.isnan(b))
     difference = np.where(equal, 0.0, difference)
-    return float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0))
+    return float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0.0))
 
 
 def _kl(a: Array, b: Array) -> float:
