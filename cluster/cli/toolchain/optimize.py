@@ -113,11 +113,15 @@ def optimize(
         report, section = _search(model, wish, target, add, open_store(store), cache_dir)
     if as_json:
         print(json.dumps({**report.as_dict(), "serve": {add: section} if section else None}))
-        return
-    show(report, target)
+    else:
+        show(report, target)
+        _show_section(add, section)
+
+
+def _show_section(name: str | None, section: Mapping[str, object] | None) -> None:
     if section:
-        print(f"Served as it was measured, and as an arm of an experiment, by this in `variants:`\n"
-              f"  {add}: {_in_a_line(section)}")  # fmt: skip
+        print("Served as it was measured, and as an arm of an experiment, by this in `variants:`")
+        print(f"  {name}: {_in_a_line(section)}")
 
 
 def _in_a_line(section: Mapping[str, object]) -> str:
