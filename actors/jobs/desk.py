@@ -85,7 +85,7 @@ class JobDesk:
         self._waiting: dict[str, _Waiting] = {}
         self._follows: dict[str, asyncio.Task[None]] = {}
         self._stores: dict[str, ModelStore] = {}
-        self._adding = asyncio.Lock()
+        self._adding, self._submitting = asyncio.Lock(), asyncio.Lock()
         self.watching = asyncio.get_running_loop().create_task(self._watch_controller())
 
     async def submit(
@@ -98,7 +98,20 @@ class JobDesk:
     ) -> dict[str, object]:
         """The new job. `body`: of the request, with its tensors; `content`: what it says without
         them. Raises: InvalidRequest, Unsupported, Overloaded."""
+        async with self._submitting:
+            return await self._submit(setup, variant, content, body, json_length)
+
+    async def _submit(
+        self,
+        setup: JobsSetup,
+        variant: str,
+        content: dict[str, Any],
+        body: bytes,
+        json_length: int | None,
+    ) -> dict[str, object]:
         request = job_request(content)
+        if request.id in self._jobs:
+            return self._jobs[request.id].as_dict()  # it was asked for, and the answer lost
         admit(list(self._jobs.values()), len(body))
         wanted, store = await self._wanted(setup, variant)
         origin = await asyncio.to_thread(origin_of, variant, wanted, store)
@@ -108,7 +121,7 @@ class JobDesk:
         if isinstance(request, OptimizeRequest):
             self._check_search(request, wanted, setup.store)
         reserved = await asyncio.to_thread(self._hands.reserve, request)
-        job_id = secrets.token_hex(8)
+        job_id = request.id or secrets.token_hex(8)
         kept = kept_folder(setup.store.root, job_id)
         work = Work(
             request=content,
@@ -125,8 +138,6 @@ class JobDesk:
             candidates=await asyncio.to_thread(_candidates, request, setup.store),
         )
         await asyncio.to_thread(remove_old, setup.store.root, set(self._jobs), time.time())
-        # Looked at again: others may have asked meanwhile.
-        admit(list(self._jobs.values()), len(body))
         self._jobs[job_id] = Job(
             id=job_id, request=request, num_input_bytes=len(body), created_s=time.time()
         )

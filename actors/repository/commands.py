@@ -25,6 +25,7 @@ from cluster.optimization.triton.upload import Uploaded, store_upload
 from cluster.protocols.triton.findings import Findings
 from cluster.protocols.triton.model_config import parse_json
 from cluster.protocols.triton.override import lay_over
+from cluster.protocols.triton.settings import has_settings
 from cluster.protocols.triton.uploads import UploadedFile, uploaded_files
 
 Step = Callable[[], Awaitable[None]]
@@ -147,13 +148,19 @@ class Commands:
             return Wanted(variant=variant)
         message = parse_json(config)
         _check_name(message, model)
+        files = ""
+        if has_settings(message):
+            # One setting after the other: each over what is served by now.
+            current = self._control.desired().variants.get(model)
+            if current is not None:
+                variant, files = current.variant, current.store
         variant = _with_version(variant, message, store)
-        origin = self._control.candidate(model, Wanted(variant=variant)).origin
+        origin = self._control.candidate(model, Wanted(variant=variant, store=files)).origin
         if not isinstance(origin, Origin):
             raise origin
         laid = lay_over(variant, message, is_batched=origin.card.batched)
         _tell(model, laid.lost)
-        return Wanted(variant=laid.variant)
+        return Wanted(variant=laid.variant, store=files)
 
     async def _upload(self, model: str, config: str, files: tuple[UploadedFile, ...]) -> Uploaded:
         """In a process of its own: a file made to crash the parser crashes only that."""

@@ -30,6 +30,7 @@ _OF: dict[str, tuple[str, str]] = {
     "models": ("cluster.cli.models", "app"),
     "k8s": ("cluster.cli.kubernetes", "app"),
     "keys": ("cluster.cli.keys", "app"),
+    "jobs": ("cluster.cli.jobs.command", "app"),
     "traffic": ("cluster.cli.admin", "traffic_app"),
     "experiment": ("cluster.cli.admin", "experiment_app"),
     "experiments": ("cluster.cli.admin", "experiment_app"),

@@ -10,6 +10,12 @@ from typing import Any
 
 from cluster.client.backend import Backend, Generates
 from cluster.client.embedded import EngineBackend
+from cluster.client.remote.tuned import (
+    attention_there,
+    kv_cache_there,
+    memory_there,
+    on_gpu_there,
+)
 from cluster.client.values import Setting, is_number
 from cluster.engines.cache.artefact_cache import ArtefactCache
 from cluster.errors import ConfigError, Unsupported
@@ -17,7 +23,6 @@ from cluster.optimization.search.report import OptimizeReport
 
 MIB = 2**20
 _STRATEGIES = ("static", "dynamic")
-_OF_A_SERVER = "works embedded only: of a server's model its YAML decides"
 
 
 def is_optimized(backend: Backend, report: OptimizeReport | None) -> bool:
@@ -66,7 +71,7 @@ def on_gpu(backend: Backend, device: str) -> tuple[Backend | None, Setting]:
             value=device,
         )
     if backend.is_remote:
-        return None, Setting(name=name, acts=False, says=f"{_OF_A_SERVER} (`device:`)")
+        return None, on_gpu_there(backend, device)
     try:
         if isinstance(backend, EngineBackend):
             made = EngineBackend(backend.variant, device=device, threads=backend.threads)
@@ -86,8 +91,7 @@ def efficient_attention(
 ) -> tuple[Backend | None, Setting]:
     name = "efficient_attention"
     if backend.is_remote:
-        says = f"{_OF_A_SERVER} (serve an artefact that `squadron optimize` fused)"
-        return None, Setting(name=name, acts=False, says=says)
+        return None, attention_there(backend)
     if isinstance(backend, EngineBackend):
         return _fused(backend, cache or ArtefactCache())
     switch = getattr(backend, "use_efficient_attention", None)
@@ -154,8 +158,7 @@ def kv_cache(backend: Backend, max_sequence_length: int, strategy: str) -> Setti
         )
     name = "kv_cache"
     if backend.is_remote:
-        says = f"{_OF_A_SERVER} (`llm.cache_growth`, `placement.kv_cache`)"
-        return Setting(name=name, acts=False, says=says)
+        return kv_cache_there(backend, max_sequence_length, strategy)
     switch = getattr(backend, "use_kv_cache", None)
     if not isinstance(backend, Generates) or switch is None:
         return Setting(name=name, acts=False, says="the model generates nothing")
@@ -178,22 +181,27 @@ def memory(
     def say(name: str, acts: bool, says: str) -> None:
         found[name] = Setting(name=name, acts=acts, says=says)
 
-    switch = None if backend.is_remote else getattr(backend, "bound_memory", None)
-    reason = _OF_A_SERVER if backend.is_remote else (
+    switch = getattr(backend, "bound_memory", None)
+    reason = (
         "only torch language models hold their weights layer by layer; this engine loads whole "
         "models"
-    )  # fmt: skip
+    )
+    is_bound = False
     if max_memory_mb is not None:
-        if switch is not None:
+        if backend.is_remote:
+            found["max_memory_mb"] = memory_there(backend, max_memory_mb)
+            is_bound, reason = bool(found["max_memory_mb"]), found["max_memory_mb"].says
+        elif switch is not None:
             switch(int(max_memory_mb * MIB))
+            is_bound = True
             say("max_memory_mb", True, f"at most {max_memory_mb:g} MiB of weights are resident")
         else:
             say("max_memory_mb", False, reason)
     if cpu_offload:
-        if switch is None:
-            say("enable_cpu_offload", False, reason)
-        elif max_memory_mb is None:
+        if max_memory_mb is None and (backend.is_remote or switch is not None):
             say("enable_cpu_offload", False, "give max_memory_mb: it says how much stays")
+        elif not is_bound:
+            say("enable_cpu_offload", False, reason)
         else:
             where = getattr(backend, "offloads_to", "the files")
             say("enable_cpu_offload", True, f"layers beyond max_memory_mb wait in {where}")

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 import yaml
@@ -211,6 +212,13 @@ def test_the_sdk_has_a_model_cut_into_slices_while_the_server_runs(
 
             assert_allclose(cut.predict(input_ids=ids)["logits"], expected, atol=1e-4)
             assert len(served.pids(f"squadron:{name}:")) == 2
+            bound = cut.enable_memory_optimization(max_memory_mb=64)["max_memory_mb"]
+            gpu = cut.enable_gpu_acceleration()
+            assert bound.acts, bound.says
+            assert gpu.acts == torch.cuda.is_available(), gpu.says
+            assert_allclose(cut.predict(input_ids=ids)["logits"], expected, atol=1e-4)
+            # Over what was asked for before: it is still in two.
+            assert eventually(lambda: len(served.pids(f"squadron:{name}:")) == 2)
             with pytest.raises(InvalidRequest, match="does not divide the 12 attention heads"):
                 there.shard_model(name, 5, strategy="tensor")
             with pytest.raises(InvalidRequest, match="there is no layer 4"):

@@ -114,7 +114,7 @@ def optimize(
     if as_json:
         print(json.dumps({**report.as_dict(), "serve": {add: section} if section else None}))
     else:
-        show(report, target)
+        show(report, target / "report.html")
         _show_section(add, section)
 
 
@@ -169,7 +169,8 @@ def _search(
     return report, serve_section(report, add_to_store(report, store, add))
 
 
-def show(report: OptimizeReport, folder: Path) -> None:
+def show(report: OptimizeReport, page: Path | None) -> None:
+    """`page`: where the whole report was written."""
     console = Console(highlight=False)
     table = Table("variant", "p50 ms", "CPU ms", "speed-up", "MB", "peak MB", "quality", box=None)
     for column in table.columns[:6]:
@@ -195,4 +196,5 @@ def show(report: OptimizeReport, folder: Path) -> None:
     console.print(report.reason)
     if not report.is_real_data:
         console.print("NOT VALIDATED: the inputs were random.")
-    console.print(f"{folder}/report.html")
+    if page is not None:
+        console.print(str(page))

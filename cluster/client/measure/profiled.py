@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cluster.client.backend import Backend
+from cluster.client.backend import Backend, Generates
 from cluster.client.embedded import EngineBackend
 from cluster.client.measure.samples import sample_row
 from cluster.engines.table import default_engine
@@ -30,6 +30,12 @@ def profile_backend(
     """
     if isinstance(backend, EngineBackend):
         return _of_engine(backend, inputs, num_calls, is_raw=is_raw)
+    if isinstance(backend, Generates):
+        from cluster.client.measure.language_profile import profile_language
+        from cluster.client.staged.language import LanguageBackend
+
+        if isinstance(backend, LanguageBackend):
+            return profile_language(backend, inputs, num_calls)
     return _of_module(backend, sample_row(backend) if inputs is None else inputs, num_calls)
 
 
@@ -60,7 +66,8 @@ def _of_module(backend: Backend, inputs: Mapping[str, Array], num_calls: int) ->
 
     if not isinstance(backend, ModuleBackend):
         raise Unsupported(
-            f"{backend.name}: profiled can be models of onnxruntime, openvino and torch"
+            f"{backend.name}: profiled can be models of onnxruntime, openvino and torch, and a "
+            "language model's Hugging Face directory"
         )
     cards = [
         TensorCard(name=spec.name, datatype=spec.datatype, shape=list(spec.shape))

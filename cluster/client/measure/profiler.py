@@ -37,7 +37,8 @@ class Profile(Told):
 class InferenceProfiler:
     """Between `start` and `stop` the calls' inputs are noted; `stop` runs the last of them again
     with the engine's counters on, so that the calls themselves are not slowed down. With no call in
-    between a random row is profiled.
+    between a random row is profiled. Of a torch language model, by layer: the token ids of the last
+    `predict` read at once (`prefill`), and a few tokens written after them (`decode`).
 
     Of a model of a server's, `stop` has the server's cluster profile the same artefact with its
     engine, in a process beside those that serve (HTTP and an admin key).

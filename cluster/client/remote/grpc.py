@@ -145,7 +145,7 @@ class GrpcBackend:
 
     def __init__(self, server: GrpcServer, model: str) -> None:
         name, _, version = model.partition("/")
-        self._server = server
+        self.server = server
         self._named = {"name": name, "version": version}
         metadata = server.call("ModelMetadata", **self._named)
         found = server.call("ModelConfig", **self._named).config
@@ -186,7 +186,7 @@ class GrpcBackend:
                 raise InvalidRequest(f"input {name!r}: {error}") from None
             entries.append({"name": name, "datatype": given.datatype, "shape": array.shape})
             raw.append(bytes(bytes_from_tensor(given)))
-        answer = self._server.call(
+        answer = self.server.call(
             "ModelInfer",
             model_name=self.name,
             model_version=self._named["version"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -14,13 +15,20 @@ from cluster.client.backend import Backend
 from cluster.client.remote.backend import HttpBackend
 from cluster.client.remote.coding import JSON_LENGTH, Body, encode_call
 from cluster.client.remote.http import HttpServer
-from cluster.errors import ERRORS_BY_NAME, EngineFailed, SquadronError, Unsupported
+from cluster.errors import (
+    ERRORS_BY_NAME,
+    DeadlineExceeded,
+    EngineFailed,
+    SquadronError,
+    Unsupported,
+)
 from cluster.optimization.progress import Progress, Silent
 from cluster.tensors import Array
 
 JOBS = "/admin/v1/jobs"
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 1.0
+START_S = 120.0
 
 Wait = Callable[[float], None]
 
@@ -60,9 +68,10 @@ def run_job(
     Whoever stops waiting (Ctrl-C) ends the job. Raises: what the server raises; the job's own error
     in its own class; EngineFailed for one that was cancelled.
     """
-    answer = server.send("POST", JOBS, encode_job(content, inputs))
-    job_id = str(answer.json()["id"])
+    job_id = secrets.token_hex(8)
+    body = encode_job({**content, "id": job_id}, inputs)
     try:
+        _submit(server, body, wait)
         return job_id, _result(_ended(server, job_id, progress or Silent(), wait))
     except BaseException:
         with suppress(SquadronError):  # what went wrong first is what is told
@@ -85,6 +94,21 @@ def store_of_job(server: HttpServer, job_id: str, name: str) -> dict[str, Any]:
     path = f"{JOBS}/{quote(job_id, safe='')}/store"
     found: dict[str, Any] = server.send("POST", path, body).json()
     return found
+
+
+def _submit(server: HttpServer, body: Body, wait: Wait) -> None:
+    """Asked again while no answer comes: under the same id that is the same job. The first of all
+    waits for the actor that has them to be started."""
+    until_s = time.monotonic() + START_S
+    while True:
+        try:
+            server.send("POST", JOBS, body)
+        except DeadlineExceeded:
+            if time.monotonic() > until_s:
+                raise
+            wait(LONGEST_WAIT_S)
+        else:
+            return
 
 
 def _ended(server: HttpServer, job_id: str, progress: Progress, wait: Wait) -> dict[str, Any]:

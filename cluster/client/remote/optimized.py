@@ -62,11 +62,15 @@ class OptimizedBackend:
         """Raises: Unsupported while what was chosen is not served, with what to do."""
         if self._is_closed:
             raise EngineFailed(f"model {self.name!r} was unloaded")
+        return self.served().infer(inputs, outputs)
+
+    def served(self) -> Backend:
+        """What answers. Raises: as `infer`."""
         if not self._is_new:
-            return self._original.infer(inputs, outputs)
+            return self._original
         if self._served is None:
             self._served = self._opened()
-        return self._served.infer(inputs, outputs)
+        return self._served
 
     def add(self, name: str) -> ModelCard:
         """The card, in the server's store from now on."""

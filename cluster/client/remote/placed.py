@@ -1,9 +1,10 @@
-"""A server's model under another placement, while the server runs."""
+"""A server's model under another placement or other settings, while the server runs."""
 
 from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 from cluster.client.remote.server import Server
 from cluster.client.staged.placement import yaml_of
@@ -17,8 +18,15 @@ from cluster.errors import (
     Unauthorized,
     Unsupported,
 )
+from cluster.protocols.triton.settings import (
+    PLACEMENT,
+    SETTINGS,
+    with_settings,
+    yaml_of_settings,
+)
 
 AGAIN_S = 0.5
+START_TIMEOUT_S = 300.0
 NOT_ALLOWED = "not allowed"
 """In Triton's words of a server whose models are fixed."""
 NOT_POLLED = "failed to poll from model repository"
@@ -35,16 +43,28 @@ def load_placed(
     `start_timeout_s` of the placement.
     """
     section = placement.model_dump(mode="json", exclude_unset=True)
-    config: dict[str, object] = {
-        "name": model,
-        "parameters": {"placement": {"string_value": json.dumps(section)}},
-    }
+    written = f"{yaml_of(placement)}{'' if replicas is None else f', replicas: {replicas}'}"
+    config: dict[str, object] = {"parameters": {PLACEMENT: {"string_value": json.dumps(section)}}}
     if replicas is not None:
         config["instance_group"] = [{"count": replicas}]
-    until_s = time.monotonic() + placement.start_timeout_s
+    _load(server, model, config, written, placement.start_timeout_s)
+
+
+def load_with(server: Server, model: str, settings: dict[str, Any]) -> None:
+    """The same for single keys over what the model is served with now: `device`, and those of `llm`
+    and `placement` that `cluster.protocols.triton.settings` allows."""
+    config: dict[str, object] = {"parameters": {SETTINGS: {"string_value": json.dumps(settings)}}}
+    written = yaml_of_settings(with_settings({}, settings))
+    _load(server, model, config, written, START_TIMEOUT_S)
+
+
+def _load(
+    server: Server, model: str, config: dict[str, object], written: str, patience_s: float
+) -> None:
+    until_s = time.monotonic() + patience_s
     while True:
         try:
-            return server.load(model, json.dumps(config))
+            return server.load(model, json.dumps({"name": model, **config}))
         except DeadlineExceeded:
             # It goes on loading, and asking again changes nothing.
             if time.monotonic() >= until_s:
@@ -61,8 +81,7 @@ def load_placed(
             if isinstance(error, CapacityError) and NOT_ALLOWED not in error.message:
                 raise
             raise Unsupported(
-                f"the server does not place models on request: {error.message}. Start it with "
+                f"the server changes no model on request: {error.message}. Start it with "
                 "server: {repository_control: explicit} (and use an admin key where it has keys), "
-                f"or write in its YAML, below variants.{model}: "
-                f"{yaml_of(placement)}{'' if replicas is None else f', replicas: {replicas}'}"
+                f"or write in its YAML, below variants.{model}: {written}"
             ) from None

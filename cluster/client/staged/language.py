@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +85,39 @@ class LanguageBackend(StagedBackend):
     def use_efficient_attention(self) -> tuple[str, bool]:
         """What is in use, and that it is."""
         return "scaled-dot-product attention of torch is what this model is run with", True
+
+    @property
+    def vocabulary(self) -> int:
+        from cluster.engines.sharded.families import read_config
+
+        return int(read_config(self.folder).vocab_size)
+
+    def write(
+        self,
+        prompt: Array,
+        num_tokens: int,
+        phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
+    ) -> list[int]:
+        """The likeliest `num_tokens` after `prompt` ([1, tokens]); each step is inside what `phase`
+        gives for `prefill` or `decode`."""
+        sequence, given, found = f"s{next(self._numbers)}", prompt, []
+        with self._turn:
+            self._check_open()
+            for number in range(num_tokens):
+                with phase("decode" if number else "prefill"):
+                    step = Step(sequence=sequence, is_last_only=True)
+                    logits = self._through({"input_ids": given}, step)["logits"].numpy()
+                given = logits[:, -1].argmax(-1)[:, None].astype(np.int64)
+                found.append(int(given[0, 0]))
+            for part in self._parts:
+                part.drop((sequence,))
+        return found
+
+    def layer_parts(self) -> Iterator[tuple[str, Any]]:
+        """Torch modules by name: `layers.3/self_attn`, `embed_tokens`, `lm_head`, …"""
+        for part in self._parts:
+            # Of other formats nothing tells a layer apart.
+            yield from getattr(part, "layer_parts", tuple)()
 
     def _stream(
         self, ids: Array, parameters: Mapping[str, Parameter], *, use_cache: bool

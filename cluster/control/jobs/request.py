@@ -17,12 +17,19 @@ PROFILED_ENGINES = ("onnxruntime", "openvino", "torch")
 _NO_GRAPH = ("python", "fake", "causal_lm")
 
 
-class ProfileRequest(Section):
+class AnyRequest(Section):
+    """`id`: the caller's own, so that it may ask twice where it was not answered; empty: one is
+    made."""
+
+    id: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
+    model: str = Field(min_length=1, max_length=200)
+    timeout_s: float = Field(default=DEFAULT_TIMEOUT_S, gt=0, le=MAX_TIMEOUT_S)
+
+
+class ProfileRequest(AnyRequest):
     """Times of every operator of a served variant, on the inputs sent or on a random row."""
 
     kind: Literal["profile"]
-    model: str = Field(min_length=1, max_length=200)
-    timeout_s: float = Field(default=DEFAULT_TIMEOUT_S, gt=0, le=MAX_TIMEOUT_S)
     num_calls: int = Field(default=20, ge=1, le=1000)
 
 
@@ -35,7 +42,7 @@ class AskedLimits(Section):
     min_cosine_of_any: float | None = Field(default=None, ge=0, le=1)
 
 
-class OptimizeRequest(Section):
+class OptimizeRequest(AnyRequest):
     """A search over a served variant's artefact, judged on the data sent or on random inputs.
 
     `candidates`: NAME or NAME/VERSION of the server's store. `add_to_store`: the name under which
@@ -43,8 +50,6 @@ class OptimizeRequest(Section):
     """
 
     kind: Literal["optimize"]
-    model: str = Field(min_length=1, max_length=200)
-    timeout_s: float = Field(default=DEFAULT_TIMEOUT_S, gt=0, le=MAX_TIMEOUT_S)
     target: Literal["latency", "throughput", "size"] = "latency"
     target_device: Literal["cpu", "cuda", "multi_gpu"] = "cpu"
     level: Literal["basic", "balanced", "max"] = "balanced"

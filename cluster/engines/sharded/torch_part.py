@@ -7,7 +7,7 @@ layers as the part has, what the part lacks is taken out, and what is left is re
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,18 @@ class TorchPart:
         self._model = None
         self._caches = None
         self._files.close()
+
+    def layer_parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """What a layer is made of, layers counted from the model's first one (`layers.3/mlp`), and
+        the modules with weights that are in no layer (`embed_tokens`, `lm_head`)."""
+        inside = f"{self._family.layers}."
+        for name, module in () if self._model is None else self._model.named_modules():
+            if name.startswith(inside):
+                index, _, rest = name.removeprefix(inside).partition(".")
+                if rest and "." not in rest:
+                    yield f"layers.{int(index) + self._shard.layers.start}/{rest}", module
+            elif module._parameters and name:
+                yield name.rpartition(".")[2], module
 
     def _run(self, values: dict[str, torch.Tensor], step: Step) -> Values:
         family, shard = self._family, self._shard

@@ -153,6 +153,7 @@ _JOB = _object(
 _JOB_REQUEST = _object(
     ("kind", "model"),
     kind={"type": "string", "enum": ["profile", "optimize"]},
+    id=_TEXT,
     model=_TEXT,
     timeout_s=_NUMBER,
     inputs=_list({"type": "object"}),

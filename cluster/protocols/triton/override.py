@@ -6,7 +6,6 @@ operator wrote remains in force where the caller says nothing.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +17,10 @@ from cluster.config.variant import BatchingConfig, VariantConfig
 from cluster.errors import InvalidRequest
 from cluster.protocols.triton.batching import batching_section
 from cluster.protocols.triton.findings import Findings
+from cluster.protocols.triton.settings import take_placement, take_settings, with_settings
 from cluster.protocols.triton.variant import variant_section
 
 _SIZES = ("max_batch_size",)
-PLACEMENT = "placement"
-"""Parameter of a configuration that is sent: the variant's section `placement`, as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +37,7 @@ def lay_over(variant: VariantConfig, config: Any, *, is_batched: bool) -> LaidOv
         raise InvalidRequest("the model does not support batching, max_batch_size must be 0")
     sent, config = config, type(config)()
     config.CopyFrom(sent)
-    placement = _placement(config)
+    placement, settings = take_placement(config), take_settings(config)
     if is_batched and not config.max_batch_size:
         config.max_batch_size = variant.batching.max_batch_size
     findings = Findings(model="")
@@ -53,29 +51,12 @@ def lay_over(variant: VariantConfig, config: Any, *, is_batched: bool) -> LaidOv
     content["batching"] = _batching(variant.batching, config)
     if placement is not None:
         content["placement"] = placement
+    content = with_settings(content, settings)
     if "sequences" in section:
         content["sequences"] = _sequences(variant.sequences, section["sequences"])
     dropped = [each for each in findings.found if each.outcome == "dropped"]
     lost = [f"{each.field}: {each.reason}" for each in dropped]
     return LaidOver(variant=_checked(content), lost=tuple(lost))
-
-
-def _placement(config: Any) -> object | None:
-    """Taken out of the parameters: a replica's shards are ours alone, Triton has no field of it.
-
-    Raises: InvalidRequest for what is no JSON object.
-    """
-    if PLACEMENT not in config.parameters:
-        return None
-    text = config.parameters[PLACEMENT].string_value
-    del config.parameters[PLACEMENT]
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InvalidRequest(f"parameters.{PLACEMENT}: not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InvalidRequest(f"parameters.{PLACEMENT}: expected an object, got {text[:80]}")
-    return found
 
 
 def _batching(batching: BatchingConfig, config: Any) -> dict[str, object]:

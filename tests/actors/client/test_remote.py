@@ -215,7 +215,7 @@ async def test_a_server_tells_whether_its_variants_were_optimised(
     assert str(said[2]).startswith("the server does not say how simple_identity was made")
 
 
-async def test_what_works_embedded_only_says_so(tmp_path: Path) -> None:
+async def test_what_a_server_does_not_do_says_what_to_do_instead(tmp_path: Path) -> None:
     async with http_door(tmp_path) as (_, url):
 
         def work() -> None:
@@ -234,14 +234,17 @@ async def test_what_works_embedded_only_says_so(tmp_path: Path) -> None:
                     client.optimize(model)
                 with pytest.raises(Unsupported, match="Client\\(\\) without a url"):
                     client.load_model(tmp_path)
-                for setting in (
-                    model.enable_gpu_acceleration(),
-                    model.enable_efficient_attention(),
-                    model.enable_kv_cache(),
-                    *model.enable_memory_optimization(True, False, 64).values(),
+                for setting, said in (
+                    (model.enable_gpu_acceleration(), "below variants.simple: device: cuda"),
+                    (model.enable_efficient_attention(), "client.optimize"),
+                    (model.enable_kv_cache(), "generates nothing"),
+                    *(
+                        (each, "max_memory_mb: 64}")
+                        for each in model.enable_memory_optimization(True, False, 64).values()
+                    ),
                 ):
                     assert not setting
-                    assert "embedded only" in setting.says
+                    assert said in setting.says
 
         await apart(work)
 

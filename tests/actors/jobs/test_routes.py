@@ -27,13 +27,17 @@ async def ended(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
 async def test_jobs_wait_for_each_other_and_end_on_request(tmp_path: Path) -> None:
     async with jobs_door(tmp_path) as place, httpx.AsyncClient(base_url=place.url) as client:
         first = await client.post("/admin/v1/jobs", json=LONG)
-        second = await client.post("/admin/v1/jobs", json={"kind": "profile", "model": "mlp"})
+        profile = {"kind": "profile", "model": "mlp", "id": "0123456789abcdef"}
+        second = await client.post("/admin/v1/jobs", json=profile)
+        asked_twice = await client.post("/admin/v1/jobs", json=profile)
         running = (await client.get("/admin/v1/jobs")).json()
         cancelled = await client.delete(f"/admin/v1/jobs/{first.json()['id']}")
         again = await client.delete(f"/admin/v1/jobs/{first.json()['id']}")
         done = await ended(client, second.json()["id"])
 
         assert (first.status_code, second.status_code) == (202, 202)
+        assert asked_twice.json() == second.json()
+        assert second.json()["id"] == "0123456789abcdef"
         assert [each["state"] for each in running] == ["running", "queued"]
         assert unsaid(ADMIN_SCHEMAS["Jobs"], running) == []
         assert cancelled.json()["state"] == "cancelled"

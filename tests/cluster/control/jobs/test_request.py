@@ -57,6 +57,7 @@ def test_each_kind_has_its_own_keys_and_defaults() -> None:
         ({"kind": "profile"}, "'model'"),
         ({"kind": "profile", "model": "m", "level": "max"}, "'level' is no key"),
         ({"kind": "profile", "model": "m", "num_calls": 0}, "'num_calls' is '0'"),
+        ({"kind": "profile", "model": "m", "id": "../../etc"}, "'id'"),
         ({"kind": "profile", "model": "m", "timeout_s": 1e9}, "'timeout_s'"),
         ({"kind": "optimize", "model": "m", "target_device": "mobile"}, "'target_device'"),
         ({"kind": "optimize", "model": "m", "candidates": ["../secrets"]}, "'candidates.0'"),

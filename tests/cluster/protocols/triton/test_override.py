@@ -115,3 +115,58 @@ def test_a_placement_is_sent_as_a_parameter() -> None:
 def test_a_placement_that_cannot_be_is_the_callers_mistake(placement: str, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
         laid(sent(placement))
+
+
+def set_to(settings: object, own: VariantConfig = OWN) -> VariantConfig:
+    text = json.dumps({"parameters": {"settings": {"string_value": json.dumps(settings)}}})
+    return lay_over(own, parse_json(text), is_batched=True).variant
+
+
+def test_single_keys_are_laid_over_what_their_sections_say() -> None:
+    own = VariantConfig.model_validate(
+        {
+            "source": "m",
+            "llm": {"max_num_seqs": 3, "max_model_len": 99},
+            "placement": {"strategy": "tensor", "shards": 2, "kv_cache": "static"},
+        }
+    )
+
+    found = set_to(
+        {
+            "device": "cpu",
+            "llm": {"cache_growth": "static", "max_model_len": 64},
+            "placement": {"max_memory_mb": 8, "kv_cache": "dynamic"},
+        },
+        own.model_copy(update={"placement": OWN.placement}),
+    )
+    sharded = set_to({"placement": {"max_memory_mb": 8}}, own)
+
+    assert (found.device, set_to({"device": "cuda:1"}).device) == ("cpu", "cuda:1")
+    assert found.llm is not None
+    assert (found.llm.cache_growth, found.llm.max_model_len, found.llm.max_num_seqs) == (
+        "static",
+        64,
+        3,
+    )
+    assert (found.placement.strategy, found.placement.shards) == ("layer", 1)
+    assert (found.placement.max_memory_mb, found.placement.kv_cache) == (8, "dynamic")
+    assert (sharded.placement.strategy, sharded.placement.shards) == ("tensor", 2)
+    assert (sharded.placement.max_memory_mb, sharded.placement.kv_cache) == (8, "static")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([1], "parameters.settings: expected an object"),
+        ({"options": {}}, "settings.options is no setting; allowed: device, llm, placement"),
+        ({"card": {"python_class": "os:system"}}, "settings.card is no setting"),
+        ({"llm": {"chat_template": "/etc/passwd"}}, "llm.chat_template is no setting; allowed: "),
+        ({"llm": {"lora": {"directory": "/"}}}, "llm.lora is no setting"),
+        ({"llm": 3}, "settings.llm: expected an object"),
+        ({"device": "tpu"}, "TPU"),
+        ({"placement": {"max_memory_mb": -1}}, "max_memory_mb"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_the_callers_mistake(settings: object, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        set_to(settings)
