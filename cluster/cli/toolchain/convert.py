@@ -15,6 +15,7 @@ from cluster.cli.toolchain.options import (
     Model,
     Outputs,
     Store,
+    bytes_of_mb,
     mendable,
     open_store,
     workspace,
@@ -63,7 +64,7 @@ def convert(
             workspace=folder,
             inputs=tuple(inputs or ()),
             outputs=tuple(outputs or ()),
-            max_bytes=None if max_size_mb is None else int(max_size_mb * 1e6),
+            max_bytes=bytes_of_mb(max_size_mb),
             max_latency_ms=max_latency_ms,
         )
         num_bytes = sum(file.stat().st_size for file in made)

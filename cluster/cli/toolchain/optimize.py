@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from cluster.cli.toolchain.options import (
     Store,
     Threads,
     Tune,
+    bytes_of_mb,
     mendable,
     open_store,
     parse_shapes,
@@ -108,18 +110,35 @@ def optimize(
             tuning=parse_tuning(tune),
         )
         target = out if out is not None else Path(f"{_stem(model)}-optimised")
-        report = _search(model, wish, target, add, open_store(store), cache_dir)
+        report, section = _search(model, wish, target, add, open_store(store), cache_dir)
     if as_json:
-        print(json.dumps(report.as_dict()))
+        print(json.dumps({**report.as_dict(), "serve": {add: section} if section else None}))
     else:
         show(report, target / "report.html")
+        _show_section(add, section)
+
+
+def _show_section(name: str | None, section: Mapping[str, object] | None) -> None:
+    if section:
+        print("Served as it was measured, and as an arm of an experiment, by this in `variants:`")
+        print(f"  {name}: {_in_a_line(section)}")
+
+
+def _in_a_line(section: Mapping[str, object]) -> str:
+    """YAML of the flow kind."""
+    parts = [
+        f"{key}: {_in_a_line(value) if isinstance(value, Mapping) else value}"
+        for key, value in section.items()
+    ]
+    return "{" + ", ".join(parts) + "}"
 
 
 def _constraints(
     latency_ms: float | None, p99_ms: float | None, size_mb: float | None
 ) -> Constraints:
-    size = None if size_mb is None else int(size_mb * 1e6)
-    return Constraints(max_latency_ms=latency_ms, max_p99_ms=p99_ms, max_size_bytes=size)
+    return Constraints(
+        max_latency_ms=latency_ms, max_p99_ms=p99_ms, max_size_bytes=bytes_of_mb(size_mb)
+    )
 
 
 def _stem(model: str) -> str:
@@ -131,18 +150,23 @@ def _stem(model: str) -> str:
 
 def _search(
     model: str, wish: Wish, target: Path, add: str | None, store: ModelStore, cache_dir: Path | None
-) -> OptimizeReport:
+) -> tuple[OptimizeReport, dict[str, object] | None]:
     from cluster.engines.cache.artefact_cache import ArtefactCache
-    from cluster.optimization.search.keep import add_to_store, check_free, keep
+    from cluster.optimization.search.keep import (
+        add_to_store,
+        check_free,
+        keep,
+        serve_section,
+    )
     from cluster.optimization.search.optimize import optimize as search
 
     check_free(target)
     with RichProgress() as progress:
         cache = ArtefactCache(cache_dir)
         report = keep(search(model, wish, store=store, cache=cache, progress=progress), target)
-    if add is not None:
-        add_to_store(report, store, add)
-    return report
+    if add is None:
+        return report, None
+    return report, serve_section(report, add_to_store(report, store, add))
 
 
 def show(report: OptimizeReport, page: Path | None) -> None:

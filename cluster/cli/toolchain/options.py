@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import tempfile
@@ -118,6 +119,17 @@ def parse_sizes(text: str) -> tuple[int, ...]:
             value=text,
         )
     return tuple(int(part) for part in parts)
+
+
+def bytes_of_mb(megabytes: float | None) -> int | None:
+    """Raises: ConfigError for what is no number above 0."""
+    if megabytes is None:
+        return None
+    if not 0 < megabytes < math.inf:
+        raise ConfigError(
+            f"--max-size-mb {megabytes:g}; allowed: above 0", key="max_size_mb", value=megabytes
+        )
+    return int(megabytes * 1e6)
 
 
 def writable(*files: Path | None) -> None:

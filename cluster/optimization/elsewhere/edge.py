@@ -13,7 +13,7 @@ import numpy as np
 
 from cluster.errors import ConfigError
 from cluster.optimization.elsewhere.environment import Library, run_worker
-from cluster.optimization.export.module import MAX_RELATIVE, named_outputs
+from cluster.optimization.export.module import MAX_RELATIVE, named_outputs, relative_difference
 from cluster.optimization.export.whole import beside, put
 from cluster.tensors import Array
 
@@ -112,7 +112,7 @@ def check_limits(
     name = made.file.name
     if max_bytes is not None and made.num_bytes > max_bytes:
         raise ConfigError(
-            f"{name} would weigh {made.num_bytes / 1e6:.1f} MB, at most {max_bytes / 1e6:g} MB are "
+            f"{name} would weigh {made.num_bytes / 1e6:.3g} MB, at most {max_bytes / 1e6:g} MB are "
             "allowed",
             key="max_model_size_mb",
             value=made.num_bytes,
@@ -146,8 +146,7 @@ def _difference(
                 "torch",
                 key="target",
             )
-        scale = float(np.abs(wanted).max(initial=0.0)) or 1.0
-        worst = max(worst, float(np.abs(wanted.astype(np.float64) - answer).max()) / scale)
+        worst = max(worst, relative_difference(wanted, answer))
     if not worst <= MAX_RELATIVE:
         raise ConfigError(
             f"{name}: answers differ from torch's by {worst:.3g} of the largest output (at most "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from cluster.errors import ConfigError
-from cluster.optimization.elsewhere.environment import run_worker
-from cluster.optimization.export.module import MAX_RELATIVE
+from cluster.optimization.elsewhere.environment import interpreter, run_worker
+from cluster.optimization.export.module import MAX_RELATIVE, relative_difference
 
 SUFFIXES = (".keras", ".h5")
 WORKER = Path(__file__).with_name("keras_worker.py")
@@ -27,6 +28,14 @@ def keras_to_onnx(source: Path, target: Path) -> float:
     """
     if not source.exists():
         raise ConfigError(f"{source}: no such file", file=str(source), key="model")
+    interpreter("tensorflow")
+    if source.suffix.lower() == ".keras" and not zipfile.is_zipfile(source):
+        # Keras says that there is no such file.
+        raise ConfigError(
+            f"{source}: not a whole .keras file, which is a zip archive",
+            file=str(source),
+            key="model",
+        )
     with tempfile.TemporaryDirectory() as temporary:
         check, made = Path(temporary) / "check.npz", Path(temporary) / "model.onnx"
         run_worker("tensorflow", WORKER, str(source.resolve()), str(made), str(check))
@@ -50,9 +59,8 @@ def _difference(graph: Path, check: Path) -> float:
     with np.load(check, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     feeds = {each.name: arrays[f"input_{i}"] for i, each in enumerate(session.get_inputs())}
-    worst = 0.0
-    for index, found in enumerate(session.run(None, feeds)):
-        wanted = arrays[f"output_{index}"]
-        scale = float(np.abs(wanted).max(initial=0.0)) or 1.0
-        worst = max(worst, float(np.abs(wanted.astype(np.float64) - found).max()) / scale)
-    return worst
+    answers = session.run(None, feeds)
+    return max(
+        (relative_difference(arrays[f"output_{i}"], found) for i, found in enumerate(answers)),
+        default=0.0,
+    )

@@ -45,11 +45,21 @@ def keras_model(source: str) -> tuple[Any, list[Any]]:
         for i, each in enumerate(tf.nest.flatten(model.inputs))
     ]
 
+    structure = inputs_of(model)
+
     def call(*given: Any) -> Any:
-        packed = tf.nest.pack_sequence_as(model.input, list(given))
-        return model(packed, training=False)
+        return model(tf.nest.pack_sequence_as(structure, list(given)), training=False)
 
     return call, specs
+
+
+def inputs_of(model: Any) -> Any:
+    """As the model is called with them: a tensor, or several in a list or by name."""
+    try:
+        return model.input
+    except AttributeError:
+        # A Sequential model that was read from a file says that it was never called.
+        return model.inputs[0] if len(model.inputs) == 1 else list(model.inputs)
 
 
 def saved_model(source: str) -> tuple[Any, list[Any]]:

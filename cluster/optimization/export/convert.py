@@ -12,6 +12,7 @@ from cluster.errors import ConfigError
 from cluster.optimization.elsewhere.edge import LIBRARY_OF, make_edge_file
 from cluster.optimization.export.graph_copy import copy_graph
 from cluster.optimization.export.whole import beside, put, refuse_existing
+from cluster.optimization.intake.files import external_data
 from cluster.optimization.intake.model import GivenModel, open_model
 from cluster.optimization.precision.quiet import quiet
 from cluster.tensors import Array
@@ -19,6 +20,8 @@ from cluster.tensors import Array
 if TYPE_CHECKING:
     from torch import nn
 
+MAX_ORT_BYTES = 2**31
+"""A flat buffer counts its bytes with 31 bits."""
 TARGETS = (".onnx", ".xml", ".ort", ".tflite", ".pte")
 
 
@@ -71,7 +74,7 @@ def convert(
         num_bytes = sum(file.stat().st_size for file in files)
         if max_bytes is not None and num_bytes > max_bytes:
             raise ConfigError(
-                f"{target.name} would weigh {num_bytes / 1e6:.1f} MB, at most "
+                f"{target.name} would weigh {num_bytes / 1e6:.3g} MB, at most "
                 f"{max_bytes / 1e6:g} MB are allowed; try an int8 variant first",
                 key="max_size_mb",
                 value=num_bytes,
@@ -134,5 +137,10 @@ def _ort(source: Path, made: Path) -> Path:
         onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         said = str(error).splitlines()[0]
+        files = (source, *external_data(source, "onnx"))
+        num_bytes = sum(file.stat().st_size for file in files)
+        if num_bytes >= MAX_ORT_BYTES:
+            # All that it says is that it failed to save.
+            said = f"an .ort file holds 2 GiB at most, the model has {num_bytes / 2**30:.1f} GiB"
         raise ConfigError(f"{source}: cannot be converted: {said}", file=str(source)) from None
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -178,13 +179,8 @@ def _check(
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     takes = {each.name for each in session.get_inputs()}
     found = session.run(outputs, {name: a for name, a in given.items() if name in takes})
-    worst = 0.0
-    for a, b in zip(expected, found, strict=True):
-        if a.shape != b.shape:
-            worst = float("inf")
-            break
-        scale = float(np.abs(a).max(initial=0.0)) or 1.0
-        worst = max(worst, float(np.abs(a.astype(np.float64) - b).max(initial=0.0)) / scale)
+    pairs = zip(expected, found, strict=True)
+    worst = max((relative_difference(a, b) for a, b in pairs), default=0.0)
     if not worst <= MAX_RELATIVE:
         raise ConfigError(
             f"{path.name}: the exported graph differs from torch by {worst:.3g} of the largest "
@@ -192,6 +188,22 @@ def _check(
             file=str(path),
         )
     return worst
+
+
+def relative_difference(wanted: Array, found: Array) -> float:
+    """The greatest difference of two arrays over the largest number wanted; infinite where one has
+    another shape, or no number where the other has one."""
+    if wanted.shape != found.shape:
+        return math.inf
+    a, b = wanted.astype(np.float64), found.astype(np.float64)
+    are_numbers = np.isfinite(a)
+    if not np.array_equal(a[~are_numbers], b[~are_numbers], equal_nan=True):
+        return math.inf
+    a, b = a[are_numbers], b[are_numbers]
+    if not np.isfinite(b).all():
+        return math.inf
+    scale = float(np.abs(a).max(initial=0.0)) or 1.0
+    return float(np.abs(a - b).max(initial=0.0)) / scale
 
 
 def _shapes(example: Mapping[str, Array]) -> str:

@@ -63,11 +63,27 @@ def load_program(given: GivenModel) -> nn.Module:
     match given.card.format:
         case "torch_export":
             refuse_pickles(file)
-            return cast("nn.Module", torch.export.load(file).module())
+            try:
+                return cast("nn.Module", torch.export.load(file).module())
+            except Exception as error:
+                raise _unreadable(file, "a torch.export program", error) from None
         case "torchscript":
-            loaded = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
+            try:
+                loaded = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
+            except Exception as error:
+                raise _unreadable(file, "a TorchScript program", error) from None
             return cast("nn.Module", loaded)
         case other:
             raise ConfigError(
                 f"format {other} cannot be turned into a graph", key="format", value=other
             )
+
+
+def _unreadable(file: Path, what: str, error: Exception) -> ConfigError:
+    said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return ConfigError(
+        f"{file}: not {what} ({said}). Weights or a module that torch.save wrote are a pickle, "
+        "which is not opened: give the class, as in my_net.py:Net, and let it load its weights",
+        file=str(file),
+        key="model",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,8 @@ class Agreement:
 
     `top1`: share with the same best class (None when the output ranks no classes); `cosine`: mean
     over items with its interval; `kl`: mean Kullback-Leibler divergence of the optimised class
-    probabilities from the original's, in nats; `max_abs`: greatest difference of any number.
+    probabilities from the original's, in nats; `max_abs`: greatest difference of any number
+    (infinite where one answer is no number).
     """
 
     num_items: int
@@ -36,9 +38,14 @@ class Agreement:
             "top1": self.top1.as_dict() if self.top1 else None,
             "cosine": self.cosine.as_dict(),
             "cosine_min": self.cosine_min,
-            "kl": self.kl,
-            "max_abs": self.max_abs,
+            # JSON has no infinity and no NaN.
+            "kl": _number(self.kl),
+            "max_abs": _number(self.max_abs),
         }
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def compare(
@@ -103,7 +110,7 @@ def _max_abs(a: Array, b: Array) -> float:
     difference = np.abs(a - b)
     equal = (a == b) | (np.isnan(a) & np.isnan(b))
     difference = np.where(equal, 0.0, difference)
-    return float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0))
+    return float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0.0))
 
 
 def _kl(a: Array, b: Array) -> float:

@@ -128,7 +128,7 @@ def load_class(file: Path, class_name: str) -> nn.Module:
     try:
         spec.loader.exec_module(code)
         module = getattr(code, class_name)()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}"
         raise ConfigError(f"{file}:{class_name} cannot be made: {said}", file=str(file)) from None
     if not isinstance(module, nn.Module):

@@ -1,4 +1,5 @@
-"""Energy where the machine lets it be read: RAPL of the processor package, NVML of a GPU."""
+"""Energy of the processor packages where the machine lets it be read (RAPL). Profiles run on the
+processor; GPUs are read where models are served (`actors/measures/devices.py`)."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,8 @@ def record(pid: int, target: Path, *, seconds: int = 10, chrome: bool = False) -
     """
     if not 1 <= seconds <= 600:
         raise ConfigError(f"seconds is {seconds}; allowed: 1 to 600", key="seconds", value=seconds)
+    if not is_there(pid):
+        raise ConfigError(f"there is no process {pid} on this machine", key="live", value=pid)
     form = "chrometrace" if chrome else "flamegraph"
     with beside(target) as folder:
         made = folder / "recorded"
@@ -50,15 +53,26 @@ def record(pid: int, target: Path, *, seconds: int = 10, chrome: bool = False) -
                 value=pid,
             ) from None
         if done.returncode != 0 or not made.is_file():
-            said = _reason(done.stderr or done.stdout) or f"exit code {done.returncode}"
+            said = why(done.stderr or done.stdout) or f"exit code {done.returncode}"
             raise ConfigError(f"process {pid} cannot be profiled: {said}", key="live", value=pid)
         made.replace(target)
 
 
-def _reason(text: str) -> str:
+def is_there(pid: int) -> bool:
+    try:
+        # Signal 0 asks and sends nothing; 0 and below would ask groups of processes.
+        os.kill(max(pid, 1), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
+
+
+def why(text: str) -> str:
     """What py-spy says went wrong: below its error it prints where in its own code that was."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if any("ermission denied" in line or "not permitted" in line for line in lines):
+    if "permission denied" in text.lower() or "not permitted" in text.lower():
         return (
             "this user may not look into it; run the command as the user the process belongs to, "
             "or as root (in a container: with the capability SYS_PTRACE)"

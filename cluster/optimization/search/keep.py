@@ -82,6 +82,19 @@ def add_to_store(report: OptimizeReport, store: ModelStore, name: str) -> ModelC
         return seal(folder, card)
 
 
+def serve_section(report: OptimizeReport, card: ModelCard) -> dict[str, object]:
+    """The chosen variant, stored as `card`, as a section of `variants:`: served as it was measured,
+    by the same engine with the same options and threads."""
+    variant = report.chosen.variant
+    assert variant is not None, "it is in the store"
+    section: dict[str, object] = {"source": f"{card.name}/{card.version}", "engine": variant.engine}
+    if variant.options:
+        section["options"] = dict(variant.options)
+    if variant.device != "cpu":
+        section["device"] = variant.device
+    return {**section, "threads": report.threads}
+
+
 def copy_variant(variant: Variant, folder: Path) -> None:
     """The artefact with its side files (labels, tokenizer, weights), without its card. Not what
     else lies there: the original's folder may be the caller's own, full of other things."""

@@ -71,6 +71,7 @@ class Candidate:
             "name": self.name,
             "model": self.model,
             "engine": self.engine,
+            "options": dict(self.variant.options) if self.variant else {},
             "precision": self.precision,
             "says": self.says,
             "status": self.status,

@@ -94,6 +94,8 @@ def test_benchmark_gives_a_row_a_batch_size(model: Path) -> None:
         (("benchmark", "MODEL", "--engine", "abacus"), "no engine 'abacus'"),
         (("validate", "MODEL", "MODEL", "--shape", "x"), "write NAME="),
         (("validate", "MODEL", "MODEL", "--data", "/nowhere"), "no such folder"),
+        (("optimize", "MODEL", "--max-size-mb", "nan"), "--max-size-mb nan; allowed: above 0"),
+        (("convert", "MODEL", "m.ort", "--max-size-mb", "inf"), "--max-size-mb inf; allowed"),
     ],
 )
 def test_what_the_user_can_mend_is_one_message(
@@ -223,3 +225,19 @@ def test_ctrl_c_is_one_message_and_exit_code_130(
 def test_an_error_that_nobody_can_mend_is_shown_as_it_is() -> None:
     with pytest.raises(ImportError, match="no such symbol"), mendable():
         raise ImportError("no such symbol")
+
+
+@pytest.mark.parametrize("command", ["inspect", "convert"])
+def test_weights_that_torch_saved_are_told_from_a_program(tmp_path: Path, command: str) -> None:
+    import torch
+
+    torch.save({"weight": torch.ones(2, 2)}, tmp_path / "net.pt")
+    tensors = ["--input", "x:FP32:-1,4", "--output", "y:FP32:-1,4"]
+    target = [tmp_path / "net.onnx"] if command == "convert" else []
+
+    done = run(command, tmp_path / "net.pt", *target, *tensors)
+
+    assert done.exit_code == 2, done.output
+    assert "not a TorchScript program" in done.stderr
+    assert "give the class, as in my_net.py:Net" in done.stderr
+    assert not list(tmp_path.glob("*.onnx*"))

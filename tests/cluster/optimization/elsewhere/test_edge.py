@@ -92,7 +92,7 @@ def test_limits_name_what_they_were_broken_by() -> None:
     )  # fmt: skip
 
     check_limits(made, max_bytes=2_000_000, max_latency_ms=8)
-    with pytest.raises(ConfigError, match=r"net.pte would weigh 2.0 MB, at most 1 MB"):
+    with pytest.raises(ConfigError, match=r"net.pte would weigh 2 MB, at most 1 MB"):
         check_limits(made, max_bytes=1_000_000)
     with pytest.raises(ConfigError, match=r"takes 8.00 ms a row .* by ExecuTorch 1.5, at most 5"):
         check_limits(made, max_latency_ms=5)

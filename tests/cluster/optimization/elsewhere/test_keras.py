@@ -32,6 +32,11 @@ model.export(f"{folder}/saved", verbose=False)
 import numpy as np
 x = np.random.default_rng(1).normal(size=(3, 8, 8, 1)).astype("float32")
 np.savez(f"{folder}/check.npz", x=x, y=model.predict(x, verbose=0))
+layers = [keras.Input((8, 8, 1), name="image"), keras.layers.Flatten(), keras.layers.Dense(10)]
+row = keras.Sequential(layers)
+row.save(f"{folder}/row.keras")
+row.save(f"{folder}/row.h5")
+np.savez(f"{folder}/row.npz", x=x, y=row.predict(x, verbose=0))
 unsafe = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda v: v * 2)])
 unsafe.save(f"{folder}/unsafe.keras")
 """
@@ -48,16 +53,22 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["net.keras", "net.h5", "saved"])
-def test_a_model_of_tensorflows_answers_as_before(name: str, nets: Path, tmp_path: Path) -> None:
-    made = convert(
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [("net.keras", "check"), ("net.h5", "check"), ("saved", "check"), ("row.keras", "row"),
+     ("row.h5", "row")],
+)  # fmt: skip
+def test_a_model_of_tensorflows_answers_as_before(
+    name: str, check: str, nets: Path, tmp_path: Path
+) -> None:
+    (made,) = convert(
         nets / name, tmp_path / "net.onnx", store=ModelStore(tmp_path), workspace=tmp_path / "w"
     )
 
     session = onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
-    with np.load(nets / "check.npz") as check:
-        (found,) = session.run(None, {session.get_inputs()[0].name: check["x"]})
-        np.testing.assert_allclose(found, check["y"], atol=1e-5)
+    with np.load(nets / f"{check}.npz") as known:
+        (found,) = session.run(None, {session.get_inputs()[0].name: known["x"]})
+        np.testing.assert_allclose(found, known["y"], atol=1e-5)
 
 
 def test_it_is_opened_like_any_model(nets: Path, tmp_path: Path) -> None:
@@ -70,6 +81,13 @@ def test_it_is_opened_like_any_model(nets: Path, tmp_path: Path) -> None:
 def test_code_inside_a_keras_file_is_not_run(nets: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"(?i)lambda|unsafe|deserializ"):
         open_model(nets / "unsafe.keras", store=ModelStore(tmp_path), workspace=tmp_path)
+
+
+def test_a_file_that_was_cut_off_is_told(nets: Path, tmp_path: Path) -> None:
+    (tmp_path / "half.keras").write_bytes((nets / "net.keras").read_bytes()[:3000])
+
+    with pytest.raises(ConfigError, match=r"half\.keras: not a whole \.keras file"):
+        open_model(tmp_path / "half.keras", store=ModelStore(tmp_path), workspace=tmp_path)
 
 
 def test_without_tensorflow_the_way_to_it_is_told(

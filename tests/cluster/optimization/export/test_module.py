@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cluster.errors import ConfigError
-from cluster.optimization.export.module import export_module
+from cluster.optimization.export.module import export_module, relative_difference
 from cluster.optimization.export.program import rename_outputs
 from cluster.optimization.intake.files import files_of
 from tests.cluster.optimization.tiny_nets import TinyCnn, exported, rows
@@ -100,3 +100,24 @@ def test_outputs_are_renamed_without_touching_weights_beside_the_graph(tmp_path:
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     assert [each.name for each in session.get_outputs()] == ["scores"]
     assert (tmp_path / "model.onnx").stat().st_size < 2 * graph_bytes
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "difference"),
+    [
+        ([1.0, 4.0], [1.0, 3.0], 0.25),
+        ([1.0, 4.0], [1.0, NAN], INF),
+        ([1.0, NAN], [1.0, 2.0], INF),
+        ([1.0, NAN, -INF], [1.0, NAN, -INF], 0),
+        ([1.0, -INF], [1.0, INF], INF),
+        ([1.0], [1.0, 2.0], INF),
+        ([], [], 0),
+    ],
+)
+def test_an_answer_that_is_no_number_is_no_small_difference(
+    wanted: list[float], found: list[float], difference: float
+) -> None:
+    assert relative_difference(np.array(wanted), np.array(found)) == difference

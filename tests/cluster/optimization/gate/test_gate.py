@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -144,6 +146,17 @@ def test_an_answer_that_is_no_number_is_no_agreement() -> None:
 
     assert found.cosine_min == 0
     assert found.max_abs == np.inf
+
+
+def test_what_json_cannot_hold_is_null_there() -> None:
+    right = [{"y": np.array([[1.0, 2.0]])}]
+    wrong = [{"y": np.array([[1.0, -np.inf]])}]
+
+    found = compare(right, wrong, ranks_classes=True)
+
+    assert found.max_abs == np.inf
+    said = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert said["max_abs"] is None
 
 
 def test_an_output_of_another_shape_or_name_is_an_error_that_names_it() -> None:

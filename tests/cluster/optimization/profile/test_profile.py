@@ -16,7 +16,7 @@ from cluster.config.store import ModelStore
 from cluster.errors import ConfigError
 from cluster.optimization.profile.collect import profile
 from cluster.optimization.profile.energy import read_joules
-from cluster.optimization.profile.live import record
+from cluster.optimization.profile.live import record, why
 from cluster.optimization.profile.page import page
 from cluster.optimization.profile.report import OperatorTime, ProfileReport, bottlenecks
 from cluster.optimization.profile.rows import open_with_row
@@ -109,10 +109,72 @@ def test_a_process_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
 
-    with pytest.raises(ConfigError, match=f"process {process.pid} cannot be profiled"):
+    with pytest.raises(ConfigError, match=f"there is no process {process.pid}"):
         record(process.pid, tmp_path / "flames.svg", seconds=1)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="seconds is 0"):
         record(process.pid, tmp_path / "flames.svg", seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("printed", "says"),
+    [
+        ("Permission Denied: Try running again with elevated permissions", "this user may not"),
+        ("Error: Operation not permitted (os error 1)", "this user may not look into it; run"),
+        ("Error: no Python in it\nCaused by: 7\n  at src/x.rs", "Error: no Python in it"),
+        ("something else", "something else"),
+    ],
+)
+def test_why_a_process_cannot_be_looked_into_is_told_in_a_line(printed: str, says: str) -> None:
+    assert why(printed).startswith(says)
+    assert "\n" not in why(printed)
+
+
+def test_a_module_is_profiled_by_the_engine_that_is_asked_for(tmp_path: Path) -> None:
+    from cluster.optimization.intake.model import open_model
+
+    module = TinyCnn()
+    given = open_model(
+        module, store=ModelStore(tmp_path), workspace=tmp_path, example=module.example_inputs()
+    )
+
+    found = profile(
+        given, module.example_inputs(), engine="onnxruntime", num_calls=2, measure_memory=False
+    )
+
+    assert found.engine == "onnxruntime"
+    assert any(each.operator in ("Conv", "FusedConv") for each in found.operators)
+
+
+def test_an_engine_that_does_not_run_the_format_is_one_message(graph: Path) -> None:
+    done = CliRunner().invoke(app, ["profile", str(graph), "--engine", "torch"])
+
+    assert done.exit_code == 2
+    assert "engine torch does not run model, which is onnx; allowed: onnxruntime" in done.stderr
+
+
+def test_a_live_profile_takes_no_model_and_says_what_it_wrote(graph: Path, tmp_path: Path) -> None:
+    if not Path(sys.executable).with_name("py-spy").exists():
+        pytest.skip("py-spy is not installed")
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        live = ["profile", "--live", str(process.pid), "--seconds", "1"]
+        svg = ["--html", str(tmp_path / "f.svg")]
+        both = CliRunner().invoke(app, [*live, *svg, str(graph)])
+        done = CliRunner().invoke(app, [*live, *svg, "--json"])
+    finally:
+        process.kill()
+        process.wait()
+
+    assert both.exit_code == 2
+    assert "or --live PID, not both" in both.stderr
+    if done.exit_code == 2:
+        # Containers without SYS_PTRACE: then the message is what there is.
+        assert "cannot be profiled" in done.stderr
+        assert not (tmp_path / "f.svg").exists()
+    else:
+        assert json.loads(done.stdout) == {"pid": process.pid, "html": str(tmp_path / "f.svg")}
+        assert "<svg" in (tmp_path / "f.svg").read_text()
 
 
 def test_the_command_writes_html_trace_and_json(graph: Path, tmp_path: Path) -> None:

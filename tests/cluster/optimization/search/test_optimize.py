@@ -12,17 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from cluster.cli.main import app
 from cluster.config.store import ModelStore
+from cluster.config.variant import VariantConfig
 from cluster.engines.cache.artefact_cache import ArtefactCache
 from cluster.engines.engine import EngineSetup
+from cluster.engines.fit import check_fit
 from cluster.engines.table import make_engine
 from cluster.errors import ConfigError
 from cluster.optimization.gate.gate import GateLimits
 from cluster.optimization.intake.data import Dataset
-from cluster.optimization.search.keep import add_to_store, keep
+from cluster.optimization.measure.variant import Variant
+from cluster.optimization.search.keep import add_to_store, keep, serve_section
 from cluster.optimization.search.optimize import Wish, optimize
 from cluster.optimization.search.recipes import RECIPES, recipes_of
 from cluster.optimization.search.report import Candidate, OptimizeReport
@@ -259,12 +263,57 @@ def test_the_command_prints_one_json_object_with_what_was_chosen(
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+def test_what_was_added_to_the_store_says_how_it_is_served_as_it_was_measured(
+    graph: Path, tmp_path: Path
+) -> None:
+    store = ModelStore(tmp_path / "store")
+    arguments = ["optimize", str(graph), "--recipe", "onnxruntime-int8-dynamic", "--add", "fast",
+                 "--store", str(store.root), "--out", str(tmp_path / "out"), "--threads", "2",
+                 "--cache-dir", str(tmp_path / "cache"), "--rounds", "2"]  # fmt: skip
+
+    said = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    told = CliRunner().invoke(app, arguments).stdout
+
+    section = said["serve"]["fast"]
+    assert section == {"source": "fast/1", "engine": said["chosen"]["engine"], "threads": 2}
+    again = yaml.safe_load(told[told.index("  fast: {") :])
+    assert again == {"fast": {**section, "source": "fast/2"}}
+    config = VariantConfig.model_validate(again["fast"])
+    assert check_fit(store.card("fast", "2"), config.engine, "cpu") == section["engine"]
+
+
+def test_the_options_that_a_variant_was_measured_with_are_part_of_its_section(
+    tmp_path: Path,
+) -> None:
+    card = exported(TinyMlp(), tmp_path)
+    variant = Variant(
+        card=card, folder=tmp_path, engine="openvino", options={"precision": "bf16"}, device="cuda"
+    )
+    chosen = Candidate(
+        name="openvino-bf16", engine="openvino", precision="bf16", says="", model="m",
+        status="measured", variant=variant,
+    )  # fmt: skip
+    report = OptimizeReport(
+        model="m", sha256="", level="basic", baseline="original", data="", is_real_data=True,
+        hardware={}, libraries={}, threads=1, batch_size=1, speedup_of="cpu_ms",
+        candidates=(chosen,), chosen=chosen, reason="", constraints_met=True,
+    )  # fmt: skip
+
+    found = serve_section(report, card)
+
+    assert found == {
+        "source": f"{card.name}/{card.version}", "engine": "openvino",
+        "options": {"precision": "bf16"}, "device": "cuda", "threads": 1,
+    }  # fmt: skip
+    assert report.as_dict()["chosen"]["options"] == {"precision": "bf16"}  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--level", "extreme"], "level is 'extreme'; allowed: basic, balanced, max"),
         (["--recipe", "magic"], "no recipe 'magic'; allowed:"),
-        (["--max-size-mb", "-1"], "max_size_bytes is -1000000"),
+        (["--max-size-mb", "-1"], "--max-size-mb -1; allowed: above 0"),
         (["--data", "/nowhere"], "no such folder"),
     ],
 )
