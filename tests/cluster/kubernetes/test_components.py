@@ -126,7 +126,7 @@ def test_the_gateway_lets_through_what_clients_and_the_console_ask() -> None:
             for each in paths
         )
 
-    # Metrics have a port of their own, probes come from inside, `/load` is of one door among several,
+    # Metrics have a port of their own, probes come from inside, `/load` is of one door of several,
     # and `/` says only the name.
     inside = {"/metrics", "/-/healthz", "/-/routes", "/ping", "/load", "/"}
     assert {path for _, path in MAY if not is_let_through(path)} == inside
