@@ -186,8 +186,9 @@ class FrontDoor:
         await self._cache.close()
 
     def load_of(self, model: str) -> LoadReport:
-        """For balancers that ask for it with a request."""
-        names = {variant.name for variant in self.table.variants_of(model)}
+        """For balancers that ask for it with a request: of all models where none is named."""
+        models = (model,) if model in self.table.routes else tuple(self.table.routes)
+        names = {each.name for one in models for each in self.table.variants_of(one)}
         utilization, rows_waiting = self._dispatchers.load_of(names)
         return LoadReport(
             utilization=utilization,

@@ -104,7 +104,7 @@ class RequestTally:
         else:
             reason = failure_reason(kind.outcome)
             metrics.inference_failure.labels(*version, reason).inc(total.count)
-            metrics.statistics.failure_duration_us.labels(*version).inc(total.seconds * 1e6)
+            metrics.statistics.failure_seconds.labels(*version).inc(total.seconds)
 
 
 def failure_reason(outcome: str) -> str:

@@ -11,6 +11,7 @@ from cluster.config.sequences import SequencesConfig
 from cluster.config.store import ModelStore
 from cluster.config.variant import VariantConfig
 from cluster.engines.fit import check_fit
+from cluster.engines.language.fit import check_language, with_draft
 from cluster.engines.sharded.generate import generating
 from cluster.engines.table import check_installed
 from cluster.errors import ConfigError
@@ -54,30 +55,15 @@ def origin_of(name: str, variant: VariantConfig, store: ModelStore) -> Origin | 
                 remote = store.remote(source, card.version)
         engine = check_fit(card, variant.engine, variant.device)
         card = generating(card, variant.options)
-        llm = _with_draft(variant.llm, store)
+        llm = variant.llm
+        if llm is not None:
+            check_language(llm, card, folder)
+            llm = with_draft(llm, store)
     except ConfigError as error:
         if variant.optional:
             return error
         raise ConfigError(f"variants.{name}: {error.message}", **error.details) from None
     return Origin(card=card, folder=folder, engine=engine, remote=remote, llm=llm)
-
-
-def _with_draft(llm: LanguageConfig | None, store: ModelStore) -> LanguageConfig | None:
-    """Raises: ConfigError for a draft model that is neither a folder nor in the store."""
-    guess = llm.speculative if llm is not None else None
-    if llm is None or guess is None or not guess.draft_model or Path(guess.draft_model).is_dir():
-        return llm
-    source, _, version = guess.draft_model.partition("/")
-    if not store.versions(source):
-        raise ConfigError(
-            f"llm.speculative.draft_model {guess.draft_model!r} is no folder and no model of the "
-            f"store {store.root}",
-            key="llm.speculative.draft_model",
-            value=guess.draft_model,
-            allowed="a folder, or a name in the store",
-        )
-    folder = str(store.folder(source, version))
-    return llm.model_copy(update={"speculative": guess.model_copy(update={"draft_model": folder})})
 
 
 def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) -> VariantFacts:
@@ -97,11 +83,6 @@ def facts_of(name: str, variant: VariantConfig, origin: Origin | ConfigError) ->
         signature = _of_sequences(name, variant.sequences, card)
     if variant.batching.ragged is not None:
         signature = ragged_of(card, variant.batching.ragged).signature
-    if variant.llm is not None and card.format != "causal_lm":
-        raise ConfigError(
-            f"variants.{name}.llm: {card.name} is {card.format}; only causal_lm models generate",
-            key=f"variants.{name}.llm",
-        )
     _check_lengths(name, variant, card)
     if variant.preprocess_cache.enabled and card.preprocess is None:
         raise ConfigError(

@@ -28,6 +28,8 @@ class Sampling:
     asks for none, 0 for the chosen token's alone; `scores_prompt`: the prompt's tokens are scored
     too (OpenAI's `echo`). Penalties and bias are OpenAI's. Before
     `min_tokens` nothing ends a choice; with `allowed_token_ids` no other token is taken.
+    `keeps_stop`: the stop string or token that ended a choice is in its text; `skips_special`:
+    special tokens are not.
     """
 
     max_tokens: int
@@ -48,6 +50,8 @@ class Sampling:
     scores_prompt: bool = False
     ignore_eos: bool = False
     allowed_token_ids: tuple[int, ...] = ()
+    keeps_stop: bool = False
+    skips_special: bool = True
     grammar: Grammar | None = None
     streams: bool = True
 
@@ -94,3 +98,5 @@ class EngineLoad:
     prefix_queries: int = 0
     prefix_hits: int = 0
     preemptions: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0

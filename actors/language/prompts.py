@@ -41,7 +41,8 @@ class PromptMaker:
             extra=asked.chat_template_kwargs,
         )
         # The template writes the special tokens itself.
-        ids = await self._encode(text, add_special_tokens=False, param="messages")
+        special = bool(asked.add_special_tokens)
+        ids = await self._encode(text, add_special_tokens=special, param="messages")
         return self._cut(ids, asked)
 
     async def of_completion(self, asked: CompletionRequest) -> list[list[int]]:
@@ -52,7 +53,7 @@ class PromptMaker:
             if isinstance(prompt, str):
                 ids = await self._encode(
                     prompt,
-                    add_special_tokens=True,
+                    add_special_tokens=asked.add_special_tokens is not False,
                     param="prompt",
                     is_short=num_chars <= MAX_CHARS_IN_LOOP,
                 )
@@ -153,7 +154,7 @@ def _plain(messages: Sequence[Message], *, has_tools: bool) -> list[dict[str, An
 
 def _text(message: Message) -> str:
     if isinstance(message.content, list):
-        return "".join(part.text or "" for part in message.content)
+        return "".join(part.said for part in message.content)
     return message.content or ""
 
 

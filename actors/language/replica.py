@@ -24,6 +24,7 @@ from actors.process_limits import end_process
 from actors.tracing.opened import close_spans, span_of_stream, spans_of
 from cluster.config.language.settings import LanguageConfig
 from cluster.engines.language.engine import LanguageSetup
+from cluster.engines.language.fit import check_files
 from cluster.engines.language.table import make_language_engine
 from cluster.engines.language.tokens import ModelTokenizer
 from cluster.errors import EngineFailed, InvalidRequest, ModelNotFound, SquadronError, Unsupported
@@ -86,6 +87,7 @@ class LanguageReplica:
         self._is_closing = False
 
     async def start(self) -> None:
+        check_files(self._config)
         tokenizer = await asyncio.to_thread(
             ModelTokenizer, self._setup.folder, self._config.chat_template
         )

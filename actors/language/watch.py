@@ -21,7 +21,13 @@ class Watch:
         ]
         self._counters = [
             each.labels(variant)
-            for each in (metrics.prefix_queries, metrics.prefix_hits, metrics.preemptions)
+            for each in (
+                metrics.prefix_queries,
+                metrics.prefix_hits,
+                metrics.preemptions,
+                metrics.draft_tokens,
+                metrics.accepted_tokens,
+            )
         ]
         self._last = EngineLoad()
 
@@ -40,6 +46,8 @@ class Watch:
             load.prefix_queries - last.prefix_queries,
             load.prefix_hits - last.prefix_hits,
             load.preemptions - last.preemptions,
+            load.draft_tokens - last.draft_tokens,
+            load.accepted_tokens - last.accepted_tokens,
         )
         for counter, more in zip(self._counters, grown, strict=True):
             counter.inc(more)

@@ -31,7 +31,7 @@ def candidate_of(name: str, wanted: Wanted, *, store: ModelStore, prefix: str) -
     """Raises: ConfigError when it is not optional and cannot be served here."""
     source = ModelStore(Path(wanted.store)) if wanted.store else store
     origin = origin_of(name, wanted.variant, source)
-    artefact = origin.card.sha256 if isinstance(origin, Origin) else ""
+    artefact = _content(origin) if isinstance(origin, Origin) else ""
     return Candidate(
         name=name,
         wanted=wanted,
@@ -39,3 +39,23 @@ def candidate_of(name: str, wanted: Wanted, *, store: ModelStore, prefix: str) -
         facts=facts_of(name, wanted.variant, origin),
         app=wanted.app(prefix, name, artefact),
     )
+
+
+def _content(origin: Origin) -> str:
+    """What the store holds now: the card, which has the artefact's hash or, where that is a folder
+    or code, the state of the files. Another version of it, or the same with files replaced, is
+    another application; else a model that is loaded again would stay what it was."""
+    card = origin.card.model_dump_json()
+    if origin.card.sha256 or origin.remote is not None or origin.folder == Path.cwd():
+        return card
+    files = sorted(file for file in origin.folder.rglob("*") if _is_of_model(file))
+    return "\0".join((card, *(_state(file, origin.folder) for file in files)))
+
+
+def _is_of_model(file: Path) -> bool:
+    return file.is_file() and file.parent.name != "__pycache__"
+
+
+def _state(file: Path, folder: Path) -> str:
+    found = file.stat()
+    return f"{file.relative_to(folder)} {found.st_size} {found.st_mtime_ns}"

@@ -27,6 +27,7 @@ _OF_PATH: dict[tuple[str, str], Need] = {
     ("GET", "/"): "a key",
     ("GET", "/v2"): "a key",
     ("GET", "/version"): "a key",
+    ("GET", "/load"): "a key",
     ("GET", "/openapi.json"): "a key",
     ("GET", "/v1/models"): "a key",
     ("POST", "/v2/repository/index"): "a key",

@@ -14,8 +14,6 @@ import httpx
 import typer
 from rich.console import Group, RenderableType
 
-from cluster.cli.explained import explain_file
-from cluster.cli.held.replayed import replay_file
 from cluster.cli.held.showing import print_value, show, table_of
 from cluster.cli.own_door import key_headers
 from cluster.errors import ConfigError
@@ -251,12 +249,16 @@ def explain(
     if config is not None and replay is not None:
         raise ConfigError("--config and --replay are two questions; allowed: one of them")
     if replay is not None:
+        from cluster.cli.held.replayed import replay_file  # the policies, which only this asks
+
         made = [each for each in replay_file(replay) if name in ("", each.subject)]
         print_value([asdict(each) for each in made], _replayed, as_json=as_json)
         if not all(each.is_same for each in made):
             raise typer.Exit(1)
         return
     if config is not None:
+        from cluster.cli.explained import explain_file  # the planner, which only this asks
+
         told = [asdict(each) for each in explain_file(config, name)]
         print_value(told, _decisions, as_json=as_json)
         return

@@ -22,9 +22,9 @@ def check(
 ) -> None:
     """Check a Serve config file: every mistake is named with file, key, value and what is allowed.
 
-    Placements, experiments and ensembles are held against their models where the store is a folder
-    of this machine; what a cluster has room for only a cluster says (`squadron plan`, `squadron
-    serve`).
+    Placements, language models, experiments and ensembles are held against their models where the
+    store is a folder of this machine; what a cluster has room for only a cluster says (`squadron
+    plan`, `squadron serve`).
 
     Example: squadron check serve_configs/prod.yaml
     """
@@ -54,7 +54,7 @@ def check(
     if found.fitting:
         console.print("placed as their models can be:", ", ".join(found.fitting))
     for name, why in found.unseen.items():
-        console.print(f"placement of {name} not held against its model: {why}")
+        console.print(f"{name} not held against its model: {why}", soft_wrap=True)
 
 
 def _counted(number: int, plural: str) -> str:

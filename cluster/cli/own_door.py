@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from cluster.config.serve_file import ServeFile
-from cluster.config.squadron import SquadronConfig
+if TYPE_CHECKING:  # `status` reads no configuration and waits for none of it
+    from cluster.config.serve_file import ServeFile
+    from cluster.config.squadron import SquadronConfig
 
 KEY_VARIABLE = "SQUADRON_API_KEY"
 """An environment variable, for what stands on a command line is seen by everybody."""
@@ -60,6 +61,16 @@ class OwnDoor:
         answer = self._client.get(f"/v2/models/{model}")
         found: list[dict[str, Any]] = answer.json().get("inputs", [])
         return found
+
+    def is_decoupled(self, model: str) -> bool:
+        """Whether it answers streams only; False where our key does not show it."""
+        answer = self._client.get(f"/v2/models/{model}/config")
+        policy = answer.json().get("model_transaction_policy", {})
+        return bool(policy.get("decoupled"))
+
+    def is_listed(self, model: str) -> bool:
+        """Whether `openai` clients can call it."""
+        return self._client.get(f"/v1/models/{model}").status_code == 200
 
     def close(self) -> None:
         self._client.close()

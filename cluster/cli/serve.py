@@ -289,7 +289,7 @@ def _report(
     door: OwnDoor, config: SquadronConfig, took_s: float, console: Console, *, as_json: bool
 ) -> None:
     index = door.index()
-    example = _example(door, config)
+    example = example_of(door, config, index)
     if as_json:
         content = {
             "ready": True,
@@ -315,16 +315,24 @@ def _report(
     console.print("Ctrl-C stops it.")
 
 
-def _example(door: OwnDoor, config: SquadronConfig) -> str:
-    """One line that works as it stands."""
+def example_of(door: OwnDoor, config: SquadronConfig, index: list[dict[str, str]]) -> str:
+    """One line that works as it stands, with a model that is ready where one is."""
     photo = Path(config.store.path) / ".samples" / "scikit-image" / "chelsea.png"
-    base = f"{door.http}{config.server.base_path}/v2/models"
+    root = f"{door.http}{config.server.base_path}"
+    base = f"{root}/v2/models"
+    ready = [each["name"] for each in index if each["state"] == "READY"]
+    model = next((name for name in config.model_names() if name in ready), config.model_names()[0])
     if door.needs_key:
-        model = config.model_names()[0]
         return f'curl -H "authorization: Bearer ${KEY_VARIABLE}" {base}/{model}'
     if "photo-classifier" in config.experiments and photo.exists():
         return f"curl --data-binary @{photo} {base}/photo-classifier/infer"
-    return _zeros_example(door, base, config.model_names()[0])
+    if door.is_decoupled(model):
+        if not door.is_listed(model):
+            return f"curl {base}/{model}"
+        # A chat needs a template, which a model may not have.
+        body = json.dumps({"model": model, "prompt": "The capital of France is", "temperature": 0})
+        return f"curl -H 'content-type: application/json' -d '{body}' {root}/v1/completions"
+    return _zeros_example(door, base, model)
 
 
 def _zeros_example(door: OwnDoor, base: str, model: str) -> str:

@@ -14,6 +14,7 @@ from cluster.kubernetes.operator.table import check_operator_rules
 from cluster.kubernetes.pods.rules import check_pods
 from cluster.kubernetes.pods.templates import pods_of
 from cluster.kubernetes.policy_rules import check_policies
+from cluster.kubernetes.risk_rules import check_risks
 from cluster.kubernetes.route_rules import check_ports, check_routes
 from cluster.kubernetes.serve.doors import check_doors
 from cluster.kubernetes.serve.fit import check_fit
@@ -42,6 +43,7 @@ def check_documents(
     found += check_operator_rules(documents, gates or FeatureGates())
     for service in services_in(list(documents)):
         found += guarded("policies", check_policies, service)
+        found += guarded("risks", check_risks, service)
         found += guarded("serve", lambda one: check_serve_config(one, serve_schema), service)
         found += guarded("resource-fit", check_fit, service)
         found += guarded("doors", check_doors, service)

@@ -49,8 +49,17 @@ class Group:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Of its pods."""
-        return ((self.spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+        """Of its pods, with those that the operator gives them (`ray.io/cluster` is a name that it
+        makes up: nothing can select by it)."""
+        own = ((self.spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+        return {
+            "app.kubernetes.io/name": "kuberay",
+            "app.kubernetes.io/created-by": "kuberay-operator",
+            "ray.io/is-ray-node": "yes",
+            "ray.io/node-type": "head" if self.is_head else "worker",
+            "ray.io/group": "headgroup" if self.is_head else self.name,
+            **own,
+        }
 
     @property
     def num_hosts(self) -> int:

@@ -11,6 +11,7 @@ from cluster.kubernetes.pods.quantity import is_quantity, quantity
 from cluster.kubernetes.pods.stopping import grace_s, pre_stop_command, pre_stop_s
 
 DRAIN_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+AUTH_VARIABLE = "RAY_AUTH_MODE"
 PROXY_DRAIN_S = 30
 """A draining proxy of Ray Serve stays so long: RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S, Ray 2.60."""
 MARGIN_S = 15
@@ -90,6 +91,15 @@ def _auth(service: Document) -> Iterator[Finding]:
             path="/spec/rayClusterConfig/authOptions/mode",
             message="must be `token`: Ray's dashboard and jobs port run code for whoever asks",
         )
+    for group in _groups(service):
+        mode = group.env().get(AUTH_VARIABLE)
+        if mode is not None and mode != "token":
+            yield Finding(
+                rule="token-auth",
+                path=f"{group.path}/template/spec/containers/0/env",
+                message=f"{AUTH_VARIABLE}={mode!r} is against authOptions: Ray would run code for "
+                "whoever asks, or not start; allowed: left out, the operator sets it",
+            )
 
 
 def _group_names(service: Document) -> Iterator[Finding]:

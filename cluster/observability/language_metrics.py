@@ -25,6 +25,8 @@ class LanguageMetrics:
     prefix_queries: Counter
     prefix_hits: Counter
     preemptions: Counter
+    draft_tokens: Counter
+    accepted_tokens: Counter
 
 
 def declare_language_metrics(registry: CollectorRegistry) -> LanguageMetrics:
@@ -64,4 +66,6 @@ def declare_language_metrics(registry: CollectorRegistry) -> LanguageMetrics:
         ),
         prefix_hits=counter("prefix_hits_total", "Prompt tokens found in the prefix cache."),
         preemptions=counter("preemptions_total", "Choices put back for want of KV memory."),
+        draft_tokens=counter("draft_tokens_total", "Tokens that speculation guessed."),
+        accepted_tokens=counter("accepted_tokens_total", "Guessed tokens that were kept."),
     )

@@ -86,7 +86,7 @@ class AutoscalingMetrics:
 class StatisticsMetrics:
     """What only Triton's statistics need (`cluster.observability.statistics`)."""
 
-    failure_duration_us: Counter
+    failure_seconds: Counter
     executed_requests: Counter
     batch_size_executions: Counter
     batch_size_compute_seconds: Counter
@@ -105,14 +105,20 @@ def make_metrics(folder: Path) -> Metrics:
     return _declared(CollectorRegistry())
 
 
-def declared_names() -> frozenset[str]:
-    """Every name that the server's processes export, as Prometheus sees it."""
+def declared() -> CollectorRegistry:
+    """What the server's processes count themselves, without what they read of devices, and without
+    a count."""
     registry = CollectorRegistry()
     _declared(registry)
     declare_process_metrics(registry)
     declare_shard_metrics(registry)
+    return registry
+
+
+def declared_names() -> frozenset[str]:
+    """Every name that the server's processes export, as Prometheus sees it."""
     ends = ("", "_total", "_bucket", "_count", "_sum")
-    names = {f"{family.name}{end}" for family in registry.collect() for end in ends}
+    names = {f"{family.name}{end}" for family in declared().collect() for end in ends}
     return frozenset(names | device_names())
 
 
@@ -232,8 +238,8 @@ def _statistics(registry: CollectorRegistry) -> StatisticsMetrics:
         return Counter(name, text, labels, registry=registry)
 
     return StatisticsMetrics(
-        failure_duration_us=counter(
-            "squadron_request_failure_duration_us", "Cumulative time of failed requests, us."
+        failure_seconds=counter(
+            "squadron_request_failure_seconds", "Cumulative time of failed requests, seconds."
         ),
         executed_requests=counter(
             "squadron_executed_requests", "Requests inside the batches that engines ran."

@@ -66,6 +66,7 @@ def model_statistics(node: NodeSamples, model: str, version: str) -> ModelStatis
     misses = int(node.total("nv_cache_num_misses_per_model", **key))
     executions = int(node.total("nv_inference_exec_count", **key))
     rows = int(node.total("nv_inference_count", **key))
+    failed_ns = round(node.total("squadron_request_failure_seconds", **key) * NS_PER_S)
     return ModelStatistics(
         name=model,
         version=version,
@@ -73,7 +74,7 @@ def model_statistics(node: NodeSamples, model: str, version: str) -> ModelStatis
         inference_count=rows if executions else max(0, success - hits),
         execution_count=executions or max(0, success - hits),
         success=Total(count=success, ns=_ns(node, "nv_inference_request_duration_us", key)),
-        fail=Total(count=fail, ns=_ns(node, "squadron_request_failure_duration_us", key)),
+        fail=Total(count=fail, ns=failed_ns),
         queue=Total(count=executed, ns=_ns(node, "nv_inference_queue_duration_us", key)),
         compute_input=Total(
             count=executed, ns=_ns(node, "nv_inference_compute_input_duration_us", key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest_asyncio
 
 from cluster.config.language.settings import LanguageConfig
 from cluster.engines.language.engine import LanguageEngine, LanguageSetup, Prompt
+from cluster.engines.language.kv_slots import CacheStep, KvSlots
 from cluster.engines.language.sampler import Sampler
 from cluster.engines.language.table import make_language_engine
 from cluster.errors import ConfigError, EngineFailed, InvalidRequest, Unsupported
@@ -74,8 +76,13 @@ def setup(folder: Path, **llm: object) -> LanguageSetup:
     return LanguageSetup(name="tiny", folder=folder, config=config, device="cpu")
 
 
+def text(found: list[Delta]) -> str:
+    return "".join(delta.text for delta in found)
+
+
 def prompt(text: str, request_id: str = "r") -> Prompt:
-    # Bytes in the tokenizer's own order: any ids will do, so these are spread over all.
+    # Bytes in the tokenizer's own order: any ids will do, so these are spread over all. Those of
+    # capitals are whole characters, others may leave the answer the rest of one.
     return Prompt(request_id=request_id, token_ids=tuple(1 + byte % 250 for byte in text.encode()))
 
 
@@ -126,6 +133,90 @@ async def test_company_changes_no_token(engine: LanguageEngine) -> None:
     assert len({tuple(each) for each in alone}) > 1
 
 
+async def test_choices_share_the_computation_of_their_prompt(
+    engine: LanguageEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    one_prompt = KvSlots.step_of_one
+
+    def counted(self: KvSlots, slot: int, num_tokens: int) -> CacheStep:
+        computed.append(num_tokens)
+        return one_prompt(self, slot, num_tokens)
+
+    monkeypatch.setattr(KvSlots, "step_of_one", counted)
+    asked = prompt("once upon a time")
+    options: dict[str, Any] = {"temperature": 1.0, "ignore_eos": True, "num_logprobs": 1}
+    together = await deltas(engine, asked, num_choices=4, seed=5, scores_prompt=True, **options)
+
+    assert computed == [len(asked.token_ids)]
+    for index in range(4):
+        # A choice's seed is the request's and its number.
+        alone = await deltas(engine, asked, seed=5 + index, scores_prompt=True, **options)
+        assert ids(together, index) == ids(alone)
+        first = next(delta for delta in together if delta.index == index)
+        assert first.prompt_scores[1:] == alone[0].prompt_scores[1:]
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2"])
+async def test_layers_with_a_window_see_no_more_than_it(
+    folder: Path, tmp_path: Path, family: str
+) -> None:
+    """All layers of Mistral's, the second one of this Qwen's."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(4)
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8}
+    # The first is the number of layers that have none.
+    mixed = {"max_window_layers": 1, "use_sliding_window": True} if family == "qwen2" else {}
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=257,
+        sliding_window=8,
+        eos_token_id=EOS,
+        initializer_range=0.4,
+        max_position_embeddings=512,
+        **sizes,
+        **heads,
+        **mixed,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    made = make_language_engine("torch", setup(tmp_path))
+    await made.start()
+    asked = prompt("a prompt of more tokens than the window has places")
+
+    found = await deltas(made, asked, ignore_eos=True)
+
+    await made.close()
+    assert ids(found) == of_transformers(tmp_path, asked, 12)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "said"),
+    [
+        ("mamba", {"state_size": 4}, "cannot run tiny: MambaForCausalLM does not support"),
+        ("lfm2", {"num_attention_heads": 2, "num_key_value_heads": 2}, "lfm2 has conv"),
+    ],
+)
+async def test_a_model_that_keeps_other_things_than_keys_is_refused(
+    folder: Path, tmp_path: Path, family: str, options: dict[str, Any], said: str
+) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    kinds = {"layer_types": ["conv"]} if family == "lfm2" else {}
+    config = AutoConfig.for_model(
+        family, vocab_size=257, hidden_size=16, num_hidden_layers=1, **options, **kinds
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    made = make_language_engine("torch", setup(tmp_path))
+
+    with pytest.raises(ConfigError, match=said):
+        await made.start()
+
+
 async def test_each_choice_ends_once(engine: LanguageEngine) -> None:
     found = await deltas(engine, prompt("x"), num_choices=3, temperature=1.0, seed=1)
 
@@ -159,6 +250,14 @@ async def test_a_stop_token_ends_with_stop(engine: LanguageEngine) -> None:
     found = await deltas(engine, prompt("x"), stop_token_ids=(third,), ignore_eos=True)
 
     assert (len(ids(found)), found[-1].finish_reason) == (3, "stop")
+    # Its text is none of the answer's, unless it is asked for.
+    two = await deltas(engine, prompt("x"), max_tokens=2, ignore_eos=True)
+    assert text(found) == text(two)
+    kept = await deltas(
+        engine, prompt("x"), stop_token_ids=(third,), ignore_eos=True, keeps_stop=True
+    )
+    three = await deltas(engine, prompt("x"), max_tokens=3, ignore_eos=True)
+    assert text(kept) == text(three)
 
 
 async def test_logprobs_of_a_greedy_token_are_the_greatest(engine: LanguageEngine) -> None:
@@ -211,7 +310,7 @@ async def test_a_schema_is_followed(engine: LanguageEngine, temperature: float) 
     }
     grammar = Grammar(kind="json_schema", text=json.dumps(schema))
     found = await deltas(
-        engine, prompt("x"), grammar=grammar, max_tokens=60, temperature=temperature
+        engine, prompt("X"), grammar=grammar, max_tokens=60, temperature=temperature
     )
 
     parsed = json.loads("".join(delta.text for delta in found))
@@ -282,7 +381,7 @@ async def test_only_allowed_tokens_are_taken(engine: LanguageEngine) -> None:
 
 async def test_a_choice_is_one_of_those_given(engine: LanguageEngine) -> None:
     grammar = Grammar(kind="regex", text=r"(yes)|(no\ way)")
-    found = await deltas(engine, prompt("x"), grammar=grammar, max_tokens=20)
+    found = await deltas(engine, prompt("X"), grammar=grammar, max_tokens=20)
 
     assert "".join(delta.text for delta in found) in ("yes", "no way")
 

@@ -19,14 +19,16 @@ from cluster.cli.held.graphs import (
     known_models,
     plan_ensembles,
 )
+from cluster.config.language.settings import LanguageConfig
 from cluster.config.model_card import ModelCard
 from cluster.config.section import Mistake
 from cluster.config.squadron import SquadronConfig
-from cluster.config.storage.location import parse_location
+from cluster.config.storage.location import StoreUri, parse_location
 from cluster.config.store import ModelStore
 from cluster.config.variant import VariantConfig
 from cluster.engines.artefact import inside
 from cluster.engines.fit import check_fit
+from cluster.engines.language.fit import check_files, check_language, with_draft
 from cluster.engines.sharded.cut import cut
 from cluster.engines.sharded.generate import generating
 from cluster.engines.table import default_engine, is_installed
@@ -48,7 +50,8 @@ class Fitting:
 
 def hold_against_models(config: SquadronConfig) -> Fitting:
     """Every variant that is cut into shards, or that generates, is asked what a server would ask
-    before it starts a replica; arms and ensembles are held against what their models take."""
+    before it starts a replica, its `llm` too; arms and ensembles are held against what their
+    models take."""
     mistakes: list[Mistake] = []
     fitting: list[str] = []
     unseen: dict[str, str] = {}
@@ -59,23 +62,33 @@ def hold_against_models(config: SquadronConfig) -> Fitting:
                 _check_class(variant)
             except ConfigError as error:
                 mistakes.append(_mistake(name, error))
-            is_held = variant.placement.is_sharded or "task" in variant.options
+            is_placed = variant.placement.is_sharded or "task" in variant.options
+            is_held = is_placed or variant.llm is not None
             try:
                 found = _model(config, variant)
                 if isinstance(found, str):
                     if is_held:
                         unseen[name] = found
                     continue
-                cards[name] = generating(found[0], variant.options)
+                card, folder = found
+                if variant.llm is not None:
+                    _check_language(config, variant.llm, card, folder)
+                engine = variant.engine or default_engine(card.format)
+                if not is_installed(engine):
+                    if is_held:
+                        unseen[name] = f"{engine} is not installed here"
+                    continue
+                cards[name] = generating(card, variant.options)
                 if not is_held:
                     continue
-                _check(variant, *found)
+                _check(variant, card, folder)
             except ConfigError as error:
                 # Of the others a server says what is wrong, and whether they may be left out.
                 if is_held:
                     mistakes.append(_mistake(name, error))
                 continue
-            fitting.append(name)
+            if is_placed:
+                fitting.append(name)
     mistakes.extend(_of_graphs(known_models(config, cards)))
     return Fitting(mistakes=tuple(mistakes), fitting=tuple(fitting), unseen=unseen)
 
@@ -85,7 +98,7 @@ def _model(config: SquadronConfig, variant: VariantConfig) -> tuple[ModelCard, P
     if variant.card is not None:
         card, folder = variant.card, Path.cwd()
     else:
-        root = parse_location(os.environ.get(STORE_VARIABLE) or config.store.path)
+        root = _root(config)
         if not isinstance(root, Path):
             return f"its store is at {root}"
         name, _, version = (variant.source or "").partition("/")
@@ -93,10 +106,11 @@ def _model(config: SquadronConfig, variant: VariantConfig) -> tuple[ModelCard, P
         if not store.versions(name):
             return f"no model {name!r} in {root.absolute()}"
         card, folder = store.card(name, version), store.folder(name, version)
-    engine = variant.engine or default_engine(card.format)
-    if not is_installed(engine):
-        return f"{engine} is not installed here"
     return card, folder
+
+
+def _root(config: SquadronConfig) -> Path | StoreUri:
+    return parse_location(os.environ.get(STORE_VARIABLE) or config.store.path)
 
 
 def _of_graphs(known: KnownModels) -> Iterator[Mistake]:
@@ -120,6 +134,16 @@ def _check_class(variant: VariantConfig) -> None:
             inside(Path.cwd(), place)
         except ConfigError as error:
             raise ConfigError(error.message, key="card.python_class", value=place) from None
+
+
+def _check_language(
+    config: SquadronConfig, llm: LanguageConfig, card: ModelCard, folder: Path
+) -> None:
+    check_language(llm, card, folder)
+    check_files(llm)
+    root = _root(config)
+    if isinstance(root, Path):
+        with_draft(llm, ModelStore(root))
 
 
 def _check(variant: VariantConfig, card: ModelCard, folder: Path) -> None:

@@ -26,6 +26,14 @@ class LoraConfig(Section):
     max_loaded: int = Field(default=1, ge=1, le=256)
     max_rank: int = Field(default=16, ge=1, le=512)
 
+    @model_validator(mode="after")
+    def _has_each_name_once(self) -> Self:
+        names = [each.name for each in self.adapters]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"adapters: {', '.join(twice)} is there twice")
+        return self
+
 
 class SpeculativeConfig(Section):
     """Draft tokens that the model then checks all at once. `ngram` needs no second model;

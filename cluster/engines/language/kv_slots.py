@@ -15,12 +15,22 @@ FIRST_SLOTS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Layers that see the last `num_tokens` alone, the newest one included: all, or some of them
+    (`is_mixed`)."""
+
+    num_tokens: int
+    is_mixed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KvShape:
     num_layers: int
     num_kv_heads: int
     head_dim: int
     dtype: torch.dtype
     device: torch.device
+    window: Window | None = None
 
     @property
     def bytes_per_token(self) -> int:
@@ -60,6 +70,12 @@ class KvSlots:
             self.lengths[slot] = length
         self.lengths.pop()
         return last
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """The first tokens of a sequence are those of another one, which has none yet."""
+        for layer in (*self._keys, *self._values):
+            layer[target, :, :length] = layer[source, :, :length]
+        self.lengths[target] = length
 
     def step_of_all(self) -> CacheStep:
         """Every sequence gets one token."""
@@ -123,6 +139,18 @@ class CacheStep:
         self.positions = first[:, None] + torch.arange(num_tokens, device=device)[None, :]
         seen = torch.arange(self._length, device=device)[None, None, :]
         self.mask = (seen <= self.positions[:, :, None])[:, None]
+
+    def masks(self) -> torch.Tensor | dict[str, torch.Tensor]:
+        """As transformers takes them: one of all layers, or by the kind of layer."""
+        window = self._slots.shape.window
+        if window is None:
+            return self.mask
+        seen = torch.arange(self._length, device=self.mask.device)[None, None, :]
+        is_near = seen > self.positions[:, :, None] - window.num_tokens
+        near = self.mask & is_near[:, None]
+        if not window.is_mixed:
+            return near
+        return {"full_attention": self.mask, "sliding_attention": near}
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object

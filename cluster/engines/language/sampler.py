@@ -60,7 +60,6 @@ class Sampler:
             and asked.repetition_penalty == 1.0
             and asked.min_tokens == 0
             and not asked.allowed_token_ids
-            and not asked.ignore_eos
             and asked.num_logprobs is None
         )
 
@@ -119,7 +118,7 @@ class Sampler:
         for token, bias in asked.logit_bias.items():
             logits[token] += bias
         is_early = self._num_drawn < asked.min_tokens
-        if self._eos and (asked.ignore_eos or is_early):
+        if self._eos and is_early:
             logits[self._eos] = -math.inf
         if is_early and asked.stop_token_ids:
             logits[list(asked.stop_token_ids)] = -math.inf

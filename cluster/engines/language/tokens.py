@@ -129,9 +129,10 @@ class ModelTokenizer:
             ) from None
         return text
 
-    def stream(self) -> DecodeStream:
-        """Gives text token by token, holding back parts of characters."""
-        return DecodeStream(skip_special_tokens=True)
+    def stream(self, prompt: Sequence[int] = (), *, skips_special: bool = True) -> DecodeStream:
+        """Gives text token by token, holding back parts of characters. After a `prompt` a word's
+        first token keeps the blank before it, which some vocabularies write into the token."""
+        return DecodeStream(ids=list(prompt), skip_special_tokens=skips_special)
 
     def step(self, stream: DecodeStream, token_id: int) -> str:
         return stream.step(self._fast, token_id) or ""

@@ -1,7 +1,7 @@
 """Language models with torch and transformers alone: for machines without vLLM.
 
-Any causal model of transformers with full attention. Keys and values lie in slots of our own
-(`kv_slots`), requests join and leave the batch at any step (`torch_batch`).
+Any causal model of transformers with full or sliding attention. Keys and values lie in slots of
+our own (`kv_slots`), requests join and leave the batch at any step (`torch_batch`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from typing import Any
 from cluster.engines.engine import EngineFacts
 from cluster.engines.language.engine import LanguageSetup, Prompt
 from cluster.engines.language.grammar import compile_grammar, given_up
-from cluster.engines.language.kv_slots import KvShape, KvSlots
+from cluster.engines.language.kv_slots import KvShape, KvSlots, Window
 from cluster.engines.language.sampler import Sampler
 from cluster.engines.language.text_out import TextOut
 from cluster.engines.language.tokens import ModelTokenizer
-from cluster.engines.language.torch_batch import Sequence, TorchBatch
+from cluster.engines.language.torch_batch import Computed, Sequence, TorchBatch
 from cluster.errors import ConfigError, EngineFailed, Unsupported
 from cluster.generation import Delta, EngineLoad, Grammar, Sampling
+
+_FULL = "full_attention"
+_SLIDING = "sliding_attention"
 
 
 class TorchLanguageEngine:
@@ -67,16 +70,23 @@ class TorchLanguageEngine:
         if config.load_format == "dummy":
             self._model: Any = _dummy(self._setup, dtype)
         else:
-            self._model = AutoModelForCausalLM.from_pretrained(
-                self._setup.folder,
-                dtype=dtype,
-                attn_implementation="sdpa",
-                local_files_only=True,
-                trust_remote_code=False,
-            )
+            try:
+                self._model = AutoModelForCausalLM.from_pretrained(
+                    self._setup.folder,
+                    dtype=dtype,
+                    attn_implementation="sdpa",
+                    local_files_only=True,
+                    trust_remote_code=False,
+                )
+            except ValueError as error:
+                # An architecture without attention, or one that transformers does not know.
+                raise ConfigError(
+                    f"engine 'torch' cannot run {self._setup.name}: {error}", key="engine"
+                ) from None
         self._model.to(device).eval()
         self._tokenizer = ModelTokenizer(self._setup.folder)
         model = self._model.config
+        window = _window_of(self._model)
         self._max_len = config.max_model_len or int(model.max_position_embeddings)
         heads = int(model.num_attention_heads)
         shape = KvShape(
@@ -85,6 +95,7 @@ class TorchLanguageEngine:
             head_dim=int(getattr(model, "head_dim", None) or model.hidden_size // heads),
             dtype=self._model.dtype,
             device=device,
+            window=window,
         )
         capacity = config.max_num_seqs * self._max_len
         if config.kv_cache_bytes:
@@ -137,8 +148,9 @@ class TorchLanguageEngine:
         matchers: list[Any] = [None] * sampling.num_choices
         if grammar is not None:
             matchers = await asyncio.to_thread(self._matchers, grammar, sampling.num_choices)
+        shared = Computed()
         sequences = [
-            self._sequence(index, prompt, sampling, matcher, deliver)
+            self._sequence(index, prompt, sampling, matcher, deliver, shared)
             for index, matcher in enumerate(matchers)
         ]
         with self._lock:
@@ -193,7 +205,13 @@ class TorchLanguageEngine:
         return [LLMatcher(self._grammars, compiled) for _ in range(count)]
 
     def _sequence(
-        self, index: int, prompt: Prompt, sampling: Sampling, matcher: Any, deliver: Any
+        self,
+        index: int,
+        prompt: Prompt,
+        sampling: Sampling,
+        matcher: Any,
+        deliver: Any,
+        shared: Computed,
     ) -> Sequence:
         eos = () if sampling.ignore_eos else self._eos
         return Sequence(
@@ -206,9 +224,16 @@ class TorchLanguageEngine:
             sampler=Sampler(
                 sampling, prompt.token_ids, index=index, eos=self._eos, matcher=matcher
             ),
-            text=TextOut(self._tokenizer, sampling.stop),
+            text=TextOut(
+                self._tokenizer,
+                sampling.stop,
+                prompt=prompt.token_ids,
+                keeps_stop=sampling.keeps_stop,
+                skips_special=sampling.skips_special,
+            ),
             streams=sampling.streams,
             deliver=deliver,
+            shared=shared,
             priority=prompt.priority,
         )
 
@@ -248,6 +273,26 @@ class TorchLanguageEngine:
     def _end(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:
             sequence.deliver(Delta(index=sequence.index, text="", finish_reason="abort"))
+
+
+def _window_of(model: Any) -> Window | None:
+    """What of a sequence its layers see. Raises: ConfigError for layers that keep anything else
+    than keys and values of tokens."""
+    config = model.config
+    size = getattr(config, "sliding_window", None)
+    found = set(getattr(config, "layer_types", None) or ())
+    kinds = found or {_SLIDING if size else _FULL}
+    others = sorted(kinds - {_SLIDING, _FULL})
+    if others or not getattr(config, "num_attention_heads", None):
+        raise ConfigError(
+            f"engine 'torch' runs models with full or sliding attention; {config.model_type} has "
+            f"{', '.join(others) or 'no attention'}: engine: vllm may have it",
+            key="engine",
+            value="torch",
+        )
+    if _SLIDING not in kinds or not size:
+        return None
+    return Window(num_tokens=int(size), is_mixed=_FULL in kinds)
 
 
 def _eos_of(model: Any, tokenizer: ModelTokenizer) -> list[int]:

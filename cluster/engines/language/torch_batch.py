@@ -30,6 +30,16 @@ SCORED_PIECE = 128
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
+class Computed:
+    """A prompt that one of its choices has computed, for the others of the request. **Shapes:**
+    `logits` `[1, vocabulary]`, after its last token."""
+
+    by: Sequence | None = None
+    logits: torch.Tensor | None = None
+    scores: list[ScoredToken] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class Sequence:
     """One choice of one request. `slot` is -1 while it waits; `last` its newest token."""
 
@@ -43,6 +53,7 @@ class Sequence:
     text: TextOut
     streams: bool
     deliver: Callable[[Delta], None]
+    shared: Computed = field(default_factory=Computed)
     priority: int = 0
     slot: int = -1
     num_computed: int = 0
@@ -64,11 +75,12 @@ class Sequence:
         self.last = token
         reason: FinishReason = ""
         text = ""
-        if token in self.eos:
-            reason, text = "stop", self.text.rest()
+        if token in self.eos or token in self.stop_tokens:
+            text = self.text.add(token, may_stop=False) if self.text.keeps_stop else ""
+            reason, text = "stop", text + self.text.rest()
         else:
             text = self.text.add(token, may_stop=self.num_new > self.min_tokens)
-            if self.text.has_stopped or token in self.stop_tokens:
+            if self.text.has_stopped:
                 reason = "stop"
             elif self.sampler.is_complete:
                 reason, text = "stop", text + self.text.rest()
@@ -168,6 +180,14 @@ class TorchBatch:
         sequence.slot = -1
 
     def _compute_prompt(self, sequence: Sequence) -> None:
+        shared = sequence.shared
+        if shared.logits is not None and shared.by is not None and shared.by.slot >= 0:
+            self._slots.copy(shared.by.slot, sequence.slot, len(sequence.prompt))
+            sequence.num_computed = len(sequence.prompt)
+            sequence.prompt_scores = list(shared.scores)
+            shared.by = sequence
+            self._give([sequence], shared.logits)
+            return
         begin = sequence.num_computed
         is_scored = sequence.sampler.scores_prompt
         piece = sequence.prompt[begin : begin + (SCORED_PIECE if is_scored else PROMPT_PIECE)]
@@ -183,6 +203,8 @@ class TorchBatch:
             logits = logits[-1:]
         sequence.num_computed += len(piece)
         if sequence.num_computed == len(sequence.prompt):
+            shared.by, shared.logits = sequence, logits
+            shared.scores = list(sequence.prompt_scores)
             self._give([sequence], logits)
 
     def _compute_tokens(self) -> None:
@@ -200,7 +222,7 @@ class TorchBatch:
         found = self._model(
             input_ids=ids,
             position_ids=step.positions,
-            attention_mask=step.mask,
+            attention_mask=step.masks(),
             past_key_values=step,
             use_cache=True,
             logits_to_keep=num_kept,

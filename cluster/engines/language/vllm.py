@@ -50,7 +50,7 @@ class VllmEngine:
     def __init__(self, setup: LanguageSetup) -> None:
         self._setup = setup
         self._engine: Any = None
-        self._load = _Load()
+        self._load = StepCounts()
         self._loras: dict[str, Any] = {}
         self._next_lora_id = 1
 
@@ -234,7 +234,7 @@ def _scored(token_id: int, found: Mapping[int, Any]) -> ScoredToken:
     )
 
 
-class _Load:
+class StepCounts:
     """vLLM's own statistics of each step, added up."""
 
     def __init__(self) -> None:
@@ -242,12 +242,18 @@ class _Load:
         self._queries = 0
         self._hits = 0
         self._preemptions = 0
+        self._drafts = 0
+        self._accepted = 0
 
     def add(self, scheduler: Any, iteration: Any) -> None:
         if scheduler is not None:
             self._last = scheduler
             self._queries += scheduler.prefix_cache_stats.queries
             self._hits += scheduler.prefix_cache_stats.hits
+            guesses = scheduler.spec_decoding_stats
+            if guesses is not None:
+                self._drafts += guesses.num_draft_tokens
+                self._accepted += guesses.num_accepted_tokens
         if iteration is not None:
             self._preemptions += iteration.num_preempted_reqs
 
@@ -260,10 +266,12 @@ class _Load:
             prefix_queries=self._queries,
             prefix_hits=self._hits,
             preemptions=self._preemptions,
+            draft_tokens=self._drafts,
+            accepted_tokens=self._accepted,
         )
 
 
-def _logger_into(load: _Load) -> Any:
+def _logger_into(load: StepCounts) -> Any:
     """vLLM makes one of these an engine and calls `record` after every step."""
     from vllm.v1.metrics.loggers import StatLoggerBase
 

@@ -94,6 +94,8 @@ def sampling_options(sampling: Sampling) -> dict[str, Any]:
         "logprobs": sampling.num_logprobs,
         "prompt_logprobs": sampling.num_logprobs if sampling.scores_prompt else None,
         "ignore_eos": sampling.ignore_eos,
+        "include_stop_str_in_output": sampling.keeps_stop,
+        "skip_special_tokens": sampling.skips_special,
         "allowed_token_ids": list(sampling.allowed_token_ids) or None,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.kubernetes.finding import Document, groups_of
@@ -37,7 +37,8 @@ def pods_of(documents: Sequence[Document]) -> Iterator[PodTemplate]:
         owner = f"{kind}/{(document.get('metadata') or {}).get('name', '')}"
         if kind in ("RayService", "RayCluster"):
             for group in groups_of(document):
-                yield _pod(owner, f"{group.path}/template", group.spec.get("template"))
+                found = _pod(owner, f"{group.path}/template", group.spec.get("template"))
+                yield replace(found, labels=group.labels)
         elif kind in WORKLOADS:
             spec = document.get("spec") or {}
             claims = spec.get("volumeClaimTemplates") or []

@@ -144,6 +144,15 @@ def _doors(service: Document, configs: list[SquadronConfig]) -> Iterator[Finding
                 f"(the probe asks the door); set server.nodes, or {NODES_VARIABLE} on the head and "
                 "all workers",
             )
+        most = sum(group.replicas * group.num_hosts for group in workers)
+        if nodes > most:
+            yield Finding(
+                rule="doors",
+                path=PATH,
+                message=f"doors on {nodes} nodes, and there are never more than {most} workers: "
+                "the doors' deployment is never whole, and the RayService never Ready; allowed: at "
+                f"most {most} (server.nodes or {NODES_VARIABLE})",
+            )
 
 
 def _longest_request(service: Document, configs: list[SquadronConfig]) -> Iterator[Finding]:

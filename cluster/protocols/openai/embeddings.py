@@ -33,14 +33,30 @@ class EmbeddingRequest(TextsRequest, kw_only=True):
 
 
 class ScoreRequest(TextsRequest, kw_only=True):
-    text_1: str | list[str]
-    text_2: str | list[str]
+    """The two sides have three pairs of names, as in vLLM."""
+
+    text_1: str | list[str] | None = None
+    text_2: str | list[str] | None = None
+    queries: str | list[str] | None = None
+    documents: str | list[str] | None = None
+    data_1: str | list[str] | None = None
+    data_2: str | list[str] | None = None
+
+
+class Document(msgspec.Struct):
+    text: str
 
 
 class RerankRequest(TextsRequest, kw_only=True):
+    """`top_n` 0 stands for all."""
+
     query: str
-    documents: list[str]
+    documents: list[str | Document]
     top_n: int | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        return [each if isinstance(each, str) else each.text for each in self.documents]
 
 
 def embedding_texts(asked: EmbeddingRequest) -> list[str]:
@@ -56,7 +72,11 @@ def embedding_texts(asked: EmbeddingRequest) -> list[str]:
         raise InvalidRequest(f"input: at most {MAX_INPUTS} texts", param="input")
     texts = [each for each in found if isinstance(each, str)]
     if len(texts) < len(found):
-        raise InvalidRequest("input: this model takes texts, not token ids", param="input")
+        raise InvalidRequest(
+            "input: texts are needed, not token ids, which are mostly another model's (with "
+            "langchain: check_embedding_ctx_length=False)",
+            param="input",
+        )
     return texts
 
 
@@ -120,8 +140,7 @@ def usage(num_tokens: int) -> dict[str, int]:
 
 def pairs(asked: ScoreRequest) -> tuple[list[str], list[str]]:
     """Each text of one side beside its partner. Raises: InvalidRequest when they do not pair."""
-    left = [asked.text_1] if isinstance(asked.text_1, str) else asked.text_1
-    right = [asked.text_2] if isinstance(asked.text_2, str) else asked.text_2
+    left, right = _sides(asked)
     if len(left) == 1:
         left = left * len(right)
     if not left or len(left) != len(right):
@@ -130,6 +149,28 @@ def pairs(asked: ScoreRequest) -> tuple[list[str], list[str]]:
             param="text_1",
         )
     return left, right
+
+
+def _sides(asked: ScoreRequest) -> tuple[list[str], list[str]]:
+    given = [
+        (one, other)
+        for one, other in (
+            (asked.text_1, asked.text_2),
+            (asked.queries, asked.documents),
+            (asked.data_1, asked.data_2),
+        )
+        if one is not None and other is not None
+    ]
+    if len(given) != 1:
+        raise InvalidRequest(
+            "text_1 and text_2 are needed (or queries and documents, or data_1 and data_2)",
+            param="text_1",
+        )
+    one, other = given[0]
+    return (
+        [one] if isinstance(one, str) else one,
+        [other] if isinstance(other, str) else other,
+    )
 
 
 def cosines(left: Array, right: Array) -> list[float]:
@@ -160,8 +201,10 @@ def rerank_object(
 ) -> dict[str, Any]:
     """Best first, `top_n` of them."""
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
-    if asked.top_n is not None and asked.top_n < 1:
-        raise InvalidRequest(f"top_n must be at least 1, got {asked.top_n}", param="top_n")
+    if asked.top_n is not None and asked.top_n < 0:
+        raise InvalidRequest(
+            f"top_n must be at least 1, or 0 for all, got {asked.top_n}", param="top_n"
+        )
     return {
         "id": answer_id,
         "model": asked.model,
@@ -169,9 +212,9 @@ def rerank_object(
         "results": [
             {
                 "index": index,
-                "document": {"text": asked.documents[index]},
+                "document": {"text": asked.texts[index]},
                 "relevance_score": scores[index],
             }
-            for index in order[: asked.top_n]
+            for index in order[: asked.top_n or None]
         ],
     }

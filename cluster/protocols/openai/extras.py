@@ -20,6 +20,18 @@ MAX_CHOICE_CHARS = 65_536
 WHERE = "structured_outputs"
 
 REFUSED = {
+    "functions": "use tools",
+    "function_call": "use tool_choice",
+    "audio": "this model writes text",
+    "web_search_options": "this server searches nothing",
+    "use_beam_search": "n gives several answers, logprobs how likely they are",
+    "documents": "use chat_template_kwargs.documents, where the model's template has them",
+    "logprob_token_ids": "use top_logprobs, or logprobs of /v1/completions",
+    "return_tokens_as_token_ids": "ask /tokenize for a text's token ids",
+    "prompt_embeds": "send text or token ids",
+    "repetition_detection": "use frequency_penalty or repetition_penalty",
+    "thinking_token_budget": "use max_completion_tokens",
+    "vllm_xargs": "this server has no such arguments",
     "bad_words": "use logit_bias or structured_outputs",
     "prompt_logprobs": "/v1/completions scores the prompt's tokens with echo and logprobs",
     "return_token_ids": "ask /tokenize for a text's token ids",
@@ -65,14 +77,34 @@ class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
 
 class Extras(msgspec.Struct, kw_only=True):
     """`truncate_prompt_tokens`: as many of the prompt's last tokens are kept, -1: as many as fit.
+    `add_special_tokens`: of the tokenizer, around the prompt; without a word those of a template or
+    of a plain text. `include_stop_str_in_output`: what ends an answer is in its text.
     `cache_salt`: only prompts with the same one share keys and values."""
 
     structured_outputs: StructuredOutputs | None = None
     allowed_token_ids: list[int] | None = None
     truncate_prompt_tokens: int | None = None
     cache_salt: str | None = None
+    add_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = False
+    skip_special_tokens: bool | None = True
     session_id: str | None = None
     prompt_cache_key: str | None = None
+    modalities: list[str] | None = None
+    length_penalty: float | None = None
+    truncation_side: str | None = None
+    functions: Any = None
+    function_call: Any = None
+    audio: Any = None
+    web_search_options: Any = None
+    use_beam_search: Any = None
+    documents: Any = None
+    logprob_token_ids: Any = None
+    return_tokens_as_token_ids: Any = None
+    prompt_embeds: Any = None
+    repetition_detection: Any = None
+    thinking_token_budget: Any = None
+    vllm_xargs: Any = None
     bad_words: Any = None
     prompt_logprobs: Any = None
     return_token_ids: Any = None
@@ -96,6 +128,13 @@ def check_extras(asked: Extras) -> None:
         # 0 says something (`prompt_logprobs`), though it equals False.
         if value is not None and value is not False and value not in ("", [], {}):
             raise InvalidRequest(f"{name} is not supported: {instead}", param=name)
+    for name, wrong, allowed in (
+        ("modalities", asked.modalities not in (None, [], ["text"]), '["text"]'),
+        ("length_penalty", asked.length_penalty not in (None, 1.0), "1 (there is no beam search)"),
+        ("truncation_side", asked.truncation_side not in (None, "left"), '"left"'),
+    ):
+        if wrong:
+            raise InvalidRequest(f"{name} is not supported; allowed: {allowed}", param=name)
     if asked.allowed_token_ids == []:
         raise InvalidRequest("allowed_token_ids: at least one is needed", param="allowed_token_ids")
     kept = asked.truncate_prompt_tokens

@@ -52,9 +52,17 @@ class NamedFunction(msgspec.Struct):
     name: str
 
 
-class NamedTool(msgspec.Struct):
-    type: Literal["function"]
+class NamedTool(msgspec.Struct, tag_field="type", tag="function"):
     function: NamedFunction
+
+
+class AllowedTools(msgspec.Struct):
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool]
+
+
+class AllowedToolChoice(msgspec.Struct, tag_field="type", tag="allowed_tools"):
+    allowed_tools: AllowedTools
 
 
 class CalledFunction(msgspec.Struct):
@@ -71,6 +79,11 @@ class ToolCall(msgspec.Struct):
 class Part(msgspec.Struct):
     type: str
     text: str | None = None
+    refusal: str | None = None
+
+    @property
+    def said(self) -> str:
+        return self.text or self.refusal or ""
 
 
 class Message(msgspec.Struct):
@@ -113,11 +126,12 @@ class ChatRequest(SamplingFields, kw_only=True):
     logprobs: bool | None = False
     top_logprobs: int | None = None
     tools: list[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedToolChoice | None = None
     parallel_tool_calls: bool | None = True
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
+    echo: bool | None = False
 
 
 class CompletionRequest(SamplingFields, kw_only=True):
@@ -251,6 +265,8 @@ def _check_chat(asked: ChatRequest) -> None:
     _between("max_completion_tokens", asked.max_completion_tokens, 1, 2**31)
     _between("top_logprobs", asked.top_logprobs, 0, MAX_TOP_LOGPROBS)
     check_template_arguments(asked.chat_template_kwargs)
+    if asked.echo:
+        raise InvalidRequest("echo is not supported here: /v1/completions has it", param="echo")
     if asked.top_logprobs is not None and not asked.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
     names = [tool.function.name for tool in asked.tools or ()]
@@ -261,6 +277,8 @@ def _check_chat(asked: ChatRequest) -> None:
                 "most 64",
                 param="tools",
             )
+    if isinstance(asked.tool_choice, AllowedToolChoice):
+        names = _keep_allowed(asked, asked.tool_choice.allowed_tools)
     choice = asked.tool_choice
     if choice in ("auto", "required") and not names:
         raise InvalidRequest(f"tool_choice {choice!r} needs tools", param="tool_choice")
@@ -274,9 +292,24 @@ def _check_chat(asked: ChatRequest) -> None:
         _check_message(index, message)
 
 
+def _keep_allowed(asked: ChatRequest, allowed: AllowedTools) -> list[str]:
+    """The model hears of these tools alone; their names."""
+    names = {each.function.name for each in allowed.tools}
+    unknown = sorted(names - {tool.function.name for tool in asked.tools or ()})
+    if unknown or not names:
+        raise InvalidRequest(
+            f"tool_choice.allowed_tools: {', '.join(unknown) or 'none'} of the tools",
+            param="tool_choice",
+        )
+    asked.tools = [tool for tool in asked.tools or () if tool.function.name in names]
+    asked.tool_choice = allowed.mode
+    return [tool.function.name for tool in asked.tools]
+
+
 def _check_message(index: int, message: Message) -> None:
     where = f"messages[{index}]"
-    if message.content is None and not message.tool_calls:
+    # An assistant may have said nothing: histories are sent as they were received.
+    if message.content is None and message.role != "assistant":
         raise InvalidRequest(f"{where}: content is needed", param=f"{where}.content")
     if message.role == "tool" and not message.tool_call_id:
         raise InvalidRequest(
@@ -284,7 +317,8 @@ def _check_message(index: int, message: Message) -> None:
         )
     if isinstance(message.content, list):
         for part in message.content:
-            if part.type != "text" or part.text is None:
+            is_refusal = part.type == "refusal" and message.role == "assistant"
+            if (part.type != "text" or part.text is None) and not is_refusal:
                 raise InvalidRequest(
                     f"{where}: parts of type {part.type[:40]!r} are not supported; this model "
                     "reads text",

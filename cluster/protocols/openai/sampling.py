@@ -68,6 +68,8 @@ def sampling_of(
         and asked.logprobs is not None,
         ignore_eos=bool(asked.ignore_eos),
         allowed_token_ids=tuple(asked.allowed_token_ids or ()),
+        keeps_stop=bool(asked.include_stop_str_in_output),
+        skips_special=asked.skip_special_tokens is not False,
         grammar=_grammar(asked),
         streams=bool(asked.stream),
     )

@@ -57,6 +57,7 @@ HTTP: dict[frozenset[str], str] = {
         GET /
         GET /v2
         GET /version
+        GET /load
         GET /openapi.json
         GET /v1/models
         POST /v2/repository/index

@@ -164,6 +164,20 @@ async def test_the_load_is_told_to_who_asks_for_it(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/version", "/v2"])
+async def test_the_load_is_told_where_no_model_is_named_in_the_path(
+    tmp_path: Path, path: str
+) -> None:
+    reply = await make_door(tmp_path).ask("GET", path, endpoint_load_metrics_format="json")
+
+    assert reply.status == 200
+    assert "requests_in_flight" in dict(reply.headers)["endpoint-load-metrics"]
+
+
+async def test_the_load_is_what_vllm_calls_it(tmp_path: Path) -> None:
+    assert await make_door(tmp_path).json("GET", "/load") == {"server_load": 0}
+
+
 def test_a_load_report_counts_waiting_rows_beyond_one() -> None:
     report = LoadReport(utilization=1.25, requests_in_flight=9, rows_waiting=4)
 

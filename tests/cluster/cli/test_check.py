@@ -34,10 +34,12 @@ def test_one_of_a_kind_is_counted_in_the_singular() -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A language model of 4 layers, 12 heads, 6 of them for keys; an encoder beside it."""
+    """A language model of 4 layers, 12 heads, 6 of them for keys; an encoder beside it. `talker`
+    is the first one again, as what generates."""
     root = tmp_path_factory.mktemp("store")
-    for name, model in (("words", llama()), ("vectors", bert())):
-        card = saved(model, root / name / "1").model_copy(update={"name": name})
+    for name, model in (("words", llama()), ("vectors", bert()), ("talker", llama())):
+        changed = {"name": name} | ({"format": "causal_lm"} if name == "talker" else {})
+        card = saved(model, root / name / "1").model_copy(update=changed)
         (root / name / "1" / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
     return root
 
@@ -176,3 +178,59 @@ def test_arms_and_steps_that_do_not_fit_their_models_are_mistakes(
     assert result.exit_code == 2
     assert said in json.loads(result.stdout)["error"]
     assert "unknown" not in json.loads(result.stdout)["error"]
+
+
+@pytest.mark.parametrize(
+    ("llm", "said"),
+    [
+        (
+            {"speculative": {"method": "draft_model", "draft_model": "nobody"}},
+            "variants.m.llm.speculative.draft_model: llm.speculative.draft_model 'nobody' is no "
+            "folder and no model of the store",
+        ),
+        ({"chat_template": "nowhere.jinja"}, "llm.chat_template 'nowhere.jinja' is no file"),
+        (
+            {"lora": {"adapters": [{"name": "a", "path": "nowhere"}]}},
+            "llm.lora.adapters: 'a' has no adapter_config.json in 'nowhere'",
+        ),
+        (
+            {"lora": {"adapters": [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]}},
+            "adapters: a is there twice",
+        ),
+        ({"tensor_parallel": 5}, "llm.tensor_parallel 5 does not divide the 12 attention heads"),
+        ({"pipeline_parallel": 5}, "llm.pipeline_parallel 5 is more than the 4 layers"),
+        ({"max_model_len": 10**6}, "llm.max_model_len 1000000 is more than the 2048 positions"),
+    ],
+)
+def test_a_language_model_is_held_against_what_it_is(
+    tmp_path: Path, store: Path, llm: dict[str, object], said: str
+) -> None:
+    code, error = checked(tmp_path, store, source="talker", engine="vllm", llm=llm)
+
+    assert code == 2
+    assert said in error
+
+
+def test_what_generates_nothing_has_no_llm(tmp_path: Path, store: Path) -> None:
+    code, error = checked(tmp_path, store, source="vectors", llm={})
+
+    assert (code, "only causal_lm models generate" in error) == (2, True)
+
+
+def test_a_language_model_that_is_not_here_is_said_to_be_unseen(
+    tmp_path: Path, store: Path
+) -> None:
+    code, placements = checked(tmp_path, store, source="elsewhere", llm={})
+
+    assert code == 0
+    assert json.loads(placements)["unseen"]["m"].startswith("no model 'elsewhere' in ")
+
+
+def test_a_draft_of_the_store_is_found(tmp_path: Path, store: Path) -> None:
+    speculative = {"method": "draft_model", "draft_model": "words"}
+
+    said = checked(
+        tmp_path, store, source="talker", engine="vllm", llm={"speculative": speculative}
+    )
+
+    assert said[0] == 0

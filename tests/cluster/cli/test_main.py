@@ -58,10 +58,12 @@ said = CliRunner().invoke(app, sys.argv[1:])
 assert said.exit_code == 0, said.output
 print(*sys.modules)
 """
-HEAVY = {"numpy", "ml_dtypes", "jsonschema", "httpx", "torch", "onnx", "ray"}
+HEAVY = {"numpy", "ml_dtypes", "jsonschema", "torch", "onnx", "ray"}
 
 
-@pytest.mark.parametrize("words", [("--version",), ("keys", "create", "--help")])
+@pytest.mark.parametrize(
+    "words", [("--version",), ("keys", "create", "--help"), ("status", "--help")]
+)
 def test_a_command_waits_for_nothing_that_only_others_need(words: tuple[str, ...]) -> None:
     command = [sys.executable, "-c", CODE, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from cluster.cli.serve import refusal_in, serve, without_room
+from cluster.cli.own_door import OwnDoor
+from cluster.cli.serve import example_of, refusal_in, serve, without_room
+from cluster.config.serve_file import read_serve_file
 from cluster.engines.device import may_have_gpu
 from cluster.errors import ConfigError
 
@@ -56,3 +59,38 @@ def test_why_a_configuration_cannot_be_served_is_found_in_rays_log() -> None:
     # While the line is still being written.
     assert refusal_in(before + failed[: failed.index(" does not")]) == ""
     assert refusal_in(before + failed) == said
+
+
+class Door(OwnDoor):
+    """A server's descriptions of `assistant`, which generates, and `embedder`, which does not."""
+
+    def is_decoupled(self, model: str) -> bool:
+        return model == "assistant"
+
+    def is_listed(self, model: str) -> bool:
+        return True
+
+    def inputs(self, model: str) -> list[dict[str, Any]]:
+        return [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+
+
+@pytest.mark.parametrize(
+    ("ready", "path", "says"),
+    [
+        ("assistant", "/v1/completions", '"model": "assistant", "prompt": '),
+        ("text-embedder", "/v2/models/text-embedder/infer", '"name": "text"'),
+    ],
+)
+def test_the_call_to_try_is_one_that_a_ready_model_answers(
+    root: Path, ready: str, path: str, says: str
+) -> None:
+    serve_file, config = read_serve_file(root / "serve_configs" / "llm.yaml")
+    door = Door(serve_file, config)
+    names = ("assistant", "text-embedder")
+    index = [{"name": n, "state": "READY" if n == ready else "UNAVAILABLE"} for n in names]
+
+    said = example_of(door, config, index)
+
+    door.close()
+    assert said.endswith(f" http://127.0.0.1:8000{path}")
+    assert says in said

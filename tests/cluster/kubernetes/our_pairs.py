@@ -13,11 +13,13 @@ from tests.cluster.kubernetes.change import (
     configure,
     gpus,
     head,
+    head_pod,
     limits,
     only,
     pod,
     ray,
     set_env,
+    state,
     worker,
 )
 
@@ -37,6 +39,10 @@ def _logs(manifest: Document, **bound: str) -> None:
     pod(manifest)["volumes"].append({"name": "ray-logs", "emptyDir": bound})
     ray(manifest)["volumeMounts"].append({"name": "ray-logs", "mountPath": "/tmp/ray"})
     ray(manifest)["env"] = [each for each in ray(manifest)["env"] if "ROTATION" not in each["name"]]
+
+
+def _start(manifest: Document, shell: str, text: str) -> None:
+    ray(manifest)["command"] = [shell, "-c", text]
 
 
 def _container(manifest: Document, name: str) -> None:
@@ -277,4 +283,34 @@ DOORS = {
     ),
 }
 
-OUR_PAIRS = {**DOORS, **PODS, **POLICIES, **SERVE}
+RISKS = {
+    "drain-pause": Pair(
+        bad=lambda m: ray(m).pop("lifecycle"),
+        good=lambda m: _exec(m, "/bin/sleep", "5"),
+    ),
+    "shell-keeps-signals": Pair(
+        bad=lambda m: _start(m, "sh", "ulimit -n 65536; ray start --address=head:6379 --block"),
+        good=lambda m: _start(m, "sh", "ulimit -n 65536; exec ray start --address=head:6379"),
+    ),
+    "head-work": Pair(
+        bad=lambda m: head(m)["rayStartParams"].pop("num-cpus"),
+        good=lambda m: (
+            head(m).update(resources={"CPU": "0"}),
+            [head(m)["rayStartParams"].pop(key) for key in ("num-cpus", "num-gpus")],
+        ),
+    ),
+    "head-spot": Pair(
+        bad=lambda m: head_pod(m).update(nodeSelector={"karpenter.sh/capacity-type": "spot"}),
+        good=lambda m: (
+            head_pod(m).update(nodeSelector={"karpenter.sh/capacity-type": "on-demand"}),
+            pod(m).update(nodeSelector={"karpenter.sh/capacity-type": "spot"}),
+        ),
+    ),
+    "state-shared": Pair(
+        bad=lambda m: state(m, redisAddress="redis:6379", externalStorageNamespace="x"),
+        good=lambda m: state(m, redisAddress="redis:6379"),
+    ),
+    "worker-token": Pair(bad=lambda m: pod(m).pop("automountServiceAccountToken")),
+}
+
+OUR_PAIRS = {**DOORS, **PODS, **POLICIES, **RISKS, **SERVE}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from tests.cluster.kubernetes.change import (
 )
 from tests.cluster.kubernetes.manifests import KUSTOMIZATIONS, ROOT, built, service
 
+_HEAD = {"squadron.dev/role": "head"}
 CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared" / "crds"))
 needs_crds = pytest.mark.skipif(
     not CRDS.is_dir(), reason="KubeRay's CRDs are not here: KUBERAY_CRDS names their folder"
@@ -170,9 +171,9 @@ def _policy(**rule: object) -> Document:
     }
 
 
-def _service(kind: str, port: object) -> Document:
+def _service(kind: str, port: object, of: Mapping[str, str] = _HEAD) -> Document:
     ports = [{"name": "http", "port": 80, "targetPort": port}]
-    spec = {"type": kind, "selector": {"squadron.dev/role": "head"}, "ports": ports}
+    spec = {"type": kind, "selector": dict(of), "ports": ports}
     return {"kind": "Service", "metadata": {"name": "way"}, "spec": spec}
 
 
@@ -187,12 +188,36 @@ def _route(port: int) -> Document:
     return {"kind": "HTTPRoute", "metadata": {"name": "way"}, "spec": {"rules": [to]}}
 
 
+def test_a_variable_that_switches_ray_s_token_off_is_found() -> None:
+    manifest = service()
+    ray(manifest)["env"].append({"name": "RAY_AUTH_MODE", "value": "disabled"})
+
+    (found,) = check_documents([manifest], [])
+
+    assert (found.rule, found.severity) == ("token-auth", "error")
+    assert "RAY_AUTH_MODE='disabled'" in found.message
+
+
+def test_doors_on_more_nodes_than_there_can_ever_be_are_found() -> None:
+    manifest = service()
+    worker(manifest).update(replicas=2, maxReplicas=4)
+    arguments(manifest, lambda args: args["server"].update(nodes=5))
+    found = [each.message for each in check_documents([manifest], [])]
+    arguments(manifest, lambda args: args["server"].update(nodes=4))
+
+    assert ["never more than 4 workers" in each for each in found] == [True]
+    assert check_documents([manifest], []) == []
+
+
 @pytest.mark.parametrize(
     ("ways", "is_found"),
     [
         ([_service("LoadBalancer", "dashboard")], True),
         ([_service("NodePort", 6379)], True),
         ([_service("ClusterIP", 8265)], False),
+        ([_service("NodePort", 8265, {"ray.io/node-type": "head"})], True),
+        ([_service("NodePort", 8265, {"ray.io/node-type": "worker"})], True),
+        ([_service("NodePort", 8265, {"ray.io/node-type": "else"})], False),
         ([_service("LoadBalancer", "serve")], False),
         ([_service("ClusterIP", 8265), _ingress("way", 80)], True),
         ([_service("ClusterIP", 8000), _ingress("way", 80)], False),

@@ -14,9 +14,10 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from cluster.cli.programs import where_is
+from cluster.observability.device_metrics import device_names
 from cluster.observability.door_metrics import Denial, Refusal
 from cluster.observability.language_metrics import declare_language_metrics
-from cluster.observability.metrics import ScalingSource, declared_names
+from cluster.observability.metrics import ScalingSource, declared, declared_names
 from tests.cluster.kubernetes.manifests import ROOT
 
 MONITORING = ROOT / "k8s/components/monitoring"
@@ -65,6 +66,29 @@ def test_promtool_finds_the_rules_right(folder: Path, command: tuple[str, str]) 
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_promtool_finds_every_name_of_ours_right() -> None:
+    """A scrape holds the families that were counted already: a failure, say, only after one."""
+    ends = {
+        "counter": ("_total 1",),
+        "gauge": (" 1",),
+        "histogram": ('_bucket{le="+Inf"} 1', "_sum 1", "_count 1"),
+    }
+    page = ""
+    for family in declared().collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        page += f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"
+        page += "".join(f"{family.name}{end}\n" for end in ends[family.type])
+    done = subprocess.run(
+        [str(PROMTOOL), "check", "metrics"], input=page, capture_output=True, text=True, check=False
+    )
+
+    told = (done.stdout + done.stderr).splitlines()
+    # Triton's names are Triton's.
+    assert [line for line in told if line and not line.startswith("nv_")] == []
+    assert page.count("# TYPE squadron_") > 20
 
 
 def test_every_alert_is_seen_firing_and_quiet_and_has_a_runbook_line() -> None:
@@ -117,6 +141,54 @@ def test_every_metric_of_alerts_and_dashboards_is_exported() -> None:
     used = {name for each in expressions() for name in _METRIC.findall(each)}
 
     assert used - exported - NOT_OURS == set()
+
+
+OF_OTHERS = {
+    "pod",
+    "namespace",
+    "instance",
+    "node",
+    "container",
+    "phase",
+    "name",
+    "condition",
+    "IsHeadNode",
+}
+"""Labels that Prometheus, KubeRay, Kubernetes and Ray give."""
+_GROUPED = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)")
+_MATCHED = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"")
+
+
+@pytest.mark.parametrize("each", sorted(set(expressions())))
+def test_an_expression_groups_and_matches_by_labels_that_its_metrics_have(each: str) -> None:
+    """By another one it is right in syntax, and an empty panel or an alert that never fires."""
+    has = {
+        f"{collector._name}{end}": {*collector._labelnames, *({"le"} if end == "_bucket" else ())}
+        for registry in (declared(), _language_registry())
+        for collector in registry._collector_to_names
+        for end in ("", "_total", "_bucket", "_sum", "_count")
+    } | {name: {"gpu_uuid", "gpu", "source"} for name in device_names()}
+
+    used = {name for group in _GROUPED.findall(each) for name in re.findall(r"\w+", group)}
+    used |= {name for part in re.findall(r"\{([^}]*)\}", each) for name in _MATCHED.findall(part)}
+    known = {label for metric in _METRIC.findall(each) for label in has.get(metric, set())}
+
+    assert used - known - OF_OTHERS == set()
+
+
+@needs_promtool
+def test_promtool_reads_every_expression(tmp_path: Path) -> None:
+    """Of dashboards as well, with what Grafana puts in for its own variables."""
+    plain = [each.replace("$__rate_interval", "5m") for each in expressions()]
+    recorded = [{"record": f"r:{number}", "expr": expr} for number, expr in enumerate(plain)]
+    file = tmp_path / "all.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": recorded}]}))
+    command = [str(PROMTOOL), "check", "rules", str(file)]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(plain)} rules found" in done.stdout + done.stderr
 
 
 def _language_registry() -> CollectorRegistry:

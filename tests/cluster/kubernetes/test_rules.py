@@ -78,7 +78,7 @@ def rules_in_code() -> set[str]:
             if not isinstance(node, ast.Call):
                 continue
             given = [k.value for k in node.keywords if k.arg == "rule"]
-            if getattr(node.func, "id", "") in ("_finding", "_repeated"):
+            if getattr(node.func, "id", "") in ("_finding", "_repeated", "_warning"):
                 given += node.args[:1]
             found |= {each.value for each in given if isinstance(each, ast.Constant)}
     loops = {"pod-duplicate-env", "pod-duplicate-port", "pod-duplicate-mount"}

@@ -205,6 +205,18 @@ def test_pieces_and_guesses_change_no_token(
         assert text(complete(served, model, prompt)) == of_transformers(model_folder, prompt)
 
 
+def test_guesses_and_those_that_were_right_are_counted(served: Running) -> None:
+    text(complete(served, "guessing", LONG))
+
+    # The engine's numbers are passed on twice a second.
+    eventually(
+        lambda: metric(served, "squadron_llm_draft_tokens_total", "guessing") > 0,
+        "no guess was counted",
+    )
+    drafts = metric(served, "squadron_llm_draft_tokens_total", "guessing")
+    assert metric(served, "squadron_llm_accepted_tokens_total", "guessing") <= drafts
+
+
 def test_a_prefix_is_computed_once(served: Running) -> None:
     before = metric(served, "squadron_llm_prefix_hits_total")
     for _ in range(2):

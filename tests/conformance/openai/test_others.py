@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import shlex
 import struct
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,14 @@ def refused(http: httpx.Client, path: str, content: bytes, **headers: str) -> di
     error: dict[str, Any] = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     return error
+
+
+def test_the_call_that_serve_shows_is_answered(llm: Running) -> None:
+    answer = subprocess.run(
+        shlex.split(llm.ready["try"]), capture_output=True, text=True, timeout=120, check=True
+    )
+
+    assert json.loads(answer.stdout)["choices"][0]["text"].startswith(" Paris")
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
@@ -267,6 +278,7 @@ def test_health_and_version(http: httpx.Client) -> None:
     assert http.get("/health").status_code == 200
     assert http.get("/ping").status_code == 200
     assert http.get("/version").json()["version"]
+    assert http.get("/load").json() == {"server_load": 0}
 
 
 def test_an_unknown_path_below_v1_has_openais_shape(http: httpx.Client) -> None:

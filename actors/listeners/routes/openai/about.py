@@ -1,4 +1,5 @@
-"""`/v1/models`, `/health`, `/ping`, `/version`: what there is, as `openai` and vLLM clients ask."""
+"""`/v1/models`, `/health`, `/ping`, `/load`, `/version`: what there is, as clients of `openai` and
+of vLLM ask."""
 
 from __future__ import annotations
 
@@ -40,6 +41,7 @@ class AboutRoutes:
                 )
                 for path in ("/health", "/ping")
             ),
+            described("/load", self._load, "Requests that this door answers now", method=get),
             described("/version", self._version, "This server's version", method=get),
         ]
 
@@ -60,6 +62,10 @@ class AboutRoutes:
         if why:
             raise NoReadyReplica("; ".join(why), retry_after_s=1)
         return HttpReply(status=200, content_type=EMPTY)
+
+    async def _load(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
+        # The field's name is vLLM's.
+        return json_reply({"server_load": self._door.load_of("").requests_in_flight})
 
     async def _version(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
         return json_reply({"version": server_version(self._door)})

@@ -195,7 +195,7 @@ def _text(body: ChatRequest | CompletionRequest) -> str:
         for message in body.messages:
             content = message.content
             if isinstance(content, list):
-                content = "".join(part.text or "" for part in content)
+                content = "".join(part.said for part in content)
             pieces.append(f"{message.role}\n{content or ''}\n")
         return "".join(pieces)
     first = prompts(body.prompt)[0]

@@ -90,7 +90,7 @@ class VectorRoutes:
         asked = decode(request.body, RerankRequest)
         if not asked.documents:
             raise InvalidRequest("documents: at least one is needed", param="documents")
-        found = await self._embed(asked, [asked.query, *asked.documents], request)
+        found = await self._embed(asked, [asked.query, *asked.texts], request)
         scores = cosines(found.vectors[:1], found.vectors[1:])
         content = rerank_object(
             scores, asked, answer_id=f"rerank-{uuid.uuid4().hex}", num_tokens=found.num_tokens

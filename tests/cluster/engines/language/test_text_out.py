@@ -12,8 +12,8 @@ from cluster.engines.language.tokens import ModelTokenizer
 class Letters:
     """A tokenizer whose tokens are characters: exact, and enough for what is tested here."""
 
-    def stream(self) -> None:
-        return None
+    def stream(self, prompt: Sequence[int] = (), *, skips_special: bool = True) -> Any:
+        return []
 
     def step(self, stream: Any, token_id: int) -> str:
         return chr(token_id)
@@ -68,3 +68,39 @@ def test_the_earlier_of_two_stops_counts() -> None:
 
     assert "".join(pieces) == "a"
     assert has_stopped
+
+
+class Words(Letters):
+    """A token is all of this text."""
+
+    def step(self, stream: Any, token_id: int) -> str:
+        return "abcde"
+
+
+def test_of_stops_in_one_token_the_one_that_ends_first_counts() -> None:
+    tested = TextOut(cast(ModelTokenizer, Words()), ("abcd", "bc"))
+
+    assert (tested.add(1), tested.has_stopped) == ("a", True)
+
+
+def test_a_stop_that_is_kept_ends_the_text() -> None:
+    tested = TextOut(cast(ModelTokenizer, Letters()), ("xy",), keeps_stop=True)
+
+    assert "".join(tested.add(ord(each)) for each in "axy") == "axy"
+    assert tested.has_stopped
+
+
+class Stumbling(Letters):
+    """Refuses a token once, as `tokenizers` does where it had decoded something else before."""
+
+    def step(self, stream: Any, token_id: int) -> str:
+        stream.append(token_id)
+        if len(stream) == 3:
+            raise Exception("Invalid prefix encountered")
+        return chr(token_id)
+
+
+def test_a_text_goes_on_after_bytes_that_cannot_be_decoded() -> None:
+    tested = TextOut(cast(ModelTokenizer, Stumbling()), ())
+
+    assert "".join(tested.add(ord(each)) for each in "abcd") == "abcd"

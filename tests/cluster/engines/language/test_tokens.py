@@ -66,3 +66,19 @@ def test_tokens_that_are_none_are_refused_by_their_field(tokenizer: ModelTokeniz
         tokenizer.decode([10**6])
 
     assert caught.value.details["param"] == "tokens"
+
+
+def test_a_word_after_a_prompt_keeps_the_blank_before_it(tmp_path: Path) -> None:
+    """In vocabularies with `▁` a text's own first word loses it."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.WordLevel({"▁a": 0, "▁b": 1, "<unk>": 2}, unk_token="<unk>"))
+    made.decoder = decoders.Metaspace()
+    fast: Any = PreTrainedTokenizerFast(tokenizer_object=made)
+    fast.save_pretrained(tmp_path)
+    tokenizer = ModelTokenizer(tmp_path)
+
+    first, after = tokenizer.stream(), tokenizer.stream([0])
+
+    assert (tokenizer.step(first, 1), tokenizer.step(after, 1)) == ("b", " b")

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from cluster.errors import InvalidRequest
-from cluster.protocols.openai.embeddings import EmbeddingRequest, RerankRequest, counted
+from cluster.protocols.openai.embeddings import (
+    EmbeddingRequest,
+    RerankRequest,
+    ScoreRequest,
+    counted,
+    pairs,
+    rerank_object,
+)
+from cluster.protocols.openai.requests import decode
 
 
 def asked(truncate: int | None = None) -> EmbeddingRequest:
@@ -36,6 +46,35 @@ def test_other_cuts_are_refused_with_what_is_allowed(wrong: int) -> None:
         counted([3], 128, asked(wrong))
 
     assert got.value.details["param"] == "truncate_prompt_tokens"
+
+
+def score(**sides: object) -> ScoreRequest:
+    return decode(json.dumps({"model": "m", **sides}).encode(), ScoreRequest)
+
+
+def test_the_sides_of_a_score_have_any_of_vllms_names() -> None:
+    expected = (["a", "a"], ["b", "c"])
+
+    assert pairs(score(text_1="a", text_2=["b", "c"])) == expected
+    assert pairs(score(queries="a", documents=["b", "c"])) == expected
+    assert pairs(score(data_1="a", data_2=["b", "c"])) == expected
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [{}, {"text_1": "a"}, {"text_1": "a", "text_2": "b", "queries": "a", "documents": "b"}],
+)
+def test_both_sides_of_a_score_are_needed_once(sides: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest, match="text_1 and text_2 are needed"):
+        pairs(score(**sides))
+
+
+def test_documents_are_texts_or_have_one_and_all_are_told_unless_some_are_wanted() -> None:
+    body = {"model": "m", "query": "q", "documents": ["a", {"text": "b"}], "top_n": 0}
+    asked = decode(json.dumps(body).encode(), RerankRequest)
+    told = rerank_object([0.1, 0.9], asked, answer_id="r", num_tokens=3)
+
+    assert [each["document"]["text"] for each in told["results"]] == ["b", "a"]
 
 
 def test_documents_are_held_to_it_too() -> None:

@@ -88,6 +88,19 @@ def test_what_cannot_be_compiled_names_its_field(wanted: Grammar, says: str) -> 
         ("return_token_ids", True),
         ("chat_template", "{{ messages }}"),
         ("guided_regex", "a"),
+        ("functions", [{"name": "f"}]),
+        ("function_call", "auto"),
+        ("modalities", ["text", "audio"]),
+        ("audio", {"voice": "a"}),
+        ("use_beam_search", True),
+        ("length_penalty", 0.5),
+        ("truncation_side", "right"),
+        ("echo", True),
+        ("documents", [{"text": "a"}]),
+        ("logprob_token_ids", [1]),
+        ("prompt_embeds", "a"),
+        ("return_tokens_as_token_ids", True),
+        ("thinking_token_budget", 0),
     ],
 )
 def test_what_would_change_the_answer_is_not_left_out_in_silence(name: str, value: object) -> None:
@@ -96,6 +109,16 @@ def test_what_would_change_the_answer_is_not_left_out_in_silence(name: str, valu
 
 def test_idle_values_of_such_fields_are_nothing() -> None:
     chat(bad_words=[], return_token_ids=False, chat_template=None, guided_json=None)
+    chat(use_beam_search=False, length_penalty=1.0, modalities=["text"], functions=[])
+    chat(truncation_side="left", echo=False, function_call=None)
+
+
+def test_stops_and_special_tokens_may_be_shown() -> None:
+    asked = chat(include_stop_str_in_output=True, skip_special_tokens=False)
+    shown, plain = sampling_of(asked, **SIZES), sampling_of(chat(), **SIZES)
+
+    assert (shown.keeps_stop, shown.skips_special) == (True, False)
+    assert (plain.keeps_stop, plain.skips_special) == (False, True)
 
 
 @pytest.mark.parametrize("name", ["chat_template", "tokenize", "return_tensors", "messages"])

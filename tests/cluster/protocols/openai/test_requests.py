@@ -94,6 +94,20 @@ def test_other_forms_of_a_prompt_are_refused(given: Any) -> None:
         prompts(given)
 
 
+def test_a_history_may_have_an_assistant_who_said_nothing_or_refused() -> None:
+    said = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": None},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+    ]
+    asked = chat(messages=said)
+
+    assert isinstance(asked.messages[2].content, list)
+    assert asked.messages[2].content[0].said == "no"
+    wrong = complaint(messages=[{"role": "user", "content": None}])
+    assert wrong.details["param"] == "messages[0].content"
+
+
 def test_errors_have_openais_fields() -> None:
     error = ModelNotFound("The model `x` does not exist", param="model")
 

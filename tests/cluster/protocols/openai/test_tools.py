@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from cluster.errors import InvalidRequest
 from cluster.protocols.openai.requests import ChatRequest, decode
 from cluster.protocols.openai.tools import (
     Call,
@@ -17,6 +20,32 @@ WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"t
 def asked(**fields: object) -> ChatRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": [WEATHER]}
     return decode(json.dumps(body | fields).encode(), ChatRequest)
+
+
+OTHER = {"type": "function", "function": {"name": "other"}}
+ALLOWED = {"type": "function", "function": {"name": "weather"}}
+
+
+def test_of_allowed_tools_alone_the_model_hears() -> None:
+    choice = {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": "required", "tools": [ALLOWED]},
+    }
+    found = asked(tools=[OTHER, WEATHER], tool_choice=choice)
+
+    assert found.tool_choice == "required"
+    assert [tool.function.name for tool in found.tools or ()] == ["weather"]
+
+
+@pytest.mark.parametrize("names", [[], ["nobody"], ["weather", "nobody"]])
+def test_allowed_tools_are_among_the_tools(names: list[str]) -> None:
+    allowed = [{"type": "function", "function": {"name": name}} for name in names]
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": allowed}}
+
+    with pytest.raises(InvalidRequest, match="of the tools") as caught:
+        asked(tool_choice=choice)
+
+    assert caught.value.details["param"] == "tool_choice"
 
 
 def split(*pieces: str) -> tuple[str, list[Call]]:
