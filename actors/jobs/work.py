@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -179,6 +179,13 @@ def _end_with_the_holder() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def _go_after_what_is_served(nice: int) -> None:
+    """For the cores, and where the machine runs out of memory: then this process goes first."""
+    os.nice(nice)
+    with suppress(OSError):  # not everywhere is Linux
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
 def main(scratch: Path) -> None:
     # What libraries print must not come between the lines that are told.
     telling = Telling(os.fdopen(os.dup(1), "w", encoding="utf-8"))
@@ -187,7 +194,7 @@ def main(scratch: Path) -> None:
     content = orjson.loads((scratch / WORK_FILE).read_bytes())
     content["engine"] = engine_name(content["engine"])
     work = Work(**content)
-    os.nice(work.nice)
+    _go_after_what_is_served(work.nice)
     try:
         result = orjson.dumps(run(work, read_inputs(scratch, work.json_length), telling))
     except SquadronError as error:

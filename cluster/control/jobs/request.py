@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from cluster.config.section import NAME_PATTERN, Section
 from cluster.errors import InvalidRequest, ModelNotFound
@@ -12,6 +12,7 @@ from cluster.routing.table import ExperimentRoute, RoutingTable, VariantRoute
 
 DEFAULT_TIMEOUT_S = 1800.0
 MAX_TIMEOUT_S = 6 * 3600.0
+MAX_THREADS = 256
 SOURCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[0-9]+)?$"
 PROFILED_ENGINES = ("onnxruntime", "openvino", "torch")
 _NO_GRAPH = ("python", "fake", "causal_lm")
@@ -58,10 +59,21 @@ class OptimizeRequest(AnyRequest):
     candidates: tuple[Annotated[str, Field(pattern=SOURCE_PATTERN, max_length=200)], ...] = Field(
         default=(), max_length=16
     )
-    threads: int = Field(default=1, ge=1, le=256)
+    threads: int = Field(default=1, ge=1, le=MAX_THREADS)
     num_rounds: int = Field(default=10, ge=1, le=100)
     use_cache: bool = True
     add_to_store: str = Field(default="", pattern=rf"{NAME_PATTERN}|^$", max_length=200)
+
+    @field_validator("options")
+    @classmethod
+    def _leaves_the_node_alive(
+        cls, options: dict[str, bool | int | float | str]
+    ) -> dict[str, bool | int | float | str]:
+        """What the search itself would take, and the machine would not."""
+        threads = options.get("num_threads", 1)
+        if isinstance(threads, int | float) and threads > MAX_THREADS:
+            raise ValueError(f"num_threads may be {MAX_THREADS} at most")
+        return options
 
 
 JobRequest = ProfileRequest | OptimizeRequest

@@ -64,6 +64,7 @@ def test_each_kind_has_its_own_keys_and_defaults() -> None:
         ({"kind": "optimize", "model": "m", "candidates": ["/etc/passwd"]}, "'candidates.0'"),
         ({"kind": "optimize", "model": "m", "add_to_store": "../x"}, "'add_to_store'"),
         ({"kind": "optimize", "model": "m", "options": {"a": [1]}}, "'options.a"),
+        ({"kind": "optimize", "model": "m", "options": {"num_threads": 10**5}}, "256 at most"),
         ({"kind": "optimize", "model": "m", "limits": {"min_cosine": 2}}, "'limits.min_cosine'"),
     ],
 )
