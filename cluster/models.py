@@ -11,6 +11,10 @@ EngineName = Literal["onnxruntime", "openvino", "tensorrt", "torch", "vllm", "py
 ModelState = Literal["READY", "LOADING", "UNAVAILABLE"]
 """As the repository index names them. UNAVAILABLE comes with a reason."""
 
+MAX_THREADS = 256
+"""Intra-op threads of one engine. More than any machine's cores only take threads from others: a
+hundred thousand, asked for once, left none to any process of the machine."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFacts:

@@ -19,6 +19,7 @@ from cluster.config.store import CARD_FILE, ModelStore, default_root, seal, sha2
 from cluster.config.yaml_file import read_section
 from cluster.engines.cache.artefact_cache import ArtefactCache, cache_key
 from cluster.errors import ConfigError
+from cluster.models import MAX_THREADS
 from cluster.optimization.cache.fingerprint import library_versions
 from cluster.optimization.measure.variant import Variant
 from cluster.tensors import Array
@@ -56,10 +57,10 @@ class Workplace:
 
 
 def make_workplace(store: str | Path | None, device: str, threads: int) -> Workplace:
-    """Raises: ConfigError for fewer threads than one."""
-    if threads < 1:
+    """Raises: ConfigError for threads below 1 or above `MAX_THREADS`."""
+    if not 1 <= threads <= MAX_THREADS:
         raise ConfigError(
-            f"threads is {threads}; allowed: 1 and more", key="threads", value=threads
+            f"threads is {threads}; allowed: 1 to {MAX_THREADS}", key="threads", value=threads
         )
     root = Path(store) if store is not None else default_root()
     return Workplace(store=ModelStore(root), cache=ArtefactCache(), device=device, threads=threads)

@@ -17,7 +17,7 @@ from cluster.config.scaling.autoscaling import AutoscalingConfig
 from cluster.config.section import Section
 from cluster.config.sequences import SequencesConfig
 from cluster.errors import ConfigError
-from cluster.models import EngineName
+from cluster.models import MAX_THREADS, EngineName
 
 
 class QueuePolicyConfig(Section):
@@ -185,7 +185,7 @@ class VariantConfig(Section):
     card: ModelCard | None = None
     engine: EngineName | None = None
     device: str = "auto"
-    threads: int = Field(default=1, ge=1, le=256)
+    threads: int = Field(default=1, ge=1, le=MAX_THREADS)
     replicas: int = Field(default=1, ge=0, le=4096)
     colocate: Literal["auto", "always", "never"] = "auto"
     processed: bool = True

@@ -17,6 +17,7 @@ import typer
 
 from cluster.config.store import ModelStore, default_root
 from cluster.errors import ConfigError, SquadronError
+from cluster.models import MAX_THREADS
 from cluster.optimization.search.recipe import Tuning
 
 Model = Annotated[
@@ -59,7 +60,7 @@ Tune = Annotated[
         "training_steps, learning_rate."
     ),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="Intra-op threads.")]
+Threads = Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="Intra-op threads.")]
 
 
 def open_store(store: Path | None) -> ModelStore:

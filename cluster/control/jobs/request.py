@@ -8,11 +8,11 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from cluster.config.section import NAME_PATTERN, Section
 from cluster.errors import InvalidRequest, ModelNotFound
+from cluster.models import MAX_THREADS
 from cluster.routing.table import ExperimentRoute, RoutingTable, VariantRoute
 
 DEFAULT_TIMEOUT_S = 1800.0
 MAX_TIMEOUT_S = 6 * 3600.0
-MAX_THREADS = 256
 SOURCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[0-9]+)?$"
 PROFILED_ENGINES = ("onnxruntime", "openvino", "torch")
 _NO_GRAPH = ("python", "fake", "causal_lm")

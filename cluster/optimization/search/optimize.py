@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cluster.config.store import ModelStore, default_root
 from cluster.engines.cache.artefact_cache import ArtefactCache
 from cluster.errors import ConfigError
+from cluster.models import MAX_THREADS
 from cluster.optimization.cache.fingerprint import hardware, library_versions
 from cluster.optimization.gate.gate import GateLimits, check_labels
 from cluster.optimization.intake.data import (
@@ -85,6 +86,12 @@ class Wish:
                 raise ConfigError(
                     f"{name} is {value!r}; allowed: 1 and more", key=name, value=str(value)
                 )
+        if self.threads > MAX_THREADS:
+            raise ConfigError(
+                f"threads is {self.threads}; allowed: 1 to {MAX_THREADS}",
+                key="threads",
+                value=str(self.threads),
+            )
         if self.candidates and self.data is None:
             raise ConfigError(
                 "candidates of other architectures are compared on data: random inputs tell "

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from cluster.cli.main import app
 from cluster.client import Client, ModelEnsemble
 from cluster.client.embedded import EngineBackend
 from cluster.errors import ConfigError
@@ -46,6 +48,19 @@ def test_a_cache_size_that_is_no_number_is_told(place: Place, tmp_path: Path) ->
 def test_rounds_that_are_none_are_refused_before_the_search(place: Place) -> None:
     with place.client() as client, pytest.raises(ConfigError, match="num_rounds is 0"):
         client.optimize("mlp", num_rounds=0)
+
+
+def test_more_threads_than_a_machine_can_have_are_refused_before_one_is_started(
+    place: Place,
+) -> None:
+    says = "is 100000; allowed: 1 to 256"
+    with pytest.raises(ConfigError, match=says):
+        Client(threads=100_000)
+    with place.client() as client, pytest.raises(ConfigError, match=says):
+        client.optimize("mlp", options={"num_threads": 100_000})
+    told = CliRunner().invoke(app, ["benchmark", "mlp", "--threads", "100000"])
+    assert told.exit_code == 2
+    assert "256" in told.stderr
 
 
 def test_a_module_computes_in_evaluation_mode_and_is_given_back_in_its_own() -> None:
