@@ -307,7 +307,7 @@ async def test_asyncio_asks_without_threads_and_at_the_same_time(tmp_path: Path)
         ({"url": "http://h", "retries": -1}, "0 and more"),
         ({"url": "http://h", "timeout_s": 0}, "above 0"),
         ({"api_key": "k"}, "for a server"),
-        ({"threads": 0}, "1 and more"),
+        ({"threads": 0}, "1 to 256"),
     ],
 )
 def test_settings_that_cannot_be_are_told_at_once(settings: dict[str, object], said: str) -> None:
