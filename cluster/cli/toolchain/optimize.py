@@ -193,6 +193,8 @@ def show(report: OptimizeReport, page: Path | None) -> None:
         if each.timing is None:
             console.print(f"  {each.name}: {each.status}: {each.reason}")
     console.print(f"* chosen, + on the front. Data: {report.data}. Baseline: {report.baseline}.")
+    for name, why in report.ignored.items():
+        console.print(f"{name} did not act: {why}.")
     console.print(report.reason)
     if not report.is_real_data:
         console.print("NOT VALIDATED: the inputs were random.")
