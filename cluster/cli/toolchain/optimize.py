@@ -155,12 +155,15 @@ def _search(
     from cluster.optimization.search.keep import (
         add_to_store,
         check_free,
+        check_name,
         keep,
         serve_section,
     )
     from cluster.optimization.search.optimize import optimize as search
 
     check_free(target)
+    if add is not None:
+        check_name(add)
     with RichProgress() as progress:
         cache = ArtefactCache(cache_dir)
         report = keep(search(model, wish, store=store, cache=cache, progress=progress), target)

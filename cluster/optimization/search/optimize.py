@@ -151,14 +151,9 @@ def optimize(
         )
         for each in every:
             found += each.by(recipes, wish, expected, bench, progress)
-        measured = [each for each in found if each.status == "measured"]
         # Each architecture takes its own inputs.
         items = {each.given.name: each.data.split()[1].items for each in every}
-        with progress.step(f"measure {len(measured)} variants in turns"):
-            _measure(measured, given, items, wish)
-        if wish.measure_memory:
-            with progress.step("memory of each in a process of its own"):
-                _measure_memory(measured, given, items, wish)
+        _measure_all(found, given, items, wish, progress)
         mark_front(found)
         choice = choose(found, wish.constraints, baseline.name)
     return OptimizeReport(
@@ -306,6 +301,21 @@ def _opened_others(
                 f"candidate {path}: {error.message}", key="candidates", value=str(path)
             ) from None
     return found
+
+
+def _measure_all(
+    found: Sequence[Candidate],
+    given: GivenModel,
+    items: Mapping[str, tuple[dict[str, Array], ...]],
+    wish: Wish,
+    progress: Progress,
+) -> None:
+    measured = [each for each in found if each.status == "measured"]
+    with progress.step(f"measure {len(measured)} variants in turns"):
+        _measure(measured, given, items, wish)
+    if wish.measure_memory:
+        with progress.step("memory of each in a process of its own"):
+            _measure_memory(measured, given, items, wish)
 
 
 def _measure(

@@ -11,7 +11,9 @@ import onnx
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from cluster.cli.main import app
 from cluster.config.store import ModelStore
 from cluster.errors import ConfigError
 from cluster.optimization.export.module import export_module
@@ -119,6 +121,22 @@ def test_a_program_of_torch_is_compared_with_torch_running_it(tmp_path: Path) ->
         "original": ("torch", "measured"),
         "onnxruntime-fp32": ("onnxruntime", "measured"),
     }
+
+
+@pytest.mark.parametrize("name", ["my model", "../outside", "", "-x"])
+def test_a_name_that_the_store_could_not_read_is_refused_before_the_search(
+    tmp_path: Path, name: str
+) -> None:
+    exported(TinyMlp(), tmp_path)
+    out = tmp_path / "out"
+
+    done = CliRunner().invoke(
+        app, ["optimize", str(tmp_path / "model.onnx"), f"--add={name}", f"--out={out}"]
+    )
+
+    assert done.exit_code == 2
+    assert "is no name for a model" in done.stderr
+    assert not out.exists()
 
 
 def test_of_the_callers_folder_only_the_model_is_kept(tmp_path: Path) -> None:
