@@ -239,7 +239,7 @@ def diff(
         return
     out = Console(highlight=False)
     out.print(f"{prediction.effect}", style="bold")
-    if prediction.effect == "new-cluster":
+    if prediction.effect in ("new-cluster", "another-service"):
         out.print(
             f"needs {prediction.extra_pods} more pods with {prediction.extra_gpus} GPUs until "
             f"traffic has switched, for about {human_seconds(prediction.duration_s)}"
