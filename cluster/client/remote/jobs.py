@@ -6,6 +6,8 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from contextvars import ContextVar
+from threading import Event
 from typing import Any
 from urllib.parse import quote
 
@@ -36,6 +38,18 @@ LOST_S = 60.0
 
 Wait = Callable[[float], None]
 
+GIVEN_UP: ContextVar[Event | None] = ContextVar("GIVEN_UP", default=None)
+"""Set where a job is waited for in a thread that no signal reaches: by whoever stops waiting."""
+
+
+def wait_unless_given_up(seconds: float) -> None:
+    """Raises: EngineFailed as soon as nobody waits any more."""
+    given_up = GIVEN_UP.get()
+    if given_up is None:
+        time.sleep(seconds)
+    elif given_up.wait(seconds):
+        raise EngineFailed("nobody waits for the job any more")
+
 
 def server_of(backend: Backend, what: str) -> HttpServer:
     """Raises: Unsupported over gRPC, which has no administration."""
@@ -65,7 +79,7 @@ def run_job(
     content: Mapping[str, Any],
     inputs: Mapping[str, Array] | None = None,
     progress: Progress | None = None,
-    wait: Wait = time.sleep,
+    wait: Wait = wait_unless_given_up,
 ) -> tuple[str, dict[str, Any]]:
     """Its id and its result, when it has ended. `progress` is told its steps.
 
