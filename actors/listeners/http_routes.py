@@ -27,6 +27,7 @@ from actors.listeners.routes.jobs import JobRoutes
 from actors.listeners.routes.management import ManagementRoutes
 from actors.listeners.routes.openai.about import AboutRoutes
 from actors.listeners.routes.openai.generation import GenerationRoutes
+from actors.listeners.routes.openai.responses import ResponsesRoutes
 from actors.listeners.routes.openai.shape import PREFIX as OPENAI
 from actors.listeners.routes.openai.shape import openai_error
 from actors.listeners.routes.openai.vectors import VectorRoutes
@@ -59,6 +60,7 @@ class HttpRoutes:
         )
         infer = InferRoutes(door, offered.shared_memory)
         infer_routes = infer.routes()
+        generation = GenerationRoutes(door, infer)
         self._quick = QuickInfer(door, infer)
         self._infer_handler = infer_routes[0].answer
         routes = [
@@ -69,7 +71,8 @@ class HttpRoutes:
             *SharedMemoryRoutes(offered.shared_memory).routes(),
             *AdminRoutes(door, offered.controller, app=app).routes(),
             *JobRoutes(door, offered.jobs).routes(),
-            *GenerationRoutes(door, infer).routes(),
+            *generation.routes(),
+            *ResponsesRoutes(generation).routes(),
             *VectorRoutes(door, infer).routes(),
             *AboutRoutes(door).routes(),
             *console_routes(),

@@ -44,6 +44,7 @@ _OF_PATH: dict[tuple[str, str], Need] = {
     ("POST", "/admin/v1/experiments/{name}/feedback"): "the model",
     ("POST", "/v1/chat/completions"): "inference",
     ("POST", "/v1/completions"): "inference",
+    ("POST", "/v1/responses"): "inference",
     ("POST", "/v1/embeddings"): "inference",
     ("POST", "/v1/score"): "inference",
     ("POST", "/v1/rerank"): "inference",

@@ -96,6 +96,13 @@ def _quality(each: dict[str, Any], run: dict[str, Any]) -> str:
     cosine = f"cosine {agreement['cosine']['value']:.4f} (least {agreement['cosine_min']:.4f})"
     if not run["validated"]:
         return f"not validated; {cosine} on noise"
+    if gate["accuracy"] is not None:
+        accuracy = gate["accuracy"]
+        change = accuracy["change_points"]
+        return (
+            f"{accuracy['optimised']['value']:.2%} right, {change['value']:+.2f} points "
+            f"[{change['low']:+.2f}, {change['high']:+.2f}], n={accuracy['num_items']}"
+        )
     if agreement["top1"] is None:
         return f"{cosine}, n={agreement['num_items']}"
     top1 = agreement["top1"]

@@ -73,6 +73,15 @@ def check_files(llm: LanguageConfig) -> None:
                 value=adapter.path,
                 allowed="a folder as `peft` saves adapters",
             )
+    directory = llm.lora.directory if llm.lora is not None else ""
+    if directory and not Path(directory).is_dir():
+        # Mistyped, every adapter in it would be a model that does not exist.
+        raise ConfigError(
+            f"llm.lora.directory {directory!r} is no folder",
+            key="llm.lora.directory",
+            value=directory,
+            allowed="a folder, empty as yet if need be",
+        )
 
 
 def with_draft(llm: LanguageConfig, store: ModelStore) -> LanguageConfig:

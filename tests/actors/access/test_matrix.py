@@ -76,6 +76,7 @@ HTTP: dict[frozenset[str], str] = {
         GET /v1/models/{name}
         POST /v1/chat/completions
         POST /v1/completions
+        POST /v1/responses
         POST /v1/embeddings
         POST /v1/score
         POST /v1/rerank
@@ -159,6 +160,7 @@ BODIES: dict[str, object] = {
     "/v2/models/{model}/infer": orjson.loads(simple_body()),
     "/v1/chat/completions": {"model": "lm", "messages": [{"role": "user", "content": "a"}]},
     "/v1/completions": {"model": "lm", "prompt": "a"},
+    "/v1/responses": {"model": "lm", "input": "a"},
     "/tokenize": {"model": "lm", "prompt": "a"},
     "/detokenize": {"model": "lm", "tokens": [1]},
     "/v1/embeddings": {"model": "embedder", "input": "a"},

@@ -68,12 +68,15 @@ def postgres_server() -> Iterator[PostgresServer]:
 def _run(program: str, *words: str) -> None:
     assert PROGRAM is not None
     command = [str(Path(PROGRAM).resolve().with_name(program)), *words]
-    subprocess.run(
-        command,
-        check=True,
-        # The server inherits what is open: a pipe would be waited for as long as it lives.
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        user=USER if os.geteuid() == 0 else None,
-        cwd="/",
-    )
+    # A file: the server inherits what is open, and a pipe would be waited for as long as it lives.
+    with tempfile.TemporaryFile("w+") as said:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            user=USER if os.geteuid() == 0 else None,
+            cwd="/",
+        )
+        said.seek(0)
+        assert done.returncode == 0, f"{' '.join(command)}: {said.read()[-2000:]}"

@@ -193,6 +193,7 @@ def test_arms_and_steps_that_do_not_fit_their_models_are_mistakes(
             {"lora": {"adapters": [{"name": "a", "path": "nowhere"}]}},
             "llm.lora.adapters: 'a' has no adapter_config.json in 'nowhere'",
         ),
+        ({"lora": {"directory": "nowhere"}}, "llm.lora.directory 'nowhere' is no folder"),
         (
             {"lora": {"adapters": [{"name": "a", "path": "x"}, {"name": "a", "path": "y"}]}},
             "adapters: a is there twice",
