@@ -290,7 +290,9 @@ class JobDesk:
                             return cast("Event", event)
                         self._jobs[job_id] = self._jobs[job_id].told(str(event["step"]))
         except TimeoutError:
-            said = f"it did not end within its timeout_s ({request.timeout_s:g})"
+            said = f"it did not end within its timeout_s ({request.timeout_s:g}); ask for more"
+            if request.kind == "optimize":
+                said += ", what was built is found again"
             return {"error": ("DeadlineExceeded", said)}
         except SquadronError as error:
             return {"error": (type(error).__name__, error.message)}

@@ -138,6 +138,9 @@ def optimize(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds in which variants take turns.")] = 10,
+    timeout_s: Annotated[
+        float, typer.Option(help="End the search after this; what was built is found again.")
+    ] = 1800,
     as_json: AsJson = False,
 ) -> None:
     """Search for a faster variant of a served model on its cluster's hardware, beside its serving.
@@ -158,6 +161,7 @@ def optimize(
                 target_device=device,
                 data=data,
                 num_rounds=rounds,
+                timeout_s=timeout_s,
                 progress=progress,
             )
         report = made.report

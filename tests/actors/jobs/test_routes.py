@@ -57,7 +57,10 @@ async def test_a_job_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         assert found["state"] == "failed"
         assert found["error"] == {
             "type": "DeadlineExceeded",
-            "message": "it did not end within its timeout_s (0.2)",
+            "message": (
+                "it did not end within its timeout_s (0.2); ask for more, what was built is found "
+                "again"
+            ),
         }
         assert found["result"] is None
         assert list(place.scratch.iterdir()) == []

@@ -119,6 +119,10 @@ async def test_what_is_wrong_is_told_in_the_class_and_words_of_an_embedded_call(
                     with pytest.raises(ConfigError, match="no option 'colour'; allowed: "):
                         client.optimize(model, options={"colour": 1})
                 model = there.load_model("mlp")
+                with pytest.raises(InvalidRequest, match="'timeout_s'"):
+                    there.optimize(model, timeout_s=0)
+                with pytest.raises(ConfigError, match="one in this process is ended by Ctrl-C"):
+                    here.optimize("mlp", timeout_s=60)
                 with pytest.raises(ConfigError, match="custom_operators is for a torch module"):
                     there.optimize(model, custom_operators=[object()])
                 with pytest.raises(ConfigError, match="files for phones"):
