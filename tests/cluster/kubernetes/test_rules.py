@@ -13,7 +13,6 @@ from cluster.kubernetes.checks import check_documents
 from cluster.kubernetes.finding import Document, Finding
 from cluster.kubernetes.operator.feature_gates import parse_gates
 from cluster.kubernetes.operator.table import OPERATOR_RULES
-from cluster.kubernetes.pods.start import PARAMETERS
 from tests.cluster.kubernetes.change import (
     Change,
     Pair,
@@ -239,15 +238,3 @@ def _started(manifest: Document, **parameters: str) -> None:
 
 def _head_started(manifest: Document, **parameters: str) -> None:
     head(manifest)["rayStartParams"].update(parameters)
-
-
-def test_the_parameters_of_ray_start_are_those_of_the_ray_that_is_installed() -> None:
-    scripts = pytest.importorskip("ray.scripts.scripts")
-
-    known = {
-        option.removeprefix("--")
-        for parameter in scripts.start.params
-        for option in (*parameter.opts, *parameter.secondary_opts)
-    }
-
-    assert {each for each in known if not each.startswith("-")} == PARAMETERS
