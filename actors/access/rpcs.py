@@ -1,8 +1,9 @@
-"""gRPC calls behind API keys: the key is in the metadata `authorization`, as over HTTP."""
+"""gRPC calls behind API keys: the key is in the metadata `authorization`, as over HTTP. A message
+that came compressed is expanded for callers with a key only."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from actors.access.callers import ASKING, Asking, Callers, write_down
@@ -14,14 +15,20 @@ from cluster.protocols import v2_grpc
 
 AUTHORIZATION = "authorization"
 
+Expand = Callable[[bytes], Awaitable[bytes]]
+"""A message that may have come compressed -> as it was before."""
+_READ: tuple[Need, ...] = ("the model", "admin")
+"""Whose messages say what is asked for."""
+
 
 class KeyedRpcs(Restrictions):
     """`Restrictions` with keys before them. Every call has a task and with it a context of its
     own, so that nobody else sees whose it is."""
 
-    def __init__(self, callers: Callers, restrictions: Restrictions) -> None:
+    def __init__(self, callers: Callers, restrictions: Restrictions, expand: Expand) -> None:
         self._callers = callers
         self._restrictions = restrictions
+        self._expand = expand
 
     def unary(self, name: str, work: Unary) -> Unary:
         work = self._restrictions.unary(name, work)
@@ -32,6 +39,8 @@ class KeyedRpcs(Restrictions):
         async def checked(data: bytes, context: Any) -> bytes:
             caller = self._caller(context)
             model = ""
+            if need in _READ:
+                data = await self._expand(data)
             if need == "the model":
                 model, _ = v2_grpc.decode_model_name(name, data)
             self._check(need, caller, model, charge=True)

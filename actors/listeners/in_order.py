@@ -61,6 +61,8 @@ class InOrder(Generic[Asked, Answer]):
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
                 self._tasks.put_nowait(task)
+                # Not until the next one comes, which may be long.
+                del asked, task
                 await self._room.acquire()
         finally:
             # When the reading fails, what was read is still answered; then its error shows.

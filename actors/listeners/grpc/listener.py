@@ -7,9 +7,8 @@ class has to cross a process (facts of Serve's proxy: it pickles parsed messages
 from __future__ import annotations
 
 import asyncio
-import logging
 from asyncio import get_running_loop
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -21,10 +20,11 @@ from actors.experiments.desk import answer_headers, failure_headers, is_tracking
 from actors.extensions.offered import Offered
 from actors.extensions.request_regions import RequestRegions
 from actors.front_door import FrontDoor
-from actors.listeners.grpc.compression import AnswerCompression
+from actors.listeners.grpc.compression import AS_THEY_CAME, AnswerCompression, MessageExpansion
 from actors.listeners.grpc.management import GrpcManagement
+from actors.listeners.grpc.outcomes import Streaming, Unary, answered, ended, streamed
 from actors.listeners.grpc.quick import QuickRpc
-from actors.listeners.grpc.shared_memory import Unary, regions_of_peer
+from actors.listeners.grpc.shared_memory import regions_of_peer
 from actors.listeners.grpc.streams import GrpcStream, Many, Response, StreamError
 from actors.listeners.http1.wire import ByteBudget
 from actors.listeners.leaving.own_port import Listener, OwnPort
@@ -39,18 +39,16 @@ from cluster.protocols.grpc_schema import HEALTH_SERVICE, REFLECTION_SERVICES
 from cluster.requests import InferenceRequest, InferenceResponse
 from cluster.routing.table import version_of
 
-logger = logging.getLogger("squadron.grpc")
+MAX_PROBE_BYTES = 4096
 
-MAX_DETAILS = 4000
-"""Characters of an error's text: status details travel in a header of limited size."""
+_ASK_NOTHING = frozenset({"Check", "ServerLive", "ServerReady"})
+"""Open to everybody; what is sent to them is not expanded as a body is."""
 
 CALLS_PER_IN_FLIGHT = 2
 """Calls at once, of which some wait for nothing that is computed: streams without a request,
 watched health."""
 
 _CONTEXT_METADATA = frozenset({"x-request-id", "x-squadron-tenant", "traceparent", "tracestate"})
-
-Streaming = Callable[[Any, Any], AsyncIterator[bytes]]
 
 
 class GrpcListener:
@@ -67,8 +65,11 @@ class GrpcListener:
         self._management = GrpcManagement(door, offered)
         self._budget = ByteBudget(door.server.limits.max_buffered_bytes)
         self._logs = door.server.logging
+        self._expansion = MessageExpansion(door.server.limits.max_body_bytes)
         closed = Restrictions(door.server.restricted)
-        self._closed = closed if door.callers is None else KeyedRpcs(door.callers, closed)
+        if door.callers is not None:
+            closed = KeyedRpcs(door.callers, closed, self._expansion.message)
+        self._closed = closed
         self._compression = AnswerCompression(door.server.grpc_compression)
         self._quick = QuickRpc(door)
         self._unary = {"ModelInfer": self._model_infer, **self._management.methods()}
@@ -86,6 +87,7 @@ class GrpcListener:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
+                AS_THEY_CAME,
                 # Clients may send keep-alive pings as often as tritonclient's example does.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5000),
                 ("grpc.http2.max_ping_strikes", 0),
@@ -128,65 +130,43 @@ class GrpcListener:
     def _inference(self) -> grpc.GenericRpcHandler:
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.unary_unary_rpc_method_handler(
-                noted_rpc(
-                    name, self._answered(self._closed.unary(name, self._unary[name])), self._logs
-                )
+                ended(noted_rpc(name, self._answered(name, self._unary[name]), self._logs))
             )
             for name, method in v2_grpc.METHODS.items()
             if not method.server_streaming
         }
-        streamed = self._streamed(self._closed.streaming("ModelStreamInfer", self._stream_infer))
-        noted = noted_stream("ModelStreamInfer", streamed, self._logs)
+        answers = self._streamed("ModelStreamInfer", self._stream_infer)
+        noted = noted_stream("ModelStreamInfer", answers, self._logs)
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(noted)
         return grpc.method_handlers_generic_handler(v2_grpc.SERVICE, handlers)
 
     def _health(self) -> grpc.GenericRpcHandler:
-        check = self._answered(self._closed.unary("Check", self._management.health_check))
-        watch = self._streamed(self._closed.streaming("Watch", self._management.health_watch))
+        # Of anybody's: their messages are a name.
+        expansion = MessageExpansion(MAX_PROBE_BYTES)
+        check = self._answered("Check", expansion.unary(self._management.health_check))
+        watch = self._streamed("Watch", expansion.streaming(self._management.health_watch))
         handlers = {
-            "Check": grpc.unary_unary_rpc_method_handler(check),
+            "Check": grpc.unary_unary_rpc_method_handler(ended(check)),
             "Watch": grpc.unary_stream_rpc_method_handler(watch),
         }
         return grpc.method_handlers_generic_handler(HEALTH_SERVICE, handlers)
 
     def _reflection(self) -> list[grpc.GenericRpcHandler]:
         name = "ServerReflectionInfo"
-        reflect = self._closed.streaming(name, self._management.reflect)
-        answer = grpc.stream_stream_rpc_method_handler(self._streamed(reflect))
-        handlers = {name: answer}
+        reflect = self._streamed(name, self._expansion.streaming(self._management.reflect))
+        handlers = {name: grpc.stream_stream_rpc_method_handler(reflect)}
         return [
             grpc.method_handlers_generic_handler(service, handlers)
             for service in REFLECTION_SERVICES
         ]
 
-    def _answered(self, work: Unary) -> Unary:
-        """Errors become the protocol's status; a bug is INTERNAL without details."""
+    def _answered(self, name: str, work: Unary) -> Unary:
+        if name not in _ASK_NOTHING:
+            work = self._expansion.unary(work)
+        return answered(self._closed.unary(name, work), self._compression)
 
-        async def run(data: bytes, context: Any) -> bytes:
-            try:
-                answer = await work(data, context)
-                self._compression.choose(answer, context)
-                return answer
-            except (asyncio.CancelledError, grpc.aio.AbortError):
-                raise
-            except Exception as error:
-                await _abort(context, error)
-            raise AssertionError("abort always raises")
-
-        return run
-
-    def _streamed(self, work: Streaming) -> Streaming:
-        async def run(asked: Any, context: Any) -> AsyncIterator[bytes]:
-            try:
-                async for data in work(asked, context):
-                    self._compression.choose(data, context)
-                    yield data
-            except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
-                raise
-            except Exception as error:
-                await _abort(context, error)
-
-        return run
+    def _streamed(self, name: str, work: Streaming) -> Streaming:
+        return streamed(self._closed.streaming(name, work), self._compression)
 
     async def _model_infer(self, data: bytes, context: Any) -> bytes:
         found = self._quick.decode(data)
@@ -241,7 +221,8 @@ class GrpcListener:
                 if isinstance(response, StreamError):
                     if is_strict:
                         context.set_trailing_metadata(tuple(response.told))
-                        raise response.error
+                        # Its traceback leads to the message, and it does to this frame.
+                        raise response.error.with_traceback(None)
                     yield v2_grpc.encode_stream_error(
                         response.error, response.request_id, response.told
                     )
@@ -251,6 +232,7 @@ class GrpcListener:
     async def _stream_one(self, data: bytes, context: Any) -> Response | Many:
         asked: InferenceRequest | None = None
         try:
+            data = await self._expansion.message(data)
             with self._budget.taken(len(data)), self._regions(context) as regions:
                 asked = self._asked(data, context, regions)
                 if is_tracking_id(asked.request_id):
@@ -332,19 +314,6 @@ def _stream_error(error: SquadronError, asked: InferenceRequest | None) -> Strea
         return StreamError(error=error, request_id="")
     told = failure_headers(asked) if asked.assignment is not None else ()
     return StreamError(error=error, request_id=asked.request_id, told=told)
-
-
-async def _abort(context: Any, error: Exception) -> None:
-    """End the call: our errors with their status, a bug as INTERNAL without details."""
-    if isinstance(error, SquadronError):
-        await context.abort(_code(error), error.message[:MAX_DETAILS])
-    logger.error("a gRPC request failed with a bug of ours", exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, "internal error")
-
-
-def _code(error: SquadronError) -> grpc.StatusCode:
-    code: grpc.StatusCode = grpc.StatusCode[error.grpc_status]
-    return code
 
 
 def _text(value: str | bytes) -> str:

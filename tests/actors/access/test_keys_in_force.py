@@ -16,6 +16,7 @@ from actors.access.callers import ASKING, Asking, Callers, callers_of
 from actors.access.key_file import WatchedKeys
 from actors.delivery.transport import Transport
 from actors.delivery.withdrawals import Withdrawals
+from actors.listeners import compression
 from cluster.access.keys import Caller
 from cluster.config.security.api_keys import ApiKey
 from cluster.config.server import ServerConfig
@@ -332,6 +333,41 @@ async def test_a_body_is_expanded_for_callers_with_a_key_only(tmp_path: Path) ->
     assert await status("own", packed) == 200
     assert await status("own", b"no gzip") == 400
     assert await status("", b"no gzip") == 401
+
+
+async def test_a_message_over_grpc_is_expanded_for_callers_with_a_key_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expanded = []
+
+    async def expand(body: bytes, coding: str, limit: int) -> bytes:
+        expanded.append(len(body))
+        return await compression.expand(body, coding, limit)
+
+    monkeypatch.setattr("actors.listeners.grpc.compression.expand", expand)
+    # A field that nobody knows, so that it is worth compressing.
+    padding = b"\x7a\xa0\x1f" + b"y" * 4000
+    ready = message_class("inference.ModelReadyRequest")(name="simple").SerializeToString()
+    asked = {"ModelInfer": infer_request(), "ModelReady": ready, "RepositoryModelUnload": b""}
+    codes = {}
+    async with listening(tmp_path) as door, channel_to(door.grpc) as channel:
+        for name, message in asked.items():
+            call = channel.unary_unary(f"/{SERVICE}/{name}")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(message + padding, compression=grpc.Compression.Gzip)
+            codes[name] = caught.value.code()
+        stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream([infer_request() + padding], compression=grpc.Compression.Gzip).read()
+        of_nobody = list(expanded)
+        for name in ("ModelInfer", "ModelReady"):
+            call = channel.unary_unary(f"/{SERVICE}/{name}")
+            metadata = tuple(bearer("own").items())
+            await call(asked[name] + padding, metadata=metadata, compression=grpc.Compression.Gzip)
+
+    assert {*codes.values(), caught.value.code()} == {grpc.StatusCode.UNAUTHENTICATED}
+    assert of_nobody == []
+    assert len(expanded) == 2
 
 
 async def test_no_key_is_found_in_logs_metrics_or_answers(
