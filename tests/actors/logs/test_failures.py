@@ -16,7 +16,8 @@ from actors.model_replica import ModelReplica, ReplicaSetup
 from cluster.config.model_card import ModelCard
 from cluster.config.variant import BatchingConfig
 from cluster.errors import DeadlineExceeded, EngineFailed, InvalidRequest
-from cluster.protocols.envelope import Call, decode_replies, encode_calls
+from cluster.observability.metrics import make_metrics
+from cluster.protocols.envelope import Call
 from cluster.tensors import Tensor
 
 CODE = """
@@ -47,7 +48,6 @@ def call(value: float = 0.0) -> Call:
 
 @pytest.fixture
 async def replica(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ModelReplica]:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     monkeypatch.setattr(prometheus_client.values, "ValueClass", prometheus_client.values.ValueClass)
     (tmp_path / "moody_code.py").write_text(CODE)
     made = ModelReplica(
@@ -60,7 +60,8 @@ async def replica(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
             threads=1,
             is_processed=True,
             batching=BatchingConfig(),
-        )
+        ),
+        metrics=make_metrics(tmp_path / "metrics"),
     )
     yield made
     await made.close()
@@ -89,8 +90,8 @@ def test_what_callers_do_is_no_failure(error: Exception, caplog: pytest.LogCaptu
 async def test_the_line_leads_to_the_code_that_failed_and_to_the_request(
     replica: ModelReplica, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (failed,) = decode_replies(await replica.infer(encode_calls([call(-1.0)])))
-    (good,) = decode_replies(await replica.infer(encode_calls([call(1.0)])))
+    (failed,) = await replica.answer([call(-1.0)])
+    (good,) = await replica.answer([call(1.0)])
 
     assert isinstance(failed.error, EngineFailed)
     assert good.error is None
