@@ -22,6 +22,7 @@ from cluster.cli.programs import where_is
 from cluster.config.yaml_file import parse_yaml, read_documents, read_mapping, read_text
 from cluster.errors import ConfigError
 from cluster.kubernetes import cel_rules, core_schemas
+from cluster.kubernetes.between.needed import needed
 from cluster.kubernetes.checks import check_documents, with_file
 from cluster.kubernetes.crd import Crd
 from cluster.kubernetes.duration import POD_START_S, REPLICA_START_S, StartTimes
@@ -118,6 +119,7 @@ def check(
             console.print(what)
     found: list[Finding] = []
     unknown: set[str] = set()
+    there_already: dict[str, list[str]] = {}
     built = kustomizations(folder)
     if not built:
         raise ConfigError(f"{folder}: no kustomization.yaml in or below it", key="folder")
@@ -131,22 +133,34 @@ def check(
                 raise
             found.append(Finding(rule="build", path="", message=error.message, file=str(each)))
             continue
+        there_already[str(each)] = needed(documents)
         checked = check_documents(documents, schemas, gates=gates, serve_schema=schema)
         found += with_file(checked, str(each))
         if has_core:
             of_core, without_schema = core_schemas.check_core(documents)
             found += with_file(of_core, str(each))
             unknown.update(without_schema)
-    _tell(built, found, unknown, as_json=as_json)
+    _tell(found, unknown, there_already, as_json=as_json, paths=[str(each) for each in built])
     if any(each.severity == "error" for each in found):
         raise typer.Exit(1)
 
 
-def _tell(built: list[Path], found: list[Finding], unknown: set[str], *, as_json: bool) -> None:
+def _tell(
+    found: list[Finding],
+    unknown: set[str],
+    there_already: dict[str, list[str]],
+    *,
+    paths: list[str],
+    as_json: bool,
+) -> None:
     if as_json:
-        told = [asdict(each) for each in found]
-        paths = [str(each) for each in built]
-        print(json.dumps({"checked": paths, "findings": told, "no_schema": sorted(unknown)}))
+        told = {
+            "checked": paths,
+            "findings": [asdict(each) for each in found],
+            "no_schema": sorted(unknown),
+            "needed": there_already,
+        }
+        print(json.dumps(told))
         return
     table = Table("severity", "rule", "file", "path", "message")
     for f in found:
@@ -156,7 +170,9 @@ def _tell(built: list[Path], found: list[Finding], unknown: set[str], *, as_json
         out.print(table)
     if unknown:
         out.print(f"no schema here for: {', '.join(sorted(unknown))}", style="dim")
-    out.print(f"{len(built)} kustomizations, {len(found)} findings")
+    for path, names in there_already.items():
+        out.print(f"{path} needs, made by nobody here: {', '.join(names)}", style="dim")
+    out.print(f"{len(paths)} kustomizations, {len(found)} findings")
 
 
 def serve_schema() -> tuple[Document | None, str]:
@@ -223,7 +239,7 @@ def diff(
         return
     out = Console(highlight=False)
     out.print(f"{prediction.effect}", style="bold")
-    if prediction.effect == "new-cluster":
+    if prediction.effect in ("new-cluster", "another-service"):
         out.print(
             f"needs {prediction.extra_pods} more pods with {prediction.extra_gpus} GPUs until "
             f"traffic has switched, for about {human_seconds(prediction.duration_s)}"

@@ -14,6 +14,22 @@ VERSIONS = ("1.31", "1.34", "1.37")
 `volumes[].image` from 1.31: an older API server drops both without a word."""
 
 
+_OWN_GROUPS = frozenset(
+    {
+        "",
+        "apps",
+        "autoscaling",
+        "batch",
+        "extensions",
+        "networking.k8s.io",
+        "policy",
+        "rbac.authorization.k8s.io",
+        "scheduling.k8s.io",
+        "storage.k8s.io",
+    }
+)
+
+
 def is_available() -> bool:
     """Whether the schemas are installed (package kubernetes-validate)."""
     return find_spec("kubernetes_validate") is not None
@@ -36,7 +52,11 @@ def check_core(
             try:
                 kubernetes_validate.validate(document, version, strict=True)
             except kubernetes_validate.SchemaNotFoundError:
-                unknown.add(f"{document.get('apiVersion')} {document.get('kind')}")
+                told = f"{document.get('apiVersion')} {document.get('kind')}"
+                if _is_kubernetes_own(str(document.get("apiVersion", ""))):
+                    found.setdefault((told, ""), _withdrawn(document, told, version))
+                else:
+                    unknown.add(told)
             except kubernetes_validate.ValidationError as error:
                 path = prefix + "".join(f"/{part}" for part in error.path)
                 name = f"{document.get('kind')} {_name(document)}".strip()
@@ -49,6 +69,21 @@ def check_core(
                     ),
                 )
     return list(found.values()), sorted(unknown)
+
+
+def _is_kubernetes_own(api_version: str) -> bool:
+    """Other groups, Gateway's among them, come with CRDs."""
+    group = api_version.rpartition("/")[0]
+    return group in _OWN_GROUPS
+
+
+def _withdrawn(document: Document, told: str, version: str) -> Finding:
+    return Finding(
+        rule="core-schema",
+        path="/apiVersion",
+        message=f"{told} {_name(document)!r}: Kubernetes {version} knows no such kind; allowed: "
+        "the version that it has now (`kubectl api-resources`), as policy/v1 or autoscaling/v2",
+    )
 
 
 def _objects(documents: Sequence[Document]) -> Iterator[tuple[Document, str]]:

@@ -72,8 +72,7 @@ def _pods(seen: Seen) -> Iterator[Cause]:
                 yield Cause(
                     object=_named(pod),
                     message=str(each.get("message", "")),
-                    advice="no node has room: add nodes, or ask for less (`squadron k8s check` "
-                    "prints what is asked)",
+                    advice=_where_to_put(str(each.get("message", ""))),
                 )
         statuses = [
             *(status.get("initContainerStatuses") or []),
@@ -81,6 +80,54 @@ def _pods(seen: Seen) -> Iterator[Cause]:
         ]
         for container in statuses:
             yield from _container(pod, container)
+        if any(_is_being_made(each) for each in statuses):
+            yield from _mounts(pod, seen.events)
+
+
+_PLACES = (
+    (
+        "persistentvolumeclaim",
+        "its claim is not there, not bound, or in another namespace: `kubectl get pvc`; `squadron "
+        "k8s check` lists what must be there already",
+    ),
+    ("Insufficient", "no node has room: add nodes, or ask for less (`squadron k8s check`)"),
+    ("untolerated taint", "nodes keep it off by a taint: a toleration for that key"),
+    ("node affinity/selector", "no node has the labels that it asks for: nodeSelector, affinity"),
+    ("topology spread", "too few nodes to keep the pods apart: add nodes, or fewer pods"),
+)
+"""What the scheduler says, the hardest to change first: it lists every node's reason."""
+
+
+def _where_to_put(message: str) -> str:
+    for said, advice in _PLACES:
+        if said.lower() in message.lower():
+            return advice
+    return "no node takes it: its message says why, node by node"
+
+
+def _is_being_made(container: Document) -> bool:
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    return waiting.get("reason") in ("ContainerCreating", "PodInitializing")
+
+
+def _mounts(pod: Document, events: Sequence[Document]) -> Iterator[Cause]:
+    """A Secret, ConfigMap or disk that never comes is told by events alone: its pod is being made
+    for ever."""
+    name = (pod.get("metadata") or {}).get("name")
+    about = [
+        event
+        for event in events
+        if event.get("reason") in ("FailedMount", "FailedAttachVolume")
+        and (event.get("involvedObject") or {}).get("name") == name
+    ]
+    if about:
+        newest = max(about, key=lambda each: str(each.get("lastTimestamp") or ""))
+        yield Cause(
+            object=_named(pod),
+            message=f"{newest.get('reason')}: {newest.get('message', '')}",
+            advice="a Secret, ConfigMap or volume that it mounts is not there, or held by another "
+            "node: make it in the same namespace",
+        )
 
 
 _WAITING = {

@@ -40,7 +40,8 @@ def second_cluster_s(new: Document, times: StartTimes) -> tuple[float, str]:
     """How long two clusters stand beside each other, and the sum in words."""
     spec = new.get("spec") or {}
     switch_s, switch = _switch_s(spec)
-    delay_s = float(spec.get("rayClusterDeletionDelaySeconds") or DELETION_DELAY_DEFAULT_S)
+    delay = spec.get("rayClusterDeletionDelaySeconds")
+    delay_s = float(DELETION_DELAY_DEFAULT_S if delay is None else delay)
     drain_s = max((_pod_end_s(group.pod, group.env()) for group in groups_of(new)), default=0.0)
     total_s = times.pod_s + times.replica_s + switch_s + delay_s + drain_s
     return total_s, (

@@ -27,7 +27,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A head or worker group of a RayService. `replicas` is the most it may grow to."""
+    """A head or worker group of a RayService. `replicas` is the most it may grow to:
+    what is written there where Ray's autoscaler is off."""
 
     name: str
     path: str
@@ -58,6 +59,7 @@ class Group:
             "ray.io/is-ray-node": "yes",
             "ray.io/node-type": "head" if self.is_head else "worker",
             "ray.io/group": "headgroup" if self.is_head else self.name,
+            **({} if self.is_head else {"ray.io/serve": "true"}),
             **own,
         }
 
@@ -88,10 +90,11 @@ def groups_of(document: Document) -> Iterator[Group]:
     head = cluster.get("headGroupSpec")
     if isinstance(head, dict):
         yield Group(name="head", path=f"{base}/headGroupSpec", spec=head, replicas=1, is_head=True)
+    is_scaled = cluster.get("enableInTreeAutoscaling") is True
     for index, spec in enumerate(cluster.get("workerGroupSpecs") or []):
         if isinstance(spec, dict):
             hosts = int(spec.get("numOfHosts") or 1)
-            most = spec.get("maxReplicas", spec.get("replicas", 0))
+            most = spec.get("maxReplicas", spec.get("replicas", 0)) if is_scaled else _fixed(spec)
             yield Group(
                 name=str(spec.get("groupName", "")),
                 path=f"{base}/workerGroupSpecs/{index}",
@@ -99,6 +102,12 @@ def groups_of(document: Document) -> Iterator[Group]:
                 replicas=int(most if isinstance(most, int) else 0) * hosts,
                 is_head=False,
             )
+
+
+def _fixed(group: Document) -> object:
+    """Without Ray's autoscaler nobody adds pods, whatever `maxReplicas` says."""
+    given = [group.get("replicas"), group.get("minReplicas")]
+    return max((each for each in given if isinstance(each, int)), default=0)
 
 
 def services_in(documents: list[Document]) -> list[Document]:

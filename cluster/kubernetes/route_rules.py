@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from cluster.kubernetes.between.names import nearly_called
+from cluster.kubernetes.between.needed import name_of
 from cluster.kubernetes.finding import Document, Finding, services_in
+from cluster.kubernetes.pods.labels import selects
 from cluster.kubernetes.pods.templates import PodTemplate, pods_of
 
 INCREMENTAL = "NewClusterWithIncrementalUpgrade"
@@ -33,14 +36,15 @@ def check_routes(documents: Sequence[Document]) -> list[Finding]:
                     "Gateway `<name>-gateway`; take out the route or the upgrade strategy",
                 )
             )
-        target = ((document.get("spec") or {}).get("scaleTargetRef") or {}).get("kind", "")
-        if kind == "HorizontalPodAutoscaler" and str(target).startswith("Ray"):
+        spec = document.get("spec") or {}
+        target = (spec.get("scaleTargetRef") or spec.get("targetRef") or {}).get("kind", "")
+        if str(target).startswith("Ray"):
             found.append(
                 Finding(
                     rule="autoscaler-on-ray",
                     path="/spec/scaleTargetRef",
-                    message=f"{name!r} would change replicas that the operator owns; use Serve's "
-                    "and Ray's autoscaling",
+                    message=f"{kind} {name!r} would change pods that the operator owns; use "
+                    "Serve's and Ray's autoscaling",
                 )
             )
     return [*found, *_shared_listeners(documents), *_dead_ends(documents)]
@@ -100,7 +104,16 @@ def _dead_ends(documents: Sequence[Document]) -> Iterator[Finding]:
         if route.get("kind") not in _ROUTES:
             continue
         own = (route.get("metadata") or {}).get("name")
+        known = {*offered, *_operator_s_own(documents)}
         for name, port in backends_of(route.get("spec")):
+            near = nearly_called(name, known)
+            if name not in known and near:
+                yield Finding(
+                    rule="route-backend",
+                    path="/spec",
+                    message=f"{route['kind']} {own!r}: there is no Service {name!r} here; did you "
+                    f"mean {near!r}?",
+                )
             if port not in offered.get(name, {port}):
                 yield Finding(
                     rule="route-backend",
@@ -108,6 +121,13 @@ def _dead_ends(documents: Sequence[Document]) -> Iterator[Finding]:
                     message=f"{route['kind']} {own!r}: Service {name!r} has no port {port!r}; "
                     f"allowed: {sorted(map(str, offered[name]))}",
                 )
+
+
+def _operator_s_own(documents: Sequence[Document]) -> Iterator[str]:
+    """Services that the operator makes of a RayService."""
+    for service in services_in(list(documents)):
+        yield f"{name_of(service)}-head-svc"
+        yield f"{name_of(service)}-serve-svc"
 
 
 def backends_of(value: Any) -> Iterator[tuple[str, object]]:
@@ -161,8 +181,7 @@ def check_ports(documents: Sequence[Document]) -> Iterator[Finding]:
 
 
 def _selects(document: Document, key: str, pod: PodTemplate) -> bool:
-    wanted = ((document.get("spec") or {}).get(key) or {}).get("matchLabels") or {}
-    return bool(wanted.items() <= pod.labels.items())
+    return selects((document.get("spec") or {}).get(key), pod.labels)
 
 
 def _allowed(policy: Document) -> set[int] | None:

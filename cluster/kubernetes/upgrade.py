@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from cluster.kubernetes.duration import StartTimes, in_place_s, second_cluster_s
 from cluster.kubernetes.finding import Document, groups_of
+from cluster.kubernetes.pods.quantity import is_quantity, quantity
 
-Effect = Literal["none", "in-place", "new-cluster", "ignored"]
+Effect = Literal["none", "in-place", "new-cluster", "ignored", "suspended", "another-service"]
 
 _USUAL = StartTimes()
 _MUTED_IN_GROUP = ("replicas", "minReplicas", "maxReplicas", "scaleStrategy", "suspend")
@@ -45,6 +46,9 @@ class UpgradePrediction:
 def predict_upgrade(old: Document, new: Document, times: StartTimes = _USUAL) -> UpgradePrediction:
     """Of one RayService, before and after; one of them may come from a server, with the CRD's
     defaults filled in."""
+    special = _not_an_upgrade(old, new)
+    if special is not None:
+        return special
     old, new = _filled(old), _filled(new)
     before, after = _hashed(old), _hashed(new)
     old_groups, new_groups = before["workerGroupSpecs"], after["workerGroupSpecs"]
@@ -56,12 +60,7 @@ def predict_upgrade(old: Document, new: Document, times: StartTimes = _USUAL) ->
         if strategy == "None":
             reasons = ("upgradeStrategy None: nothing happens until re-created", *changes)
             return UpgradePrediction(effect="ignored", extra_gpus=0, extra_pods=0, reasons=reasons)
-        pods = sum(_size(group.spec) for group in groups_of(new) if not group.is_head) + 1
-        gpus = sum(
-            _size(group.spec) * _gpus(group.container)
-            for group in groups_of(new)
-            if not group.is_head
-        )
+        pods, gpus = _needs(new)
         duration_s, duration = second_cluster_s(new, times)
         return UpgradePrediction(
             effect="new-cluster",
@@ -84,6 +83,36 @@ def predict_upgrade(old: Document, new: Document, times: StartTimes = _USUAL) ->
         duration_s=duration_s,
         duration=duration,
     )
+
+
+def _not_an_upgrade(old: Document, new: Document) -> UpgradePrediction | None:
+    """Another name is another RayService; a suspended one has no pods, whatever else changes."""
+    for key in ("name", "namespace"):
+        before, after = ((each.get("metadata") or {}).get(key) for each in (old, new))
+        if before is not None and after is not None and before != after:
+            told = f"/metadata/{key}: {after!r} runs beside {before!r} until that is deleted"
+            return _whole(new, "another-service", told)
+    was, shall_be = ((each.get("spec") or {}).get("suspend") is True for each in (old, new))
+    if shall_be:
+        told = "/spec/suspend: every pod is deleted, and nobody served until it is false"
+        return UpgradePrediction(
+            effect="none" if was else "suspended", extra_gpus=0, extra_pods=0, reasons=(told,)
+        )
+    if was:
+        return _whole(new, "new-cluster", "/spec/suspend: there is no cluster yet")
+    return None
+
+
+def _whole(new: Document, effect: Effect, reason: str) -> UpgradePrediction:
+    pods, gpus = _needs(new)
+    return UpgradePrediction(effect=effect, extra_gpus=gpus, extra_pods=pods, reasons=(reason,))
+
+
+def _needs(new: Document) -> tuple[int, int]:
+    """Pods and GPUs of a whole cluster as it begins."""
+    workers = [group for group in groups_of(new) if not group.is_head]
+    pods = sum(_size(group.spec) for group in workers) + 1
+    return pods, sum(_size(group.spec) * _gpus(group.container) for group in workers)
 
 
 def _hashed(service: Document) -> Document:
@@ -124,10 +153,20 @@ def _filled(service: Document) -> Document:
         containers = [each for kind in kinds for each in pod.get(kind) or []]
         _fill_ports(containers)
         for container in containers:
+            _canonical(container)
             for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
                 if "grpc" in (container.get(probe) or {}):
                     container[probe]["grpc"].setdefault("service", "")
     return filled
+
+
+def _canonical(container: Document) -> None:
+    """`1024Mi` and `1Gi`, `2` and `"2"` are one quantity to the operator's hash."""
+    for kind in ("limits", "requests"):
+        given = (container.get("resources") or {}).get(kind) or {}
+        for name, amount in given.items():
+            if is_quantity(amount):
+                given[name] = quantity(amount)
 
 
 def _fill_ports(owners: Iterable[Document]) -> None:
@@ -152,9 +191,9 @@ def _differences(old: Any, new: Any, path: str) -> list[str]:
 
 
 def _size(group: Document) -> int:
-    return int(group.get("replicas") or group.get("minReplicas") or 0) * int(
-        group.get("numOfHosts") or 1
-    )
+    """Pods of a group as the operator begins it: within its bounds."""
+    number = max(int(group.get("replicas") or 0), int(group.get("minReplicas") or 0))
+    return number * int(group.get("numOfHosts") or 1)
 
 
 def _gpus(container: Document) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from cluster.config.model_card import Format, ModelCard, Provenance, SignatureCard, TensorCard
 from cluster.config.store import ModelStore, new_version, seal, sha256_of
 from cluster.errors import ConfigError
+from cluster.optimization.facts.precision import written_precision
 from cluster.optimization.intake.files import external_data
 from cluster.optimization.intake.python_class import check_methods
 from cluster.optimization.intake.trial import try_zeros
@@ -198,6 +199,7 @@ def _card(
         artefact=artefact,
         batched=is_batched(signature),
         signature=signature,
+        precision=written_precision(source) if format_ == "onnx" else "fp32",
         provenance=Provenance(file=str(source), recipe="added"),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,10 +96,31 @@ def onnx_signature(path: Path) -> SignatureCard:
     except Exception as error:
         # onnxruntime raises classes of its own, all directly under Exception.
         raise ConfigError(f"{path}: onnxruntime cannot load it: {error}", file=str(path)) from error
+    for what, nodes in (("input", session.get_inputs()), ("output", session.get_outputs())):
+        if not nodes:
+            raise ConfigError(f"{path}: the graph has no {what}", file=str(path), key=what)
     return SignatureCard(
         inputs=[_onnx_tensor(path, node) for node in session.get_inputs()],
         outputs=[_onnx_tensor(path, node) for node in session.get_outputs()],
     )
+
+
+def check_ranks(path: Path, said: Collection[str] = ()) -> None:
+    """An input of unknown rank looks like a single number to the runtime: only the file tells.
+
+    `said`: the inputs whose shape the caller gave. Raises: ConfigError naming the input.
+    """
+    import onnx
+
+    for value in onnx.load(str(path), load_external_data=False).graph.input:
+        if not value.type.tensor_type.HasField("shape") and value.name not in said:
+            raise ConfigError(
+                f"{path}: the graph does not say how many dimensions {value.name!r} has; say it "
+                f"with --input {value.name}:DATATYPE:DIMS (and the outputs with --output)",
+                file=str(path),
+                key="input",
+                value=value.name,
+            )
 
 
 def openvino_signature(path: Path) -> SignatureCard:

@@ -63,9 +63,9 @@ def inspect(
         for tensor in getattr(card.signature, what):
             table.add_row(what[:-1], f"{tensor.name} {tensor.datatype} {tensor.shape}")
     shapes = ", ".join(f"{name} {list(each)}" for name, each in cost.shapes.items())
-    table.add_row("parameters", f"{cost.num_parameters / 1e6:.2f} M")
-    table.add_row("weights", f"{cost.weight_bytes / 1e6:.1f} MB")
-    table.add_row("operations", f"{cost.flops / 1e9:.3f} GFLOP for {shapes}")
+    table.add_row("parameters", _short(cost.num_parameters, ""))
+    table.add_row("weights", _short(cost.weight_bytes, "B"))
+    table.add_row("operations", f"{_short(cost.flops, 'FLOP')} for {shapes}")
     for each in cost.operators[:8]:
         if each.flops:
             share = each.flops / max(1, cost.flops)
@@ -74,3 +74,11 @@ def inspect(
         said = ", ".join(f"{name} x {count}" for name, count in cost.not_counted.items())
         table.add_row("not counted", said)
     Console(highlight=False).print(table)
+
+
+def _short(number: int, unit: str) -> str:
+    """As 4.74 kFLOP, 22.70 MB, 8.18 GFLOP."""
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.2f} {prefix}{unit}"
+    return f"{number} {unit}".rstrip()

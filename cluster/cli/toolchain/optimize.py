@@ -155,12 +155,15 @@ def _search(
     from cluster.optimization.search.keep import (
         add_to_store,
         check_free,
+        check_name,
         keep,
         serve_section,
     )
     from cluster.optimization.search.optimize import optimize as search
 
     check_free(target)
+    if add is not None:
+        check_name(add)
     with RichProgress() as progress:
         cache = ArtefactCache(cache_dir)
         report = keep(search(model, wish, store=store, cache=cache, progress=progress), target)
@@ -193,6 +196,8 @@ def show(report: OptimizeReport, page: Path | None) -> None:
         if each.timing is None:
             console.print(f"  {each.name}: {each.status}: {each.reason}")
     console.print(f"* chosen, + on the front. Data: {report.data}. Baseline: {report.baseline}.")
+    for name, why in report.ignored.items():
+        console.print(f"{name} did not act: {why}.")
     console.print(report.reason)
     if not report.is_real_data:
         console.print("NOT VALIDATED: the inputs were random.")

@@ -13,7 +13,9 @@ from cluster.cli.progress import RichProgress
 from cluster.cli.toolchain.options import (
     AsJson,
     Data,
+    Inputs,
     Model,
+    Outputs,
     Shape,
     Store,
     mendable,
@@ -39,6 +41,8 @@ def validate(
     min_cosine: Annotated[float, typer.Option(help="Least mean cosine to the original.")] = 0.985,
     max_items: Annotated[int, typer.Option(min=1, help="Items of the data to use.")] = 2000,
     shape: Shape = None,
+    inputs: Inputs = None,
+    outputs: Outputs = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -75,6 +79,8 @@ def validate(
             ),
             max_items=max_items,
             shapes=parse_shapes(shape),
+            inputs=tuple(inputs or ()),
+            outputs=tuple(outputs or ()),
         )
     if as_json:
         print(json.dumps({"data": dataset.origin, **verdict.as_dict()}))

@@ -48,7 +48,8 @@ def _of_engine(
 ) -> ProfileReport:
     card, folder = backend.variant.card, backend.variant.folder
     if is_raw:
-        row = random_items(card, 1)[0] if inputs is None else dict(inputs)
+        graph = folder / card.artefact if card.format == "onnx" else None
+        row = random_items(card, 1, graph=graph)[0] if inputs is None else dict(inputs)
     else:
         row = backend.prepare(sample_row(backend) if inputs is None else inputs)
     return profile(

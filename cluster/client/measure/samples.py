@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from cluster.client.embedded import EngineBackend
 from cluster.client.inputs import named_inputs
 from cluster.config.model_card import ModelCard, SignatureCard, TensorCard
 from cluster.errors import ConfigError
-from cluster.optimization.intake.random_inputs import index_bounds, random_items
+from cluster.optimization.intake.random_inputs import random_items
 from cluster.tensors import Array, Signature, TensorSpec, bytes_array
 
 SENTENCE = b"The film begins slowly, finds its feet in the second act and ends where nobody looked."
@@ -47,10 +47,10 @@ def _numbers(specs: tuple[TensorSpec, ...], backend: Backend) -> dict[str, Array
         batched=backend.is_batched,
         signature=SignatureCard(inputs=cards, outputs=cards),
     )
-    bounds: Mapping[str, int] = {}
+    graph: Path | None = None
     if isinstance(backend, EngineBackend) and backend.variant.card.format == "onnx":
-        bounds = index_bounds(backend.variant.folder / backend.variant.card.artefact)
-    (row,) = random_items(card, 1, bounds=bounds)
+        graph = backend.variant.folder / backend.variant.card.artefact
+    (row,) = random_items(card, 1, graph=graph)
     return row
 
 

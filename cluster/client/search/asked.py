@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,10 @@ class Plan:
         self.recipes = left
         self.acts[key] = says
 
+    def ignore(self, key: str, reason: str) -> None:
+        self.acts.pop(key, None)
+        self.ignored[key] = reason
+
     def widen(self, recipes: Iterable[Recipe]) -> None:
         """These as well, but for what earlier options left out."""
         self.recipes += tuple(
@@ -63,7 +68,8 @@ def one_of(key: str, value: object, allowed: Sequence[str]) -> None:
 
 
 def number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
         raise ConfigError(
             f"option {key} is {value!r}; allowed: a number above 0",
             key=f"options.{key}",

@@ -64,7 +64,9 @@ def run_search(
     )
     _custom(custom_operators, wanted)
     shapes: dict[str, tuple[int, ...]] = {}
-    if wanted.sequence_length is not None:
+    if wanted.sequence_length is not None and data is not None:
+        wanted.ignore("sequence_length", "the data have their own; it is of random inputs")
+    elif wanted.sequence_length is not None:
         shapes = _token_shapes(model, place, wanted.sequence_length, wanted)
     wish = Wish(
         level=level_named(level),
@@ -91,7 +93,33 @@ def run_search(
         report = search(model, wish, store=place.store, cache=cache, progress=progress, name=name)
     if target == "size":
         report = _smallest(report, wish.constraints)
-    return replace(report, ignored=dict(wanted.ignored)), wanted
+    _unheard(wanted, report, options or {})
+    return replace(report, ignored={**wanted.ignored, **report.ignored}), wanted
+
+
+TUNES = {"prune_ratio": "prune_ratio", "rank_energy": "rank_energy", "training_steps": "schedule"}
+"""Option -> the field of `Tuning` that a recipe must read for it to act."""
+
+
+def _unheard(wanted: Plan, report: OptimizeReport, options: Mapping[str, Any]) -> None:
+    """Options that the search of this model had no use for."""
+    built = [each.name.rpartition("/")[2] for each in report.candidates if each.variant is not None]
+    recipes = [recipe for recipe in wanted.recipes if recipe.name in built]
+    for key, field in TUNES.items():
+        if options.get(key) is not None and not any(field in each.tuned_by for each in recipes):
+            wanted.ignore(
+                key,
+                "no variant that it is for was built: they are of level max and of a torch module"
+                + (", taught on data" if key == "training_steps" else ""),
+            )
+    is_torch = any(
+        each.engine == "torch" and (each.is_reference or each.variant is not None)
+        for each in report.candidates
+    )
+    if options.get("use_mkldnn") is not None and "use_mkldnn" in wanted.acts and not is_torch:
+        wanted.ignore("use_mkldnn", "nothing here is run by torch: the model is a graph")
+    if "batch_size" in report.ignored:
+        wanted.acts.pop("batch_size", None)
 
 
 def _data(data: str | Path | Dataset | Mapping[str, Any] | None) -> Path | Dataset | None:
@@ -119,14 +147,14 @@ def _data(data: str | Path | Dataset | Mapping[str, Any] | None) -> Path | Datas
 
 
 def write_ort(report: OptimizeReport, place: Workplace, plan: Plan) -> Path | None:
-    """The chosen variant in ONNX Runtime's format for phones; None when it is a torch module.
+    """The chosen variant in ONNX Runtime's format for phones; None when it is torch's own.
 
     Raises: ConfigError when it is larger than `max_model_size_mb`.
     """
     from cluster.optimization.export.convert import convert
 
     variant = report.chosen.variant
-    if variant is None:
+    if variant is None or variant.card.format != "onnx":
         return None
     folder = place.new_folder()
     return convert(
@@ -205,7 +233,7 @@ def _token_shapes(
     from cluster.optimization.intake.model import open_model
 
     if not isinstance(model, str | Path):
-        _ignore_sequence(wanted, "a module's example says how long its inputs are")
+        wanted.ignore("sequence_length", "a module's example says how long its inputs are")
         return {}
     given = open_model(model, store=place.store, workspace=place.new_folder())
     specs = given.card.raw_signature().inputs
@@ -215,13 +243,8 @@ def _token_shapes(
         if spec.datatype.startswith("INT") and -1 in spec.shape[1:]
     }
     if not found:
-        _ignore_sequence(wanted, "the model has no integer input of free length")
+        wanted.ignore("sequence_length", "the model has no integer input of free length")
     return found
-
-
-def _ignore_sequence(wanted: Plan, reason: str) -> None:
-    wanted.acts.pop("sequence_length", None)
-    wanted.ignored["sequence_length"] = reason
 
 
 @contextmanager
@@ -229,7 +252,11 @@ def _mkldnn(is_used: bool) -> Iterator[None]:
     if is_used:
         yield
         return
-    import torch
+    from torch.backends import mkldnn
 
-    with torch.backends.mkldnn.flags(enabled=False):
+    # Not its `flags(...)`: that sets how Intel's GPUs compute as well, and warns that none is here.
+    before = mkldnn.set_flags(_enabled=False, _fp32_precision=None)[0]  # type: ignore[no-untyped-call]
+    try:
         yield
+    finally:
+        mkldnn.set_flags(_enabled=before, _fp32_precision=None)  # type: ignore[no-untyped-call]

@@ -82,6 +82,15 @@ def _is_quantised(recipe: Recipe) -> bool:
     return recipe.precision in ("int8", "int8-weights", "int4-weights", "mixed")
 
 
+def _is_int8(recipe: Recipe) -> bool:
+    return recipe.precision == "int8" and "trained" not in recipe.name
+
+
+def _every(made: Plan) -> tuple[Recipe, ...]:
+    """What there is for the device."""
+    return RECIPES if made.device == "cpu" else GPU_RECIPES
+
+
 def _is_fused(recipe: Recipe) -> bool:
     return "fused" in recipe.name
 
@@ -101,9 +110,10 @@ def _precision(made: Plan, key: str, value: Any) -> None:
         return recipe.precision == wanted and (value != "dynamic" or is_dynamic)
 
     if not any(fits(recipe) for recipe in made.recipes):
-        every = RECIPES if made.device == "cpu" else GPU_RECIPES
-        made.widen(recipe for recipe in every if fits(recipe))
+        made.widen(recipe for recipe in _every(made) if fits(recipe))
     made.keep(key, f"only variants in {value}", fits)
+    if "enable_quantization" in made.acts and not any(map(_is_quantised, made.recipes)):
+        made.ignore("enable_quantization", f"precision asks for variants in {value} alone")
 
 
 def _quantisation(made: Plan, key: str, value: Any) -> None:
@@ -112,10 +122,14 @@ def _quantisation(made: Plan, key: str, value: Any) -> None:
         return
     made.acts[key] = "variants in int8 are among the candidates"
     if not any(_is_quantised(recipe) for recipe in made.recipes):
-        made.widen(recipe for recipe in recipes_of("basic") if _is_quantised(recipe))
+        made.widen(recipe for recipe in _every(made) if _is_int8(recipe))
 
 
 def _fusion(made: Plan, key: str, value: Any) -> None:
+    if made.device != "cpu":
+        flag(key, value)
+        made.ignored[key] = _GPU_GRAPHS
+        return
     if flag(key, value):
         made.acts[key] = "fused graphs of transformers are among the candidates"
         return
@@ -127,6 +141,10 @@ def _fusion(made: Plan, key: str, value: Any) -> None:
 
 
 def _graph(made: Plan, key: str, value: Any) -> None:
+    if made.device != "cpu":
+        flag(key, value)
+        made.ignored[key] = _GPU_GRAPHS
+        return
     if flag(key, value):
         made.acts[key] = "graphs simplified and fused ahead of time are among the candidates"
         made.widen(each for each in RECIPES if each.name == "onnxruntime-fp32-slim")
@@ -139,6 +157,10 @@ def _graph(made: Plan, key: str, value: Any) -> None:
 
 
 def _memory(made: Plan, key: str, value: Any) -> None:
+    if made.device != "cpu":
+        flag(key, value)
+        made.ignored[key] = "memory of variants on a GPU is not measured"
+        return
     made.measures_memory = flag(key, value)
     made.acts[key] = (
         "peak memory of every variant is measured in a process of its own; it is not traded for"
@@ -193,6 +215,10 @@ def _steps(made: Plan, key: str, value: Any) -> None:
 
 
 def _mkldnn(made: Plan, key: str, value: Any) -> None:
+    if made.device != "cpu":
+        flag(key, value)
+        made.ignored[key] = "oneDNN computes on processors; target_device is a GPU"
+        return
     made.uses_mkldnn = flag(key, value)
     how = "with" if value else "without"
     made.acts[key] = f"torch's own variants and the eager baseline run {how} oneDNN"
@@ -225,6 +251,10 @@ def _always(reason: str) -> Callable[[Plan, str, Any], None]:
     return ignore
 
 
+_GPU_GRAPHS = (
+    "no recipe for a GPU rewrites the graph ahead of time; ONNX Runtime and TensorRT fuse what "
+    "they load"
+)
 _PHONES = (
     "variants that become an .ort file of ONNX Runtime's (with target_platform also .tflite and "
     ".pte of a torch module); timed on this machine, which is no phone"

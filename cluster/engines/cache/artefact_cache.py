@@ -16,7 +16,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +101,18 @@ class ArtefactCache:
         self.root = root or default_cache_root()
         self.max_bytes = max_bytes
         self._grace_s = grace_s
+        self._holds: list[set[str]] = []
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """What is asked for meanwhile is not evicted before the end, however long that takes: by
+        this process because it knows, by others because it counts as used with every request."""
+        held: set[str] = set()
+        self._holds.append(held)
+        try:
+            yield
+        finally:
+            self._holds = [each for each in self._holds if each is not held]
 
     def get_or_build(self, key: CacheKey, build: Callable[[Path], None]) -> CacheHit:
         """The entry of `key`; `build` fills an empty folder when there is none or it is damaged.
@@ -111,11 +124,22 @@ class ArtefactCache:
             num_bytes = self._check(folder)
             if num_bytes is not None:
                 os.utime(folder / ENTRY_FILE)
+                self._hold(key.digest)
                 return CacheHit(key=key, folder=folder, was_built=False, num_bytes=num_bytes)
             shutil.rmtree(folder, ignore_errors=True)
             num_bytes = self._build(key, folder, build)
+            self._hold(key.digest)
         self.evict(keep=key.digest)
         return CacheHit(key=key, folder=folder, was_built=True, num_bytes=num_bytes)
+
+    def _hold(self, digest: str) -> None:
+        for held in self._holds:
+            held.add(digest)
+        every: set[str] = set().union(*self._holds)
+        for each in every:
+            # Gone: somebody emptied the folder by hand.
+            with suppress(OSError):
+                os.utime(self._folder(each) / ENTRY_FILE)
 
     def num_bytes(self) -> int:
         return sum(size for _, _, size in self._entries())
@@ -123,8 +147,10 @@ class ArtefactCache:
     def evict(self, *, keep: str = "") -> int:
         """Remove least recently used entries until the rest fits; returns how many were removed.
 
-        `keep`, entries in use by another process and those used within the grace stay.
+        `keep`, what is held, entries in use by another process and those used within the grace
+        stay.
         """
+        held = {keep}.union(*self._holds)
         self._sweep()
         entries = sorted(self._entries())
         total = sum(size for _, _, size in entries)
@@ -133,7 +159,7 @@ class ArtefactCache:
         for used_s, folder, size in entries:
             if total <= self.max_bytes:
                 break
-            if folder.name == keep or now_s - used_s < self._grace_s:
+            if folder.name in held or now_s - used_s < self._grace_s:
                 continue
             try:
                 with self._lock(folder.name, timeout_s=0):

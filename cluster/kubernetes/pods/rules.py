@@ -10,6 +10,7 @@ from cluster.kubernetes.finding import Document, Finding, services_in
 from cluster.kubernetes.guard import guarded
 from cluster.kubernetes.pods.quantity import ALLOWED, is_quantity, quantity
 from cluster.kubernetes.pods.stopping import grace_s, pre_stop, pre_stop_s
+from cluster.kubernetes.pods.syntax import RULES as SYNTAX
 from cluster.kubernetes.pods.templates import PodTemplate, pods_of
 
 LAST_PORT = 65535
@@ -20,7 +21,8 @@ RESTRICTED = "pod-restricted"
 def check_pods(documents: Sequence[Document]) -> list[Finding]:
     """Of every pod template in `documents`; of the level `restricted` where their namespace
     enforces it."""
-    rules = (*_RULES, _restricted) if _enforces_restricted(documents) else _RULES
+    usual = (*_RULES, *SYNTAX)
+    rules = (*usual, _restricted) if _enforces_restricted(documents) else usual
     found: list[Finding] = []
     for pod in pods_of(documents):
         for rule in rules:
@@ -54,6 +56,10 @@ def _restricted(pod: PodTemplate) -> Iterator[Finding]:
         lacks = _lacks(own)
         if both.get("runAsNonRoot") is not True:
             lacks.append("runAsNonRoot: true")
+        if both.get("runAsUser") == 0:
+            lacks.append("runAsUser above 0")
+        if set((own.get("capabilities") or {}).get("add") or []) - {"NET_BIND_SERVICE"}:
+            lacks.append("capabilities.add without anything but NET_BIND_SERVICE")
         if (both.get("seccompProfile") or {}).get("type") not in ("RuntimeDefault", "Localhost"):
             lacks.append("seccompProfile: {type: RuntimeDefault}")
         if lacks:

@@ -72,7 +72,8 @@ def make_edge_file(
         if all(each[name].shape == array.shape for name, array in example.items())
     ]
     rows = alike[:MAX_ROWS] or [example]
-    columns = {name: np.concatenate([row[name] for row in rows]) for name in example}
+    # Below each other in an axis of their own: a row need not have one for the batch.
+    columns = {name: np.stack([row[name] for row in rows]) for name in example}
     given = [torch.from_numpy(np.ascontiguousarray(array)) for array in example.values()]
     with beside(target) as folder:
         try:
@@ -135,15 +136,15 @@ def _difference(
     expected: list[list[Array]] = []
     with torch.no_grad():
         for index in range(num_rows):
-            row = [torch.from_numpy(array[index : index + 1]) for array in columns.values()]
+            row = [torch.from_numpy(np.asarray(array[index])) for array in columns.values()]
             expected.append([each.numpy() for each in named_outputs(module(*row)).values()])
     worst = 0.0
     for number, answer in enumerate(found):
-        wanted = np.concatenate([row[number] for row in expected])
+        wanted = np.stack([row[number] for row in expected])
         if wanted.shape != answer.shape:
             raise ConfigError(
-                f"{name}: output {number} is {list(answer.shape)} there, {list(wanted.shape)} in "
-                "torch",
+                f"{name}: output {number} is {list(answer.shape[1:])} there, "
+                f"{list(wanted.shape[1:])} in torch",
                 key="target",
             )
         worst = max(worst, relative_difference(wanted, answer))

@@ -24,11 +24,11 @@ def main() -> None:
     exported = torch.export.load(program)
     with np.load(inputs, allow_pickle=False) as archive:
         columns = [archive[name] for name in archive.files]
-    rows = [[column[i : i + 1] for column in columns] for i in range(len(columns[0]))]
+    rows = [[np.asarray(column[i]) for column in columns] for i in range(len(columns[0]))]
     make = {"litert": litert, "executorch": executorch}[kind]
     runtime, run = make(exported, target, rows[0])
     found = [run(row) for row in rows]
-    outputs = {f"output_{i}": np.concatenate(c) for i, c in enumerate(zip(*found, strict=True))}
+    outputs = {f"output_{i}": np.stack(c) for i, c in enumerate(zip(*found, strict=True))}
     np.savez(answers, **outputs)  # type: ignore[arg-type]
     timings = []
     for number in range(int(rounds)):

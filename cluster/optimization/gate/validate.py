@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster.config.store import ModelStore
@@ -26,14 +26,18 @@ def validate(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     engine: EngineName | None = None,
     threads: int = 1,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
 ) -> tuple[Verdict, Dataset]:
     """The verdict and the items it was reached on; random inputs when there is no `data`.
 
     Raises: ConfigError when the two do not take the same inputs and give the same outputs, or the
     data does not fit them.
     """
-    before = open_model(original, store=store, workspace=workspace / "original")
-    after = open_model(optimised, store=store, workspace=workspace / "optimised")
+    before, after = (
+        open_model(given, store=store, workspace=workspace / place, inputs=inputs, outputs=outputs)
+        for place, given in (("original", original), ("optimised", optimised))
+    )
     check_same_interface(before, after)
     dataset = (
         random_dataset(before.card, before.onnx, shapes=shapes)

@@ -11,7 +11,7 @@ import numpy as np
 
 from cluster.config.model_card import ImagePreprocess, ModelCard, TextPreprocess
 from cluster.errors import ConfigError, SquadronError
-from cluster.optimization.intake.random_inputs import index_bounds, random_items
+from cluster.optimization.intake.random_inputs import random_items
 from cluster.processing.pipeline import Pipeline
 from cluster.processing.signature_check import disagreement
 from cluster.tensors import Array, bytes_array
@@ -120,8 +120,7 @@ def random_dataset(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Dataset:
     """Random inputs of the right shapes. Raises: as `random_items`."""
-    bounds = index_bounds(graph) if graph is not None else {}
-    items = random_items(card, num, shapes=shapes, bounds=bounds)
+    items = random_items(card, num, shapes=shapes, graph=graph)
     return Dataset(origin=f"{num} random inputs", is_real=False, items=items)
 
 

@@ -17,8 +17,12 @@ from cluster.config.store import CARD_FILE, ModelStore
 from cluster.config.yaml_file import read_section
 from cluster.errors import ConfigError
 from cluster.optimization.elsewhere.keras import is_keras, keras_to_onnx
+from cluster.optimization.facts.precision import written_precision
 from cluster.optimization.intake.files import graph_sha256, weights_sha256
 from cluster.optimization.signature import (
+    check_names,
+    check_ranks,
+    chosen_signature,
     exported_signature,
     is_batched,
     onnx_signature,
@@ -229,11 +233,15 @@ def _of_file(path: Path, name: str, inputs: Sequence[str], outputs: Sequence[str
     format_ = formats.get(path.suffix.lower())
     if format_ is None:
         raise ConfigError(f"{path}: cannot be opened; give {WHAT_CAN_BE_GIVEN}", file=str(path))
+    cards = [parse_tensor(each) for each in inputs], [parse_tensor(each) for each in outputs]
     match format_:
         case "onnx":
-            signature = onnx_signature(path)
+            found = onnx_signature(path)
+            signature = chosen_signature(found, *cards, what=str(path))
+            check_names(signature, found, what=str(path))
+            check_ranks(path, [card.name for card in cards[0]])
         case "torch_export":
-            signature = exported_signature(path)
+            signature = chosen_signature(exported_signature(path), *cards, what=str(path))
         case _:
             if not inputs or not outputs:
                 raise ConfigError(
@@ -242,10 +250,7 @@ def _of_file(path: Path, name: str, inputs: Sequence[str], outputs: Sequence[str
                     file=str(path),
                     key="input",
                 )
-            signature = SignatureCard(
-                inputs=[parse_tensor(each) for each in inputs],
-                outputs=[parse_tensor(each) for each in outputs],
-            )
+            signature = SignatureCard(inputs=cards[0], outputs=cards[1])
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", name or path.stem).strip("-._") or "model"
     card = ModelCard(
         name=clean,
@@ -253,6 +258,7 @@ def _of_file(path: Path, name: str, inputs: Sequence[str], outputs: Sequence[str
         artefact=path.name,
         batched=is_batched(signature),
         signature=signature,
+        precision=written_precision(path) if format_ == "onnx" else "fp32",
     )
     sha256 = weights_sha256(path, format_)
     return GivenModel(name=clean, sha256=sha256, card=card, folder=path.parent)

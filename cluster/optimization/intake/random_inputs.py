@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,13 @@ def random_items(
     num: int,
     *,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
-    bounds: Mapping[str, int] | None = None,
+    graph: Path | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, Array], ...]:
     """`num` items of one row each (of the whole input when the model is not batched).
 
-    `shapes`: input name -> whole shape, where the caller knows better than our guess. `bounds`:
-    input name -> one above the greatest integer it takes (see `index_bounds`); 2 where unknown.
+    `shapes`: input name -> whole shape, where the caller knows better than our guess. `graph`: the
+    ONNX file; it tells how great integers may be (0 and 1 elsewhere) and which sizes go together.
     Raises: ConfigError for a shape that is not the input's, and for text inputs.
     """
     draw = np.random.default_rng(seed)
@@ -43,11 +43,12 @@ def random_items(
                 value=name,
                 allowed=allowed,
             )
-    whole = {spec.name: given.get(spec.name) or _shape(spec, card.batched) for spec in every}
+    bounds = index_bounds(graph) if graph is not None else {}
+    whole = _shapes(every, card.batched, given, size_names(graph) if graph is not None else {})
     for spec in every:
         _check_shape(spec, whole[spec.name])
     return tuple(
-        {spec.name: _array(spec, whole[spec.name], bounds or {}, draw) for spec in every}
+        {spec.name: _array(spec, whole[spec.name], bounds, draw) for spec in every}
         for _ in range(num)
     )
 
@@ -69,6 +70,41 @@ def index_bounds(graph: Path) -> dict[str, int]:
             name = origin[node.input[1]]
             bounds[name] = min(bounds.get(name, rows[node.input[0]]), rows[node.input[0]])
     return bounds
+
+
+def size_names(graph: Path) -> dict[str, tuple[str, ...]]:
+    """Input -> what the graph calls each of its sizes ("" where it says a number or nothing)."""
+    import onnx
+
+    return {
+        value.name: tuple(dim.dim_param for dim in value.type.tensor_type.shape.dim)
+        for value in onnx.load(str(graph), load_external_data=False).graph.input
+    }
+
+
+def _shapes(
+    every: Sequence[TensorSpec],
+    is_batched: bool,
+    given: Mapping[str, tuple[int, ...]],
+    names: Mapping[str, tuple[str, ...]],
+) -> dict[str, tuple[int, ...]]:
+    """Sizes that the graph calls by one name are one: the caller's, else the first guess, ids
+    before all else, as they are what is guessed best."""
+    known: dict[str, int] = {}
+    found: dict[str, tuple[int, ...]] = {}
+    order = sorted(every, key=lambda s: (s.name not in given, not s.datatype.startswith("INT")))
+    for spec in order:
+        called = names.get(spec.name, ())
+        shape = given.get(spec.name) or _shape(spec, is_batched)
+        if spec.name not in given and len(called) == len(shape) == len(spec.shape):
+            shape = tuple(
+                known.get(name, size) if name and said == -1 else size
+                for name, said, size in zip(called, spec.shape, shape, strict=True)
+            )
+        found[spec.name] = shape
+        for name, size in zip(called, shape, strict=False):
+            known.setdefault(name, size)
+    return found
 
 
 def _shape(spec: TensorSpec, is_batched: bool) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,15 @@ ONE_A_NUMBER = (
     "Pow", "LeakyRelu", "HardSwish", "HardSigmoid", "QuickGelu", "FastGelu", "BiasGelu",
 )  # fmt: skip
 """Counted as one operation a number of their output; all else but products counts as none."""
+NOT_KNOWN = (
+    "Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention", "QGemm", "NhwcConv",
+    "LSTM", "GRU", "RNN", "Einsum", "MoE", "QMoE",
+)  # fmt: skip
+"""Compute products, how many is not worked out here."""
+PRODUCTS = (
+    "Conv", "ConvInteger", "QLinearConv", "ConvTranspose", "MatMul", "MatMulInteger",
+    "QLinearMatMul", "Gemm", "MatMulNBits", *NOT_KNOWN,
+)  # fmt: skip
 MAX_READ = 4096
 """Tensors in files of their own with more numbers than this are not read: no shape is so long."""
 
@@ -72,7 +81,7 @@ def onnx_cost(path: Path, inputs: Mapping[str, Array]) -> ModelCost:
     shapes = {name: array.shape for name, array in inputs.items()}
     try:
         model = onnx.load(str(path), load_external_data=False)
-        weights = [each for each in model.graph.initializer if math.prod(each.dims) > 1]
+        weights = [each for each in _tensors(model.graph) if math.prod(each.dims) > 1]
         constants = tuple(model.graph.initializer)
         _leave_weights_outside(model, path.parent)
         for value in model.graph.input:
@@ -83,13 +92,18 @@ def onnx_cost(path: Path, inputs: Mapping[str, Array]) -> ModelCost:
         inferred = onnx.shape_inference.infer_shapes(_folded(model), data_prop=True)
     except Exception as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{path}: cannot be counted: {said}", file=str(path)) from None
+        tried = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise ConfigError(
+            f"{path}: cannot be counted for {tried} (--shape says others): {said}", file=str(path)
+        ) from None
     graph = inferred.graph
     known: dict[str, tuple[int, ...]] = {each.name: tuple(each.dims) for each in constants}
     known.update({each.name: tuple(each.dims) for each in graph.initializer})
     for value in (*graph.input, *graph.value_info, *graph.output):
         dims = value.type.tensor_type.shape.dim
-        if all(dim.HasField("dim_value") for dim in dims):
+        # No shape at all is not that of a single number.
+        has_shape = value.type.tensor_type.HasField("shape")
+        if has_shape and all(dim.HasField("dim_value") for dim in dims):
             known[value.name] = tuple(dim.dim_value for dim in dims)
     counts: dict[str, list[int]] = {}
     unknown: dict[str, int] = {}
@@ -110,6 +124,30 @@ def onnx_cost(path: Path, inputs: Mapping[str, Array]) -> ModelCost:
         operators=tuple(sorted(operators, key=lambda each: -each.flops)),
         shapes=shapes,
         not_counted=unknown,
+    )
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """The constants of a graph and of those inside its loops and branches."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                yield attribute.t
+            for inner in _inside(attribute):
+                yield from _tensors(inner)
+
+
+def _inside(attribute: Any) -> list[Any]:
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _multiplies(graph: Any) -> bool:
+    """Whether there are products in it, however deep."""
+    return any(
+        node.op_type in PRODUCTS
+        or any(_multiplies(inner) for each in node.attribute for inner in _inside(each))
+        for node in graph.node
     )
 
 
@@ -183,22 +221,29 @@ def _flops(node: Any, known: Mapping[str, tuple[int, ...]]) -> int | None:
     out = known.get(node.output[0])
     shapes = [known.get(name) for name in node.input]
     match node.op_type:
-        case "Conv" | "ConvInteger" | "QLinearConv":
+        case "Conv" | "ConvInteger" | "QLinearConv" | "FusedConv":
             weight = shapes[3] if node.op_type == "QLinearConv" else shapes[1]
             if out is None or weight is None:
                 return None
             return 2 * math.prod(out) * math.prod(weight[1:])
+        case "If" | "Loop" | "Scan" | "SequenceMap":
+            # How often a loop runs and which branch is taken, only the numbers tell.
+            inner = (graph for each in node.attribute for graph in _inside(each))
+            return None if any(map(_multiplies, inner)) else 0
         case "ConvTranspose":
             source, weight = shapes[0], shapes[1]
             if source is None or weight is None:
                 return None
             return 2 * math.prod(source) * math.prod(weight[1:])
-        case "MatMul" | "MatMulInteger" | "FusedMatMul" | "QLinearMatMul":
-            if out is None or shapes[0] is None:
+        case (
+            "MatMul" | "MatMulInteger" | "FusedMatMul" | "QLinearMatMul" | "MatMulIntegerToFloat"
+            | "DynamicQuantizeMatMul"
+        ):  # fmt: skip
+            if out is None or not shapes[0]:
                 return None
             return 2 * math.prod(out) * shapes[0][-1]
-        case "Gemm":
-            if out is None or shapes[0] is None:
+        case "Gemm" | "FusedGemm":
+            if out is None or not shapes[0]:
                 return None
             flipped = any(each.name == "transA" and each.i for each in node.attribute)
             return 2 * math.prod(out) * shapes[0][0 if flipped else -1]
@@ -207,7 +252,7 @@ def _flops(node: Any, known: Mapping[str, tuple[int, ...]]) -> int | None:
             if shapes[0] is None:
                 return None
             return 2 * math.prod(shapes[0][:-1]) * size["K"] * size["N"]
-        case "Attention" | "MultiHeadAttention" | "LSTM" | "GRU" | "RNN" | "Einsum":
+        case other if other in NOT_KNOWN:
             return None
         case other:
             return math.prod(out) if out is not None and other in ONE_A_NUMBER else 0

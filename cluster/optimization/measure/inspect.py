@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cluster.config.store import ModelStore
 from cluster.optimization.export.program import load_program
 from cluster.optimization.intake.model import GivenModel, open_model
-from cluster.optimization.intake.random_inputs import index_bounds, random_items
+from cluster.optimization.intake.random_inputs import random_items
 from cluster.optimization.measure.cost import ModelCost, module_cost, onnx_cost
 from cluster.tensors import Array
 
@@ -36,8 +36,7 @@ def inspect_model(
     )
     if given.module is not None and given.example is not None:
         return given, module_cost(given.module, given.example)
-    bounds = index_bounds(given.onnx) if given.onnx is not None else {}
-    (row,) = random_items(given.card, 1, shapes=shapes, bounds=bounds)
+    (row,) = random_items(given.card, 1, shapes=shapes, graph=given.onnx)
     if given.onnx is not None:
         return given, onnx_cost(given.onnx, row)
     return given, module_cost(load_program(given), row)

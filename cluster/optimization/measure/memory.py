@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +21,11 @@ from cluster.config.model_card import ModelCard
 from cluster.engines.engine import EngineSetup
 from cluster.engines.table import engine_name, make_engine
 from cluster.optimization.measure.variant import Variant
+from cluster.optimization.precision.quiet import quiet
 from cluster.tensors import Array
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NUM_RUNS = 3
 LIMIT_S = 120.0
@@ -56,6 +61,46 @@ def peak_bytes(variant: Variant, row: Mapping[str, Array], *, threads: int = 1) 
         except subprocess.TimeoutExpired:
             return 0
     return int(done.stdout) if done.returncode == 0 and done.stdout.strip().isdigit() else 0
+
+
+def peak_bytes_of_module(
+    module: nn.Module, card: ModelCard, example: Mapping[str, Array], *, threads: int = 1
+) -> int:
+    """The same of torch computing a module eagerly: its torch.export program, operator by operator,
+    in a process of its own, as a class from a notebook cannot be made there. 0 when torch cannot
+    export it. `card`: of its ONNX graph, with the names of inputs and outputs."""
+    import torch
+
+    given = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in example.values())
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "module.pt2"
+        try:
+            with torch.no_grad(), quiet():
+                program = torch.export.export(module, given)
+                torch.export.save(program, file)
+            # A program's inputs are called as the arguments of `forward`.
+            names = dict(zip(example, program.graph_signature.user_inputs, strict=True))
+        except Exception:
+            # Without it the search goes on: a dash in the table.
+            return 0
+        inputs = [
+            each.model_copy(
+                update={"name": str(names[each.name]), "shape": list(example[each.name].shape)}
+            )
+            for each in card.signature.inputs
+        ]
+        named = card.model_copy(
+            update={
+                "format": "torch_export",
+                "artefact": file.name,
+                "batched": False,
+                "sha256": "",
+                "signature": card.signature.model_copy(update={"inputs": inputs}),
+            }
+        )
+        variant = Variant(card=named, folder=file.parent, engine="torch")
+        row = {str(names[name]): array for name, array in example.items()}
+        return peak_bytes(variant, row, threads=threads)
 
 
 def main(

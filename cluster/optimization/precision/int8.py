@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from cluster.config.model_card import ModelCard
 from cluster.errors import ConfigError
+from cluster.optimization.gate.agreement import Outputs, compare
+from cluster.optimization.gate.gate import judge
 from cluster.optimization.graph.optimise import fused_model, prepared
+from cluster.optimization.measure.variant import answers, ranks_classes
 from cluster.optimization.precision.quiet import quiet
 from cluster.optimization.search.recipe import Material
 from cluster.tensors import Array
@@ -18,7 +22,10 @@ from cluster.tensors import Array
 NUM_GROUPS = 8
 """Sensitivity is measured on this many stretches of the graph, not node by node."""
 MAX_LEFT_OUT = 3
-NUM_SENSITIVITY_ITEMS = 8
+NUM_RANGE_ITEMS = 8
+"""A stretch alone is calibrated on so few: what counts is which stretch is worst."""
+NUM_JUDGED_ITEMS = 32
+"""On so many of the calibration items answers are compared."""
 
 
 def dynamic(material: Material, folder: Path) -> None:
@@ -76,10 +83,10 @@ def symmetric(material: Material, folder: Path) -> None:
 def mixed(material: Material, folder: Path) -> None:
     """Static int8, but the stretches of the graph that suffer most from it stay fp32.
 
-    Each of eight stretches is quantised alone and its answers compared on calibration items; the
-    worst are left out, one by one, until the whole comes as close as the limits ask or three are
-    out. Source: the usual layer-wise sensitivity analysis (Dong et al. 2019, HAWQ, without the
-    Hessian).
+    Each of eight stretches is quantised alone and its answers compared on 32 calibration items at
+    most; the worst are left out, one by one, until the whole passes the gate there at half the
+    distance that its limits allow, as it is judged on other items, or until three are out. Source:
+    the usual layer-wise sensitivity analysis (Dong et al. 2019, HAWQ, without the Hessian).
     """
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -88,20 +95,34 @@ def mixed(material: Material, folder: Path) -> None:
         if len(nodes) < 2:
             raise ConfigError("fewer than two nodes can be quantised", key="recipe")
         groups = [list(part) for part in np.array_split(nodes, min(NUM_GROUPS, len(nodes)))]
-        items = material.calibration[:NUM_SENSITIVITY_ITEMS]
-        expected = _answers(source, items)
+        items = material.calibration[:NUM_JUDGED_ITEMS]
+        ranges = material.calibration[:NUM_RANGE_ITEMS]
+        expected = _answers(source, items, material.card)
         errors: list[float] = []
         for group in groups:
-            quantise_static(material, source, work / "group.onnx", nodes=group, items=items)
-            errors.append(_error(expected, _answers(work / "group.onnx", items)))
+            quantise_static(material, source, work / "group.onnx", nodes=group, items=ranges)
+            errors.append(_error(expected, _answers(work / "group.onnx", items, material.card)))
         worst = sorted(range(len(groups)), key=lambda index: -errors[index])
         target = folder / "model.onnx"
         for num_out in range(1, min(MAX_LEFT_OUT, len(groups) - 1) + 1):
             left_out = set(worst[:num_out])
             kept = [node for i, group in enumerate(groups) if i not in left_out for node in group]
             quantise_static(material, source, target, nodes=kept)
-            if _error(expected, _answers(target, items)) < 0.005:
+            if _is_close(expected, _answers(target, items, material.card), material):
                 break
+
+
+def _is_close(expected: Sequence[Outputs], found: Sequence[Outputs], material: Material) -> bool:
+    limits = material.limits
+    verdict = judge(
+        expected,
+        found,
+        labels=None,
+        ranks_classes=ranks_classes(material.card),
+        is_real_data=material.is_real_data,
+        limits=replace(limits, min_cosine=(1 + limits.min_cosine) / 2),
+    )
+    return verdict.passed
 
 
 def quantise_static(
@@ -167,20 +188,21 @@ def quantisable(path: Path) -> list[str]:
     ]
 
 
-def _answers(path: Path, items: Sequence[dict[str, Array]]) -> list[Array]:
+def _answers(path: Path, items: Sequence[dict[str, Array]], card: ModelCard) -> list[Outputs]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return [np.asarray(session.run(None, item)[0], np.float64).ravel() for item in items]
+    names = [each.name for each in session.get_outputs()]
+
+    def run(item: dict[str, Array]) -> Outputs:
+        return dict(zip(names, session.run(names, item), strict=True))
+
+    return answers(run, items, card)
 
 
-def _error(expected: Sequence[Array], found: Sequence[Array]) -> float:
-    """1 - mean cosine."""
-    cosines: list[Any] = []
-    for a, b in zip(expected, found, strict=True):
-        norms = np.linalg.norm(a) * np.linalg.norm(b)
-        cosines.append(a @ b / norms if norms else float(np.array_equal(a, b)))
-    return 1 - float(np.mean(cosines))
+def _error(expected: Sequence[Outputs], found: Sequence[Outputs]) -> float:
+    """1 - mean cosine over all outputs."""
+    return 1 - compare(expected, found, ranks_classes=False).cosine.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,21 +119,49 @@ def _onnxruntime(
         trace = Path(session.end_profiling()).read_text(encoding="utf-8")
     events = [event for event in json.loads(trace) if event.get("cat") == "Node"]
     kernels = [event for event in events if event["name"].endswith("_kernel_time")]
+    return call_us, operators_of(kernels, num_calls), trace
+
+
+def operators_of(kernels: Sequence[Mapping[str, Any]], num_calls: int) -> tuple[OperatorTime, ...]:
+    """What ONNX Runtime's trace says of each node, a call. The warm-up's calls are in the trace as
+    well, before the others; what runs inside a loop or a branch is in that node's time as well, so
+    such a node keeps what is its own."""
+    names: dict[str, str] = {}
+    durations: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
-    spent: dict[str, list[Any]] = {}
-    # The warm-up's calls are in the file as well.
-    for event in kernels:
+    for event, own_us in own_times(kernels):
         name = event["name"].removesuffix("_kernel_time")
-        entry = spent.setdefault(name, [event["args"].get("op_name", "?"), 0.0])
-        entry[1] += event["dur"] / (num_calls + WARM_UP)
+        names[name] = event["args"].get("op_name", "?")
+        durations.setdefault(name, []).append(own_us)
         sizes[name] = int(event["args"].get("output_size", 0))
-    operators = tuple(
-        OperatorTime(
-            path=_path(name), operator=kind, us_per_call=us, output_bytes=sizes.get(name, 0)
+    operators = []
+    for name, every in durations.items():
+        # A node in a loop is run many times a call.
+        warm_up = len(every) * WARM_UP // (num_calls + WARM_UP)
+        spent = sum(every[warm_up:]) / num_calls
+        operators.append(
+            OperatorTime(
+                path=_path(name), operator=names[name], us_per_call=spent, output_bytes=sizes[name]
+            )
         )
-        for name, (kind, us) in spent.items()
-    )
-    return call_us, operators, trace
+    return tuple(operators)
+
+
+def own_times(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], float]]:
+    """Each event with its duration less that of the events of its thread that lie inside it."""
+    open_: list[tuple[Mapping[str, Any], float, list[float]]] = []
+    for event in sorted(events, key=lambda e: (e.get("tid", 0), e["ts"], -e["dur"])):
+        thread, end_us = event.get("tid", 0), event["ts"] + event["dur"]
+        # By where it starts: ends are rounded to microseconds.
+        while open_ and (open_[-1][0].get("tid", 0) != thread or open_[-1][1] <= event["ts"]):
+            last, _, inner = open_.pop()
+            yield last, max(0.0, last["dur"] - sum(inner))
+        if open_:
+            open_[-1][2].append(event["dur"])
+        open_.append((event, end_us, []))
+    while open_:
+        last, _, inner = open_.pop()
+        yield last, max(0.0, last["dur"] - sum(inner))
 
 
 def _openvino(
@@ -147,15 +175,19 @@ def _openvino(
         {"INFERENCE_NUM_THREADS": threads, "PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"},
     )
     request = compiled.create_infer_request()
-    call_us = _timed(lambda: request.infer(dict(row)), num_calls)
-    infos = [info for info in request.profiling_info if info.real_time.total_seconds() > 0]
+    spent: dict[tuple[str, str], float] = {}
+
+    def note() -> None:
+        # The counters are of the last call alone.
+        for info in request.profiling_info:
+            key = (info.node_name, info.node_type)
+            spent[key] = spent.get(key, 0.0) + 1e6 * info.real_time.total_seconds() / num_calls
+
+    call_us = _timed(lambda: request.infer(dict(row)), num_calls, after=note)
     operators = tuple(
-        OperatorTime(
-            path=_path(info.node_name),
-            operator=info.node_type,
-            us_per_call=1e6 * info.real_time.total_seconds(),
-        )
-        for info in infos
+        OperatorTime(path=_path(name), operator=kind, us_per_call=us)
+        for (name, kind), us in spent.items()
+        if us > 0
     )
     return call_us, operators, chrome_trace(operators)
 
@@ -210,18 +242,23 @@ def chrome_trace(operators: tuple[OperatorTime, ...]) -> str:
     return json.dumps({"traceEvents": events})
 
 
-def _timed(call: Callable[[], object], num_calls: int) -> float:
-    """Microseconds a call, after warm-up."""
+def _timed(
+    call: Callable[[], object], num_calls: int, *, after: Callable[[], None] = lambda: None
+) -> float:
+    """Microseconds a call, after warm-up. `after`: called after each, and not timed."""
     try:
         for _ in range(WARM_UP):
             call()
     except Exception as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(f"the model refuses the inputs: {said[0][:300]}", key="shape") from None
-    started_s = time.perf_counter()
+    spent_s = 0.0
     for _ in range(num_calls):
+        started_s = time.perf_counter()
         call()
-    return 1e6 * (time.perf_counter() - started_s) / num_calls
+        spent_s += time.perf_counter() - started_s
+        after()
+    return 1e6 * spent_s / num_calls
 
 
 def _energy(variant: Variant, row: Mapping[str, Array], threads: int) -> tuple[float | None, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.config.store import ModelStore
 from cluster.optimization.intake.model import GivenModel, open_model
-from cluster.optimization.intake.random_inputs import index_bounds, random_items
+from cluster.optimization.intake.random_inputs import random_items
 from cluster.tensors import Array
 
 
@@ -24,5 +24,4 @@ def open_with_row(
     given = open_model(model, store=store, workspace=workspace, inputs=inputs, outputs=outputs)
     if given.example is not None:
         return given, dict(given.example)
-    bounds = index_bounds(given.onnx) if given.onnx is not None else {}
-    return given, random_items(given.card, 1, shapes=shapes, bounds=bounds)[0]
+    return given, random_items(given.card, 1, shapes=shapes, graph=given.onnx)[0]

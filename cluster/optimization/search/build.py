@@ -52,10 +52,13 @@ def build(recipe: Recipe, material: Material, model_sha256: str, bench: Bench) -
     if beside:
         parameters["files"] = {file.name: sha256_of(file) for file in beside}
     if recipe.format == "aot_inductor":
-        # Inductor writes the number of threads into the code that it compiles.
+        # Inductor writes these into the code that it compiles.
         parameters["threads"] = bench.threads
+        parameters["mkldnn"] = _uses_mkldnn()
     if recipe.wants_calibration:
         parameters["calibration"] = items_sha256(material.calibration)
+    if recipe.reads_limits:
+        parameters["limits"] = f"{material.limits} {material.is_real_data}"
     parameters.update({name: repr(getattr(material.tuning, name)) for name in recipe.tuned_by})
     if "schedule" in recipe.tuned_by and material.lessons is not None:
         parameters["lessons"] = items_sha256(material.lessons.items)
@@ -97,6 +100,12 @@ def build(recipe: Recipe, material: Material, model_sha256: str, bench: Bench) -
     candidate.size_bytes = candidate.variant.num_bytes
     candidate.was_cached = not hit.was_built
     return candidate
+
+
+def _uses_mkldnn() -> bool:
+    import torch
+
+    return bool(torch.backends.mkldnn.enabled)
 
 
 def lasting(given: GivenModel, workspace: Path, bench: Bench) -> GivenModel:

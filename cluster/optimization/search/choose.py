@@ -53,17 +53,24 @@ class Choice:
 
 
 def mark_front(candidates: Sequence[Candidate]) -> None:
-    """Sets `is_on_front`: no other is at least as good in cost, size and loss and better in one."""
+    """Sets `is_on_front`: no other is at least as good in cost, size and loss and better in one.
+
+    The loss is of accuracy where labels tell it of every candidate, else the distance to the
+    original's answers: one measure for all, as a loss of accuracy is no share of changed decisions.
+    """
     measured = [each for each in candidates if each.status == "measured"]
+    lost = [each.accuracy_lost for each in measured]
+    found: list[Sequence[float]] = [
+        (each.cost_ms, each.size_bytes, each.distance if known is None or None in lost else known)
+        for each, known in zip(measured, lost, strict=True)
+    ]
     for each in candidates:
-        each.is_on_front = each.status == "measured" and not any(
-            _dominates(other, each) for other in measured if other is not each
-        )
+        each.is_on_front = False
+    for each, mine in zip(measured, found, strict=True):
+        each.is_on_front = not any(_dominates(other, mine) for other in found)
 
 
-def _dominates(a: Candidate, b: Candidate) -> bool:
-    first = (a.cost_ms, a.size_bytes, a.loss)
-    second = (b.cost_ms, b.size_bytes, b.loss)
+def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
     return all(x <= y for x, y in zip(first, second, strict=True)) and first != second
 
 
@@ -92,6 +99,7 @@ def choose(candidates: Sequence[Candidate], constraints: Constraints, baseline: 
         said.append(
             f"{speedup.value:.2f} times as fast as {baseline} [{speedup.low:.2f}, "
             f"{speedup.high:.2f}]"
+            + (", which does not show that it is faster at all" if speedup.low <= 1 else "")
         )
     if chosen.name == baseline:
         said.append("nothing was faster than the original")

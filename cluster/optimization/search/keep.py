@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from cluster.config.model_card import ModelCard
+from cluster.config.section import NAME_PATTERN
 from cluster.config.store import ModelStore, new_version, seal
 from cluster.errors import ConfigError
 from cluster.optimization.export.whole import beside
@@ -45,6 +47,18 @@ def check_free(folder: Path) -> None:
         )
 
 
+def check_name(name: str) -> None:
+    """Raises: ConfigError for what is no name of a model: the store would hold a card that nobody
+    can read."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(
+            f"{name[:80]!r} is no name for a model; allowed: letters, digits, '.', '_' and '-', "
+            "the first a letter or a digit",
+            key="name",
+            value=name[:80],
+        )
+
+
 def keep(report: OptimizeReport, folder: Path) -> OptimizeReport:
     """Fill `folder` (in place of an earlier report) whole or not at all; the report names it.
 
@@ -70,8 +84,10 @@ def keep(report: OptimizeReport, folder: Path) -> OptimizeReport:
 def add_to_store(report: OptimizeReport, store: ModelStore, name: str) -> ModelCard:
     """The chosen variant as the next version of model `name`, ready to be served.
 
-    Raises: ConfigError when the original torch module was chosen, which cannot be stored.
+    Raises: ConfigError when the original torch module was chosen, which cannot be stored, and for
+    what is no name.
     """
+    check_name(name)
     variant = report.chosen.variant
     if variant is None:
         raise ConfigError("the torch module itself was chosen; it has no artefact", key="add")

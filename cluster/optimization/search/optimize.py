@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +24,11 @@ from cluster.optimization.intake.data import (
 from cluster.optimization.intake.model import GivenModel, open_model
 from cluster.optimization.measure.as_before import torch_as_before
 from cluster.optimization.measure.benchmark import batch_of
-from cluster.optimization.measure.memory import peak_bytes
+from cluster.optimization.measure.memory import peak_bytes, peak_bytes_of_module
 from cluster.optimization.measure.timing import interleave, speedup
-from cluster.optimization.measure.variant import Run, Variant, answers, opened, ranks_classes
+from cluster.optimization.measure.variant import Run, answers, opened, ranks_classes
 from cluster.optimization.progress import Progress, Silent
+from cluster.optimization.search.baseline import baseline_of, eager, run_of
 from cluster.optimization.search.build import Bench, build, examine, lasting
 from cluster.optimization.search.choose import Constraints, choose, mark_front
 from cluster.optimization.search.gpu_recipes import gpu_recipes_of
@@ -47,9 +48,6 @@ from cluster.tensors import Array
 
 if TYPE_CHECKING:
     from torch import nn
-
-EAGER = "torch-eager-fp32"
-ORIGINAL = "original"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -128,6 +126,7 @@ def optimize(
     with (
         tempfile.TemporaryDirectory(prefix="squadron-optimize-") as temporary,
         torch_as_before(module),
+        bench.cache.holding(),
     ):
         workspace = Path(temporary)
         with progress.step("open the model"):
@@ -135,23 +134,26 @@ def optimize(
                 model, store=store, workspace=workspace, inputs=wish.inputs,
                 outputs=wish.outputs, example=wish.example, name=name,
             )  # fmt: skip
-            given = lasting(_as_graph(given, workspace), workspace, bench)
+            asked, given = given, lasting(_as_graph(given, workspace), workspace, bench)
             data = _data(wish, given)
             others = _opened_others(wish, given, store, workspace)
         _, evaluation = data.split()
-        baseline, reference = _baseline(given)
-        with _run_of(given, reference, wish.threads) as run:
+        baseline, reference = baseline_of(asked, given)
+        with run_of(given, reference, wish.threads) as run:
             expected = answers(run, evaluation.items, given.card)
         check_labels(evaluation.labels, expected, ranks_classes=ranks_classes(given.card))
         found, recipes = [baseline], _recipes(wish)
-        for each in (_Tried(given=given, data=data), *others):
+        every = (
+            _Tried(
+                given=given, data=data, has_graph=asked.onnx is not None and asked.module is None
+            ),
+            *others,
+        )
+        for each in every:
             found += each.by(recipes, wish, expected, bench, progress)
-        measured = [each for each in found if each.status == "measured"]
-        with progress.step(f"measure {len(measured)} variants in turns"):
-            _measure(measured, given, evaluation, wish)
-        if wish.measure_memory:
-            with progress.step("memory of each in a process of its own"):
-                _measure_memory(measured, given, evaluation, wish)
+        # Each architecture takes its own inputs.
+        items = {each.given.name: each.data.split()[1].items for each in every}
+        _measure_all(found, given, items, wish, progress)
         mark_front(found)
         choice = choose(found, wish.constraints, baseline.name)
     return OptimizeReport(
@@ -164,13 +166,20 @@ def optimize(
         hardware=machine.as_dict(),
         libraries=bench.libraries,
         threads=wish.threads,
-        batch_size=wish.batch_size,
+        batch_size=wish.batch_size if given.card.batched else 1,
         speedup_of="cpu_ms" if _is_by_cpu(wish) else "wall_ms",
         candidates=tuple(found),
         chosen=choice.chosen,
         reason=choice.reason,
         constraints_met=choice.constraints_met,
+        ignored=_ignored(wish, given),
     )
+
+
+def _ignored(wish: Wish, given: GivenModel) -> dict[str, str]:
+    if wish.batch_size == 1 or given.card.batched:
+        return {}
+    return {"batch_size": f"{given.name} has no batch dimension: it was timed as it is"}
 
 
 def _recipes(wish: Wish) -> tuple[Recipe, ...]:
@@ -226,67 +235,20 @@ def _material(
         example=given.example,
         lessons=lessons,
         tuning=wish.tuning,
+        limits=wish.limits,
+        is_real_data=calibration.is_real,
     )
-
-
-def _baseline(given: GivenModel) -> tuple[Candidate, Variant]:
-    """What speed and answers are compared with: eager torch for a module, else the model as it
-    would be served today."""
-    variant = Variant(card=given.card, folder=given.folder, engine="onnxruntime")
-    is_eager = given.module is not None
-    candidate = Candidate(
-        name=EAGER if is_eager else ORIGINAL,
-        engine="torch" if is_eager else "onnxruntime",
-        precision=given.card.precision,
-        says="the module as it is, run eagerly" if is_eager else "the model as it was given",
-        model=given.name,
-        status="measured",
-        is_reference=True,
-        variant=None if is_eager else variant,
-        size_bytes=variant.num_bytes,
-    )
-    return candidate, variant
-
-
-@contextmanager
-def _run_of(given: GivenModel, variant: Variant, threads: int) -> Iterator[Run]:
-    if given.module is None:
-        with opened(variant, threads=threads) as run:
-            yield run
-        return
-    yield eager(given, threads)
-
-
-def eager(given: GivenModel, threads: int, device: Target = "cpu") -> Run:
-    """The torch module itself; on a GPU a copy of it, answers fetched back."""
-    import copy
-
-    import torch
-
-    from cluster.optimization.export.module import named_outputs
-
-    module, names = given.module, [spec.name for spec in given.card.signature.inputs]
-    assert module is not None, "only modules are run eagerly"
-    torch.set_num_threads(threads)
-    if device == "cuda":
-        module = copy.deepcopy(module).to(device)
-
-    def run(inputs: dict[str, Array]) -> dict[str, Array]:
-        with torch.inference_mode():
-            answer = module(*(torch.from_numpy(inputs[name]).to(device) for name in names))
-        return {name: value.cpu().numpy() for name, value in named_outputs(answer).items()}
-
-    return run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Tried:
     """A model with the data as it takes them. `is_other`: an alternative architecture, which has a
-    name of its own in this search."""
+    name of its own in this search. `has_graph`: it was given as one, which is the baseline."""
 
     given: GivenModel
     data: Dataset
     is_other: bool = False
+    has_graph: bool = False
 
     def by(
         self,
@@ -303,7 +265,7 @@ class _Tried:
         lessons = lessons_of(self.data, given)
         material = _material(given, calibration, hardware().instructions, wish, lessons)
         for recipe in recipes:
-            if recipe.name == "onnxruntime-fp32" and given.module is None and not self.is_other:
+            if recipe.name == "onnxruntime-fp32" and self.has_graph:
                 continue  # That is the original, the baseline.
             name = f"{given.name}/{recipe.name}" if self.is_other else recipe.name
             with progress.step(f"{name}: build and judge"):
@@ -341,19 +303,34 @@ def _opened_others(
     return found
 
 
-def _measure(
-    measured: Sequence[Candidate], given: GivenModel, evaluation: Dataset, wish: Wish
+def _measure_all(
+    found: Sequence[Candidate],
+    given: GivenModel,
+    items: Mapping[str, tuple[dict[str, Array], ...]],
+    wish: Wish,
+    progress: Progress,
 ) -> None:
-    """All in one interleaved run; sets timing and speed-up over the first, the baseline."""
+    measured = [each for each in found if each.status == "measured"]
+    with progress.step(f"measure {len(measured)} variants in turns"):
+        _measure(measured, given, items, wish)
+    if wish.measure_memory:
+        with progress.step("memory of each in a process of its own"):
+            _measure_memory(measured, given, items, wish)
+
+
+def _measure(
+    measured: Sequence[Candidate],
+    given: GivenModel,
+    items: Mapping[str, tuple[dict[str, Array], ...]],
+    wish: Wish,
+) -> None:
+    """All in one interleaved run; sets timing and speed-up over the first, the baseline. `items`:
+    of each model, by its name."""
     calls: dict[str, Callable[[], object]] = {}
     with ExitStack() as stack:
         for each in measured:
             card = given.card if each.variant is None else each.variant.card
-            items = evaluation.items
-            if each.model != given.name and isinstance(wish.data, Path):
-                assert each.variant is not None, "candidates are variants"
-                items = load_dataset(wish.data, card, each.variant.folder, 4).items
-            batch = batch_of(items, wish.batch_size, batched=card.batched)
+            batch = batch_of(items[each.model], wish.batch_size, batched=card.batched)
             run = (
                 eager(given, wish.threads, wish.device)
                 if each.variant is None
@@ -364,16 +341,23 @@ def _measure(
     first = timings[measured[0].name]
     for each in measured:
         each.timing = timings[each.name]
+        each.is_by_wall = not _is_by_cpu(wish)
         each.speedup = speedup(each.timing, first, by_cpu=_is_by_cpu(wish))
 
 
 def _measure_memory(
-    measured: Sequence[Candidate], given: GivenModel, evaluation: Dataset, wish: Wish
+    measured: Sequence[Candidate],
+    given: GivenModel,
+    items: Mapping[str, tuple[dict[str, Array], ...]],
+    wish: Wish,
 ) -> None:
     for each in measured:
-        if each.variant is not None and each.model == given.name:
-            row = evaluation.items[0]
-            each.peak_bytes = peak_bytes(each.variant, row, threads=wish.threads)
+        if each.variant is not None:
+            each.peak_bytes = peak_bytes(each.variant, items[each.model][0], threads=wish.threads)
+        elif given.module is not None and given.example is not None:
+            each.peak_bytes = peak_bytes_of_module(
+                given.module, given.card, given.example, threads=wish.threads
+            )
 
 
 def _is_by_cpu(wish: Wish) -> bool:

@@ -61,7 +61,7 @@ def plot(candidates: Sequence[Candidate], chosen: Candidate) -> str:
         f'<path d="M{MARGIN},{HEIGHT - MARGIN}H{WIDTH - 10}M{MARGIN},{HEIGHT - MARGIN}V10" '
         'stroke="#8893a0" fill="none"/>',
         f'<text x="{WIDTH / 2}" y="{HEIGHT - 12}" text-anchor="middle">'
-        f"CPU ms a call (0 to {most_ms:.3g})</text>",
+        f"{'wall' if points[0].is_by_wall else 'CPU'} ms a call (0 to {most_ms:.3g})</text>",
         f'<text x="14" y="{HEIGHT / 2}" text-anchor="middle" '
         f'transform="rotate(-90 14 {HEIGHT / 2})">MB (0 to {most_bytes / 1e6:.3g})</text>',
     ]

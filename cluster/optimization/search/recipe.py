@@ -11,6 +11,7 @@ from cluster.config.model_card import Format, ModelCard
 from cluster.engines.options import Option
 from cluster.errors import ConfigError
 from cluster.models import EngineName
+from cluster.optimization.gate.gate import GateLimits
 from cluster.optimization.training.lessons import Lessons, Schedule
 from cluster.tensors import Array
 
@@ -49,7 +50,8 @@ class Material:
     """What a recipe works on: the fp32 graph, calibration items, the torch module if there is one.
 
     `operators`: node type -> how many of them hold weights or not, of the fp32 graph. `lessons`:
-    what may be trained on, when the data are real.
+    what may be trained on, when the data are real. `limits`, `is_real_data`: how what comes out is
+    judged.
     """
 
     card: ModelCard
@@ -61,6 +63,8 @@ class Material:
     example: Mapping[str, Array] | None = None
     lessons: Lessons | None = None
     tuning: Tuning = field(default_factory=Tuning)
+    limits: GateLimits = field(default_factory=GateLimits)
+    is_real_data: bool = False
 
     def needed_module(self) -> tuple[nn.Module, Mapping[str, Array]]:
         """Module and one row of inputs. Raises: ConfigError when a graph was given instead."""
@@ -87,7 +91,8 @@ class Recipe:
 
     `requires`: packages; the recipe is skipped, saying so, where one is missing. `parameters` are
     part of the cache key with the name. `wants_calibration`: the calibration items are, too.
-    `tuned_by`: the fields of `Tuning` that it reads; `schedule` says that it trains.
+    `reads_limits`: what it builds depends on the gate's. `tuned_by`: the fields of `Tuning` that it
+    reads; `schedule` says that it trains.
     """
 
     name: str
@@ -103,6 +108,7 @@ class Recipe:
     options: Mapping[str, Option] = field(default_factory=dict)
     parameters: Mapping[str, object] = field(default_factory=dict)
     wants_calibration: bool = False
+    reads_limits: bool = False
     tuned_by: tuple[str, ...] = ()
     device: Target = "cpu"
 

@@ -101,6 +101,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         name="onnxruntime-mixed", level="max", engine="onnxruntime", format="onnx",
         artefact="model.onnx", precision="mixed", build=int8.mixed, wants_calibration=True,
+        reads_limits=True,
         says="static int8, the most sensitive stretches of the graph stay fp32",
     ),
     Recipe(

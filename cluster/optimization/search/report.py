@@ -20,7 +20,8 @@ class Candidate:
     """One way to serve the model. Filled as the search goes; `reason` says why it stopped.
 
     `speedup` is over the baseline, in the same interleaved run. `peak_bytes`: resident memory of a
-    process of its own that loads the variant and runs it (0: not measured).
+    process of its own that loads the variant and runs it (0: not measured). `is_by_wall`: with
+    several threads or a GPU a caller waits less than the processor works, and that is what counts.
     """
 
     name: str
@@ -39,25 +40,36 @@ class Candidate:
     was_cached: bool = False
     is_on_front: bool = False
     is_reference: bool = False
+    is_by_wall: bool = False
 
     @property
     def cost_ms(self) -> float:
-        """What ranks candidates: CPU time of a call where it was counted, wall time otherwise."""
+        """What ranks candidates and what their speed-ups are of: CPU time of a call in one thread,
+        wall time otherwise."""
         assert self.timing is not None, "only measured candidates have a cost"
-        if self.variant is not None and self.variant.device != "cpu":
-            # What the processor does meanwhile says little of a GPU.
+        if self.is_by_wall:
             return self.timing.p50_ms
         return self.timing.cpu_p50_ms or self.timing.p50_ms
 
     @property
-    def loss(self) -> float:
-        """For the front: accuracy lost, else decisions changed, else distance by cosine."""
+    def accuracy_lost(self) -> float | None:
+        """As a share, none below 0; None where labels do not say it surely enough."""
+        if self.verdict is None:
+            return 0.0 if self.is_reference else None
+        if self.verdict.accuracy is None or not self.verdict.is_shown:
+            return None
+        return max(0.0, -self.verdict.accuracy.change_points.value / 100)
+
+    @property
+    def distance(self) -> float:
+        """To the original's answers: the share of decisions that changed; by cosine where there
+        are none, and on random inputs, which have no best class to keep."""
         if self.verdict is None:
             return 0.0
-        if self.verdict.accuracy is not None and self.verdict.is_shown:
-            return max(0.0, -self.verdict.accuracy.change_points.value / 100)
         agreement = self.verdict.agreement
-        return 1 - (agreement.top1.value if agreement.top1 else agreement.cosine.value)
+        if agreement.top1 is not None and self.verdict.is_validated:
+            return 1 - agreement.top1.value
+        return 1 - agreement.cosine.value
 
     @property
     def quality(self) -> str:

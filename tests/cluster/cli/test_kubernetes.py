@@ -66,7 +66,7 @@ def test_what_is_found_goes_to_machines_as_one_object_and_ends_with_1(tmp_path: 
 
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
-    assert set(told) == {"checked", "findings", "no_schema"}
+    assert set(told) == {"checked", "findings", "no_schema", "needed"}
     assert told["checked"] == [str(folder)]
     (finding,) = told["findings"]
     assert finding == {

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from cluster.cli.main import app
 from cluster.cli.toolchain.options import mendable
 from cluster.errors import ConfigError
+from cluster.optimization.signature import onnx_signature
 from tests.cluster.optimization.tiny_nets import TinyMlp, best_classes, exported, rows
 
 
@@ -69,6 +70,25 @@ def test_without_data_nothing_is_validated_and_that_is_said(model: Path) -> None
     assert done.exit_code == 0
     assert "random" in done.stdout
     assert "NOT VALIDATED" in done.stdout
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_program_that_does_not_say_what_it_takes_is_judged_with_the_flags_that_do(
+    model: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    # Made here with deprecated calls; what reads it must not warn on its own.
+    traced = torch.jit.trace(TinyMlp(), torch.ones(1, 64))  # type: ignore[no-untyped-call]
+    torch.jit.save(traced, str(tmp_path / "net.ts"))  # type: ignore[no-untyped-call]
+    named = onnx_signature(model).outputs[0].name
+    tensors = ("--input", "x:FP32:-1,64", "--output", f"{named}:FP32:-1,10")
+
+    assert run("validate", tmp_path / "net.ts", model).exit_code == 2
+    done = run("validate", tmp_path / "net.ts", model, *tensors, "--json")
+
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["passed"] is True
 
 
 def test_inspect_gives_flops_and_params(model: Path) -> None:

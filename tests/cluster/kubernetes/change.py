@@ -73,7 +73,7 @@ def limits(manifest: Document, **resources: str) -> None:
         ray(manifest)["resources"][kind].update(resources)
 
 
-def gpus(manifest: Document, number: int) -> None:
+def gpus(manifest: Document, number: int | str) -> None:
     ray(manifest)["resources"]["limits"]["nvidia.com/gpu"] = number
 
 

@@ -108,7 +108,13 @@ OPERATOR_PAIRS = {
     "operator-head-account": Pair(
         bad=lambda m: (autoscaled(m), head_pod(m).update(serviceAccountName="ours")),
         good=lambda m: (autoscaled(m), head_pod(m).update(serviceAccountName="made")),
-        beside=({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "made"}},),
+        beside=(
+            {
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "metadata": {"name": "made", "namespace": "squadron"},
+            },
+        ),
     ),
     "operator-ft-annotation": Pair(
         bad=lambda m: (state(m, redisAddress="r:6379"), annotate(m, "ray.io/ft-enabled", "true")),

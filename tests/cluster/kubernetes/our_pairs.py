@@ -14,6 +14,7 @@ from tests.cluster.kubernetes.change import (
     gpus,
     head,
     head_pod,
+    head_ray,
     limits,
     only,
     pod,
@@ -161,11 +162,15 @@ PODS = {
     ),
     "inline-secret": Pair(
         bad=lambda m: set_env(ray(m), "OPENAI_API_KEY", "abc"),
-        good=lambda m: set_env(ray(m), "SQUADRON_API_KEYS", "/models/api_keys.json"),
+        good=lambda m: [
+            set_env(each, "SQUADRON_API_KEYS", "/models/api_keys.json")
+            for each in (ray(m), head_ray(m))
+        ],
     ),
 }
 
 POLICIES = {
+    "ray-api": Pair(bad=lambda m: m.update(apiVersion="ray.io/v1alpha1")),
     "drain-grace": Pair(
         bad=lambda m: pod(m).update(terminationGracePeriodSeconds=114),
         good=lambda m: pod(m).update(terminationGracePeriodSeconds=115),
@@ -238,7 +243,7 @@ SERVE = {
     ),
     "doors": Pair(
         bad=lambda m: worker(m).update(replicas=2, maxReplicas=2),
-        good=lambda m: worker(m).update(replicas=1, maxReplicas=2),
+        good=lambda m: (autoscaled(m), worker(m).update(replicas=1, maxReplicas=2)),
     ),
     "drain-requests": Pair(bad=lambda m: _longest(m, 86), good=lambda m: _longest(m, 85)),
     "deletion-delay": Pair(

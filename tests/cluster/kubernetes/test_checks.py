@@ -13,6 +13,7 @@ from cluster.kubernetes.checks import check_documents
 from cluster.kubernetes.finding import Document
 from tests.cluster.kubernetes.change import (
     arguments,
+    autoscaled,
     cluster,
     head_ray,
     incremental,
@@ -146,7 +147,7 @@ def test_a_way_in_that_an_incremental_upgrade_would_cut_is_found(kind: str) -> N
     manifest = service()
     cluster(manifest).update(enableInTreeAutoscaling=True, autoscalerOptions={"version": "v2"})
     incremental(manifest)
-    route = {"kind": kind, "metadata": {"name": "way"}}
+    route = {"kind": kind, "metadata": {"name": "way", "namespace": "squadron"}}
 
     assert [each.rule for each in check_documents([manifest, route], [])] == ["route-incremental"]
 
@@ -154,7 +155,7 @@ def test_a_way_in_that_an_incremental_upgrade_would_cut_is_found(kind: str) -> N
 def test_an_autoscaler_on_rays_own_pods_is_found() -> None:
     scaler = {
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": "more"},
+        "metadata": {"name": "more", "namespace": "squadron"},
         "spec": {"scaleTargetRef": {"kind": "RayCluster", "name": "squadron"}},
     }
 
@@ -162,30 +163,39 @@ def test_an_autoscaler_on_rays_own_pods_is_found() -> None:
 
 
 def _policy(**rule: object) -> Document:
-    """Over all pods, with one rule beside that for the operator."""
+    """Over all pods, with one rule beside those for Ray's own pods and the operator."""
+    own = {"from": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "squadron"}}}]}
     operator = {"from": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]}
     return {
         "kind": "NetworkPolicy",
-        "metadata": {"name": "way"},
-        "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [operator, rule]},
+        "metadata": {"name": "way", "namespace": "squadron"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [own, operator, rule]},
     }
 
 
 def _service(kind: str, port: object, of: Mapping[str, str] = _HEAD) -> Document:
     ports = [{"name": "http", "port": 80, "targetPort": port}]
     spec = {"type": kind, "selector": dict(of), "ports": ports}
-    return {"kind": "Service", "metadata": {"name": "way"}, "spec": spec}
+    return {"kind": "Service", "metadata": {"name": "way", "namespace": "squadron"}, "spec": spec}
 
 
 def _ingress(name: str, port: object) -> Document:
     backend = {"service": {"name": name, "port": {"number": port}}}
     rules = [{"http": {"paths": [{"path": "/", "backend": backend}]}}]
-    return {"kind": "Ingress", "metadata": {"name": "way"}, "spec": {"rules": rules}}
+    return {
+        "kind": "Ingress",
+        "metadata": {"name": "way", "namespace": "squadron"},
+        "spec": {"rules": rules},
+    }
 
 
 def _route(port: int) -> Document:
     to = {"backendRefs": [{"name": "squadron-head-svc", "port": port}]}
-    return {"kind": "HTTPRoute", "metadata": {"name": "way"}, "spec": {"rules": [to]}}
+    return {
+        "kind": "HTTPRoute",
+        "metadata": {"name": "way", "namespace": "squadron"},
+        "spec": {"rules": [to]},
+    }
 
 
 def test_a_variable_that_switches_ray_s_token_off_is_found() -> None:
@@ -200,6 +210,7 @@ def test_a_variable_that_switches_ray_s_token_off_is_found() -> None:
 
 def test_doors_on_more_nodes_than_there_can_ever_be_are_found() -> None:
     manifest = service()
+    autoscaled(manifest)
     worker(manifest).update(replicas=2, maxReplicas=4)
     arguments(manifest, lambda args: args["server"].update(nodes=5))
     found = [each.message for each in check_documents([manifest], [])]
@@ -217,7 +228,7 @@ def test_doors_on_more_nodes_than_there_can_ever_be_are_found() -> None:
         ([_service("ClusterIP", 8265)], False),
         ([_service("NodePort", 8265, {"ray.io/node-type": "head"})], True),
         ([_service("NodePort", 8265, {"ray.io/node-type": "worker"})], True),
-        ([_service("NodePort", 8265, {"ray.io/node-type": "else"})], False),
+        ([_service("NodePort", 8265, {"app": "else"})], False),
         ([_service("LoadBalancer", "serve")], False),
         ([_service("ClusterIP", 8265), _ingress("way", 80)], True),
         ([_service("ClusterIP", 8000), _ingress("way", 80)], False),

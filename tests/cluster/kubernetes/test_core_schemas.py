@@ -44,3 +44,14 @@ def test_a_misspelt_field_of_a_core_kind_is_found() -> None:
 
     assert {each.rule for each in found} == {"core-schema"}
     assert "ingres" in found[0].message
+
+
+def test_a_version_that_kubernetes_has_withdrawn_is_found_and_one_of_a_crd_is_not() -> None:
+    old = {"apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget", "metadata": {"name": "a"}}
+    others = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {}}
+
+    found, unknown = check_core([old, others], ["1.34"])
+
+    assert [each.path for each in found] == ["/apiVersion"]
+    assert "policy/v1beta1" in found[0].message
+    assert unknown == ["gateway.networking.k8s.io/v1 Gateway"]

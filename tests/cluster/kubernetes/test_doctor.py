@@ -209,3 +209,44 @@ def test_a_dump_that_is_none_is_an_error_in_words(
     assert isinstance(done.exception, ConfigError)
     assert told in done.exception.message
     assert str(file) in done.exception.message
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ('0/3 nodes are available: persistentvolumeclaim "squadron-models" not found.', "claim"),
+        ("pod has unbound immediate PersistentVolumeClaims.", "claim"),
+        ("3 node(s) had untolerated taint {nvidia.com/gpu: present}.", "toleration"),
+        ("3 node(s) didn't match Pod's node affinity/selector.", "nodeSelector"),
+        ("2 node(s) didn't match pod topology spread constraints.", "too few nodes"),
+        (
+            "1 Insufficient nvidia.com/gpu, 2 node(s) had untolerated taint {a: b}.",
+            "no node has room",
+        ),
+    ],
+)
+def test_a_pod_without_a_node_is_told_what_it_lacks(message: str, advice: str) -> None:
+    waits = {"type": "PodScheduled", "status": "False", "message": message}
+
+    (cause,) = diagnose(Seen(service=service(NOT_READY), pods=[pod(conditions=[waits])]))
+
+    assert advice in cause.advice
+
+
+def test_a_pod_that_waits_for_a_secret_is_told_from_its_events() -> None:
+    making = {"name": "ray", "state": {"waiting": {"reason": "ContainerCreating"}}}
+    failed = {
+        "kind": "Event",
+        "type": "Warning",
+        "reason": "FailedMount",
+        "message": 'MountVolume.SetUp failed for volume "api-keys": secret "keys" not found',
+        "involvedObject": {"kind": "Pod", "name": "squadron-head"},
+    }
+    other = {**failed, "involvedObject": {"kind": "Pod", "name": "other"}}
+    pods = [pod(containerStatuses=[making])]
+
+    (cause,) = diagnose(Seen(service=service(NOT_READY), pods=pods, events=[failed, other]))
+
+    assert cause.object == "Pod/squadron-head"
+    assert 'secret "keys" not found' in cause.message
+    assert diagnose(Seen(service=service(READY), pods=pods, events=[other])) == []

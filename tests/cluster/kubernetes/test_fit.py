@@ -11,6 +11,7 @@ from cluster.kubernetes.serve.fit import check_fit
 from tests.cluster.kubernetes.change import (
     Change,
     arguments,
+    autoscaled,
     gpus,
     limits,
     only,
@@ -32,7 +33,7 @@ def misfits(*changes: Change) -> list[Finding]:
 
 def nodes(number: int) -> Change:
     def change(manifest: Any) -> None:
-        worker(manifest).update(replicas=1, maxReplicas=number)
+        worker(manifest).update(replicas=number, maxReplicas=number)
 
     return change
 
@@ -187,3 +188,16 @@ def test_a_groups_own_resources_are_what_ray_sees() -> None:
         )
         == []
     )
+
+
+def test_pods_that_nobody_adds_are_not_counted() -> None:
+    """`maxReplicas` is a bound of Ray's autoscaler, which is off here."""
+    manifest = service()
+    gpus(manifest, 1)
+    only(manifest, replicas=2, resources={"num_gpus": 1})
+    worker(manifest).update(replicas=1, maxReplicas=2)
+    alone = [each.rule for each in check_fit(manifest)]
+    autoscaled(manifest)
+
+    assert alone == ["resource-fit"]
+    assert check_fit(manifest) == []

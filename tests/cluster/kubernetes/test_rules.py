@@ -13,17 +13,33 @@ from cluster.kubernetes.checks import check_documents
 from cluster.kubernetes.finding import Document, Finding
 from cluster.kubernetes.operator.feature_gates import parse_gates
 from cluster.kubernetes.operator.table import OPERATOR_RULES
-from tests.cluster.kubernetes.change import Change, Pair, cluster, limits, ray, worker
+from cluster.kubernetes.pods.start import PARAMETERS
+from tests.cluster.kubernetes.change import (
+    Change,
+    Pair,
+    cluster,
+    gpus,
+    head,
+    limits,
+    pod,
+    ray,
+    worker,
+)
 from tests.cluster.kubernetes.manifests import ROOT, service
 from tests.cluster.kubernetes.operator_pairs import OPERATOR_PAIRS
 from tests.cluster.kubernetes.our_pairs import OUR_PAIRS
+from tests.cluster.kubernetes.pod_pairs import POD_PAIRS
 
-PAIRS = {**OPERATOR_PAIRS, **OUR_PAIRS}
+PAIRS = {**OPERATOR_PAIRS, **OUR_PAIRS, **POD_PAIRS}
 ELSEWHERE = {
     # Of several documents, in test_checks: selectors, budgets, routes, ports, the namespace.
     "selector", "budget-scale", "budget-blocks", "route-incremental", "route-shared-listener",
     "autoscaler-on-ray", "monitor-port", "operator-shut-out",
     "service-target", "route-backend",
+    # In test_between.
+    "namespace", "name-misspelt", "service-selector", "workload-selector", "monitor-target",
+    "route-parent", "route-protocol", "state-address", "state-password", "state-shut-out",
+    "ray-shut-out", "doors-shut", "claim-size", "claim-modes", "claim-volume", "budget-twice",
     # Of other schemas, in test_core_schemas.
     "core-schema",
 }  # fmt: skip
@@ -67,7 +83,7 @@ def test_the_nearest_right_form_is_found_by_none(rule: str) -> None:
 def test_every_rule_has_a_mistake_and_every_mistake_a_rule() -> None:
     assert set(OPERATOR_PAIRS) == {rule.id for rule in OPERATOR_RULES}
     assert len({rule.id for rule in OPERATOR_RULES}) == len(OPERATOR_RULES)
-    assert set(OUR_PAIRS) | ELSEWHERE == rules_in_code()
+    assert set(OUR_PAIRS) | set(POD_PAIRS) | ELSEWHERE == rules_in_code()
 
 
 def rules_in_code() -> set[str]:
@@ -184,3 +200,53 @@ def _places(value: object, at: tuple[object, ...]) -> list[tuple[object, ...]]:
     for key, each in entries:
         found += [(*at, key), *_places(each, (*at, key))]
     return found
+
+
+@pytest.mark.parametrize(
+    ("change", "rules"),
+    [
+        (lambda m: limits(m, memory="8192m"), ["pod-resource"] * 2),
+        (lambda m: limits(m, memory="8"), ["pod-resource"] * 2),
+        (lambda m: limits(m, cpu="4Gi"), ["pod-resource"] * 2),
+        (lambda m: limits(m, **{"nvidia/gpu": "1"}), ["pod-resource"] * 2),
+        (lambda m: limits(m, gpu="1"), ["pod-resource"] * 2),
+        (lambda m: gpus(m, "0.5"), ["pod-resource"]),
+        (lambda m: pod(m)["containers"][0].update(name="ray_worker"), ["pod-name"]),
+        (lambda m: worker(m)["template"]["metadata"]["labels"].update(team="a b"), ["pod-name"]),
+        (lambda m: _head_started(m, port="6380"), ["start-port"]),
+        (lambda m: _head_started(m, **{"dashboard-host": "127.0.0.1"}), ["start-port"]),
+        (lambda m: _started(m, **{"metrics-export-port": "9999"}), ["start-port"]),
+        (
+            lambda m: _started(m, **{"min-worker-port": "7000", "max-worker-port": "8001"}),
+            ["start-port"],
+        ),
+        (lambda m: _started(m, **{"min-worker-port": "9000", "max-worker-port": "9999"}), []),
+    ],
+)
+def test_units_names_and_ports_that_cannot_be_meant_are_found(
+    change: Change, rules: list[str]
+) -> None:
+    found = findings(changed(change))
+
+    assert [each.rule for each in found] == rules
+    assert all("allowed" in each.message or "Allowed" in each.message for each in found)
+
+
+def _started(manifest: Document, **parameters: str) -> None:
+    worker(manifest)["rayStartParams"].update(parameters)
+
+
+def _head_started(manifest: Document, **parameters: str) -> None:
+    head(manifest)["rayStartParams"].update(parameters)
+
+
+def test_the_parameters_of_ray_start_are_those_of_the_ray_that_is_installed() -> None:
+    scripts = pytest.importorskip("ray.scripts.scripts")
+
+    known = {
+        option.removeprefix("--")
+        for parameter in scripts.start.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+
+    assert {each for each in known if not each.startswith("-")} == PARAMETERS

@@ -12,6 +12,7 @@ from cluster.cli.kubernetes import read_crds
 from cluster.kubernetes.duration import StartTimes
 from cluster.kubernetes.finding import Document, services_in
 from cluster.kubernetes.upgrade import predict_upgrade
+from tests.cluster.kubernetes.change import limits
 from tests.cluster.kubernetes.manifests import KUSTOMIZATIONS, built, service
 from tests.cluster.kubernetes.test_checks import CRDS, cluster, needs_crds, pod, ray, worker
 
@@ -27,6 +28,11 @@ from tests.cluster.kubernetes.test_checks import CRDS, cluster, needs_crds, pod,
         (lambda m: pod(m).update(tolerations=[{"operator": "Exists"}]), "in-place"),
         (lambda m: cluster(m)["workerGroupSpecs"].append({"groupName": "more"}), "in-place"),
         (lambda m: worker(m).update(replicas=7, maxReplicas=9), "in-place"),
+        (lambda m: limits(m, memory="8192Mi", cpu="4000m"), "none"),
+        (lambda m: limits(m, memory="8193Mi"), "new-cluster"),
+        (lambda m: m["spec"].update(suspend=True), "suspended"),
+        (lambda m: m["metadata"].update(name="squadron-next"), "another-service"),
+        (lambda m: m["metadata"].update(annotations={"team": "a"}), "none"),
     ],
 )
 def test_the_effect_of_a_change(change: Callable[[Document], object], effect: str) -> None:
@@ -152,3 +158,24 @@ def test_a_change_that_a_server_refuses_is_told() -> None:
     assert found.path == "/spec/rayClusterConfig/gcsFaultToleranceOptions/backend"
     assert "immutable" in found.message
     assert crd.check_change(old, old) == []
+
+
+def test_a_service_that_was_suspended_begins_with_a_whole_cluster() -> None:
+    old = service()
+    old["spec"]["suspend"] = True
+    worker(old).update(replicas=1, minReplicas=2)
+
+    found = predict_upgrade(old, {**old, "spec": {**old["spec"], "suspend": False}})
+
+    # Two workers, for that is the least that the operator makes, and the head.
+    assert (found.effect, found.extra_pods) == ("new-cluster", 3)
+    assert predict_upgrade(old, copy.deepcopy(old)).effect == "none"
+
+
+def test_an_old_cluster_that_goes_at_once_costs_no_delay() -> None:
+    old = service()
+    old["spec"]["rayClusterDeletionDelaySeconds"] = 0
+    new = copy.deepcopy(old)
+    ray(new).update(image="squadron:0.2.0")
+
+    assert "deletion delay 0 s" in predict_upgrade(old, new).duration

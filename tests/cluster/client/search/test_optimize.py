@@ -195,9 +195,15 @@ def test_the_length_of_sequences_reaches_the_random_inputs(client: Client, tmp_p
         options={"sequence_length": 7, "precision": "fp32", "enable_kernel_fusion": False},
     )  # fmt: skip
     without = client.optimize(
-        "mlp", level="basic", num_rounds=2, options={"sequence_length": 7, "precision": "dynamic"}
-    )
+        "mlp", level="basic", num_rounds=2,
+        options={
+            "sequence_length": 7, "precision": "dynamic", "use_mkldnn": False, "prune_ratio": 0.5,
+        },
+    )  # fmt: skip
 
     assert "7 tokens" in seen.applied["sequence_length"]
     assert without.report is not None
     assert "no integer input" in without.report.ignored["sequence_length"]
+    # A graph at level basic: nothing is run by torch, nothing is pruned.
+    assert "by torch" in without.report.ignored["use_mkldnn"]
+    assert "level max" in without.report.ignored["prune_ratio"]

@@ -189,3 +189,32 @@ def test_several_gpus_become_the_section_that_the_planner_places(
 
     assert section in found.acts["parallelism"]
     assert "4 devices" in found.acts["num_gpus"]
+
+
+@pytest.mark.parametrize("key", [*OF_THE_ISSUE, *OF_TRAINING])
+def test_on_a_gpu_each_option_acts_or_is_ignored_with_a_reason_too(key: str) -> None:
+    found = on_gpus(1, {key: {**OF_THE_ISSUE, **OF_TRAINING}[key]})
+
+    assert (key in found.acts) != (key in found.ignored)
+    # A variant for the processor is no answer there.
+    assert {recipe.device for recipe in found.recipes} == {"cuda"}
+
+
+@pytest.mark.parametrize(
+    "key", ["enable_memory_optimization", "enable_kernel_fusion", "use_mkldnn"]
+)
+def test_what_is_done_on_a_processor_alone_is_not_claimed_of_a_gpu(key: str) -> None:
+    assert key in on_gpus(1, {key: True}).ignored
+
+
+def test_integers_asked_for_and_left_out_by_the_precision_are_told() -> None:
+    found = made({"enable_quantization": True, "precision": "fp32"})
+
+    assert "enable_quantization" not in found.acts
+    assert "fp32" in found.ignored["enable_quantization"]
+
+
+@pytest.mark.parametrize("key", ["max_model_size_mb", "target_latency_ms", "batch_size"])
+def test_no_end_is_no_number(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} is inf"):
+        made({key: float("inf")})

@@ -164,6 +164,22 @@ def _build_in_a_process(root: str, log: str) -> None:
     ArtefactCache(Path(root)).get_or_build(key(), build)
 
 
+def test_what_a_search_holds_outlives_a_cache_that_is_too_small_for_it(tmp_path: Path) -> None:
+    cache = ArtefactCache(tmp_path, max_bytes=100, grace_s=0)
+    with cache.holding():
+        hits = [cache.get_or_build(key(name), write) for name in ("a", "b", "c")]
+        stamp = hits[0].folder / ENTRY_FILE
+        os.utime(stamp, (1, 1))
+        cache.get_or_build(key("d"), write)
+
+        assert all((hit.folder / "model.onnx").is_file() for hit in hits)
+        # Another process sees it used.
+        assert stamp.stat().st_mtime > 1
+
+    cache.get_or_build(key("e"), write)
+    assert not any(hit.folder.exists() for hit in hits)
+
+
 def test_of_two_processes_that_want_the_same_one_builds(tmp_path: Path) -> None:
     log = tmp_path / "log"
     spawn = multiprocessing.get_context("spawn")

@@ -17,6 +17,7 @@ from cluster.optimization.elsewhere import environment
 from cluster.optimization.elsewhere.edge import (
     LIBRARY_OF,
     EdgeFile,
+    _difference,
     check_limits,
     make_edge_file,
 )
@@ -61,6 +62,20 @@ def test_inputs_and_outputs_keep_their_order(suffix: str, tmp_path: Path) -> Non
     example = {"a": np.ones((1, 4), np.float32), "b": np.full((1, 4), 5, np.float32)}
 
     assert make_edge_file(TwoInputs(), example, tmp_path / f"two{suffix}").difference < 1e-6
+
+
+def test_rows_without_a_batch_and_single_numbers_are_compared_as_they_are() -> None:
+    class Scaled(torch.nn.Module):
+        def forward(self, x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+            return x * by
+
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    columns = {"x": x, "by": np.asarray([2, 3], np.float32)}
+    right = x * [[2], [3]]
+
+    assert _difference(Scaled(), columns, 2, [right], "net.pte") == 0
+    with pytest.raises(ConfigError, match=r"output 0 is \[2\] there, \[4\] in torch"):
+        _difference(Scaled(), columns, 2, [right[:, :2]], "net.pte")
 
 
 @pytest.mark.parametrize("suffix", LIBRARY_OF)

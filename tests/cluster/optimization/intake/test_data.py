@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from cluster.config.model_card import ModelCard
 from cluster.errors import ConfigError
 from cluster.optimization.intake.data import Dataset, fitted, load_dataset, random_dataset
 from cluster.optimization.intake.random_inputs import index_bounds, random_items
+from cluster.optimization.signature import onnx_signature
 
 
 def card(*inputs: tuple[str, str, list[int]], batched: bool = True) -> ModelCard:
@@ -189,7 +191,39 @@ def test_random_token_ids_stay_inside_the_vocabulary(tmp_path: Path) -> None:
 
     found = export_module(Lookup(), {"ids": np.zeros((1, 8), np.int64)}, tmp_path, name="lookup")
     bounds = index_bounds(tmp_path / "model.onnx")
-    items = random_items(found, 20, bounds=bounds)
+    items = random_items(found, 20, graph=tmp_path / "model.onnx")
 
     assert bounds == {"ids": 37}
     assert 2 < max(int(item["ids"].max()) for item in items) < 37
+
+
+@pytest.mark.parametrize(
+    ("shapes", "tokens"),
+    [({}, 128), ({"mask": (1, 9)}, 9), ({"ids": (1, 7)}, 7)],
+)
+def test_sizes_that_the_graph_calls_by_one_name_are_one(
+    tmp_path: Path, shapes: dict[str, tuple[int, ...]], tokens: int
+) -> None:
+    # The mask comes first, and as numbers that are no ids: alone it would be taken for features.
+    kinds = {"mask": onnx.TensorProto.FLOAT, "ids": onnx.TensorProto.INT64}
+    infos = [
+        onnx.helper.make_tensor_value_info(name, kind, ["batch", "tokens"])
+        for name, kind in kinds.items()
+    ]
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", "tokens"])
+    nodes = [
+        onnx.helper.make_node("Cast", ["ids"], ["x"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Mul", ["x", "mask"], ["y"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "masked", infos, [out])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    file = tmp_path / "masked.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), str(file))
+    signature = onnx_signature(file)
+    card = ModelCard(name="m", format="onnx", artefact="masked.onnx", signature=signature)
+
+    (row,) = random_items(card, 1, shapes=shapes, graph=file)
+
+    assert {name: array.shape for name, array in row.items()} == dict.fromkeys(
+        ("mask", "ids"), (1, tokens)
+    )

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cluster.cli.main import app
 from cluster.config.store import ModelStore
 from cluster.errors import ConfigError
-from cluster.optimization.profile.collect import profile
+from cluster.optimization.profile.collect import operators_of, profile
 from cluster.optimization.profile.energy import read_joules
 from cluster.optimization.profile.live import record, why
 from cluster.optimization.profile.page import page
@@ -66,6 +66,33 @@ def test_a_torch_module_is_profiled_with_its_memory(tmp_path: Path) -> None:
     assert any("conv" in each.operator for each in found.operators)
     assert any(each.output_bytes > 0 for each in found.operators)
     assert json.loads(found.trace)["traceEvents"]
+
+
+def event(name: str, start_us: int, us: int) -> dict[str, object]:
+    return {"name": f"{name}_kernel_time", "ts": start_us, "dur": us, "tid": 1,
+            "args": {"op_name": name.title(), "output_size": "8"}}  # fmt: skip
+
+
+def test_what_runs_in_a_loop_is_not_counted_twice_and_the_warm_up_not_at_all() -> None:
+    # Three calls to warm up, which take a second each, and two that count.
+    events = [event("conv", 2_000_000 * call, 1_000_000) for call in range(3)]
+    for call in range(3, 5):
+        start_us = 2_000_000 * call
+        events.append(event("conv", start_us, 30))
+        events.append(event("loop", start_us + 40, 100))
+        events += [event("matmul", start_us + 50 + 20 * turn, 20) for turn in range(4)]
+    loops = [event("loop", 2_000_000 * call + 1_500_000, 9) for call in range(3)]
+    turns = [
+        event("matmul", 2_000_000 * call + 1_500_000 + turn, 1)
+        for call in range(3)
+        for turn in range(4)
+    ]
+
+    found = operators_of([*loops, *turns, *events], num_calls=2)
+
+    assert {each.operator: each.us_per_call for each in found} == {
+        "Conv": 30, "Matmul": 80, "Loop": 20,
+    }  # fmt: skip
 
 
 def test_bottlenecks_are_told_most_costly_first() -> None:

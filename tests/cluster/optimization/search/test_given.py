@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
+from cluster.cli.main import app
 from cluster.config.store import ModelStore
 from cluster.errors import ConfigError
+from cluster.optimization.export.module import export_module
 from cluster.optimization.gate.gate import GateLimits
 from cluster.optimization.measure.variant import opened
 from cluster.optimization.search.keep import add_to_store, keep
@@ -105,6 +110,35 @@ def test_an_original_that_had_to_be_exported_outlives_the_search(tmp_path: Path)
     assert (tmp_path / "store" / "kept" / "1" / card.artefact).is_file()
 
 
+def test_a_program_of_torch_is_compared_with_torch_running_it(tmp_path: Path) -> None:
+    program = torch.export.export(TinyMlp(), (torch.ones(1, 64),))
+    torch.export.save(program, tmp_path / "net.pt2")
+
+    report = search(tmp_path / "net.pt2", tmp_path, recipes=("onnxruntime-fp32",), num_rounds=1)
+
+    found = {each.name: (each.engine, each.status) for each in report.candidates}
+    assert found == {
+        "original": ("torch", "measured"),
+        "onnxruntime-fp32": ("onnxruntime", "measured"),
+    }
+
+
+@pytest.mark.parametrize("name", ["my model", "../outside", "", "-x"])
+def test_a_name_that_the_store_could_not_read_is_refused_before_the_search(
+    tmp_path: Path, name: str
+) -> None:
+    exported(TinyMlp(), tmp_path)
+    out = tmp_path / "out"
+
+    done = CliRunner().invoke(
+        app, ["optimize", str(tmp_path / "model.onnx"), f"--add={name}", f"--out={out}"]
+    )
+
+    assert done.exit_code == 2
+    assert "is no name for a model" in done.stderr
+    assert not out.exists()
+
+
 def test_of_the_callers_folder_only_the_model_is_kept(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -140,6 +174,54 @@ def test_candidates_of_one_file_name_are_told_apart(tmp_path: Path) -> None:
     ]
     timed = [each.timing for each in report.candidates if each.timing is not None]
     assert len({id(timing) for timing in timed}) == len(report.candidates)
+
+
+class Renamed(TinyMlp):
+    """The same task, the input under another name."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.layers(rows)
+        return scores
+
+
+def test_a_candidate_with_an_input_of_another_name_takes_its_own_of_the_data(
+    tmp_path: Path,
+) -> None:
+    exported(TinyMlp(), tmp_path)
+    (tmp_path / "other").mkdir()
+    columns = rows(TinyMlp(), 1)
+    export_module(Renamed(), {"rows": columns["x"]}, tmp_path / "other", name="other")
+    both = data_of(TinyMlp(), 8)
+    items = tuple({**each, "rows": each["x"]} for each in both.items)
+
+    report = search(
+        tmp_path / "model.onnx", tmp_path, recipes=("onnxruntime-fp32",), num_rounds=1,
+        data=replace(both, items=items), candidates=(tmp_path / "other" / "model.onnx",),
+        measure_memory=True,
+    )  # fmt: skip
+
+    assert [each.status for each in report.candidates] == ["measured", "measured"]
+    assert all(each.peak_bytes > 0 for each in report.candidates)
+
+
+def test_rows_of_a_call_that_a_model_without_a_batch_does_not_take_are_told(
+    tmp_path: Path,
+) -> None:
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    infos = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [3, 4]) for name in "xy"
+    ]
+    graph = onnx.helper.make_graph([node], "one", infos[:1], infos[1:])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    onnx.save(model, str(tmp_path / "one.onnx"))
+
+    report = search(
+        tmp_path / "one.onnx", tmp_path, recipes=("onnxruntime-fp32",), batch_size=8, num_rounds=1
+    )
+
+    assert report.batch_size == 1
+    assert "no batch dimension" in report.ignored["batch_size"]
 
 
 def test_a_wrong_candidate_is_named_before_anything_is_built(tmp_path: Path) -> None:
