@@ -66,7 +66,10 @@ class RayHands:
 
     async def serving(self, variant: str) -> Wanted | None:
         try:
-            controller: Any = ray.get_actor(controller_name(self._app), NAMESPACE)
+            # Finding it imports what it is made of, all of Serve: the desk answers meanwhile.
+            controller: Any = await asyncio.to_thread(
+                ray.get_actor, controller_name(self._app), NAMESPACE
+            )
             found: Wanted | None = await controller.serving.remote(variant)
         except (ValueError, RayActorError):
             raise CapacityError(

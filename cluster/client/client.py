@@ -188,23 +188,21 @@ class Client:
         Raises: ConfigError naming the option, its value and what is allowed.
         """
         self._check_open()
+        wishes: dict[str, Any] = {
+            "target": target,
+            "target_device": target_device,
+            "level": level,
+            "use_cache": use_cache,
+            "custom_operators": custom_operators,
+            "candidates": candidates,
+            "options": options,
+            "data": data,
+            "limits": limits,
+            "progress": progress,
+            "num_rounds": num_rounds,
+        }
         if isinstance(model, Model) and model.is_remote:
-            return self._optimized_there(
-                model,
-                target=target,
-                target_device=target_device,
-                level=level,
-                use_cache=use_cache,
-                custom_operators=custom_operators,
-                candidates=candidates,
-                options=options,
-                data=data,
-                example=example,
-                limits=limits,
-                progress=progress,
-                num_rounds=num_rounds,
-                timeout_s=timeout_s,
-            )
+            return self._optimized_there(model, example=example, timeout_s=timeout_s, **wishes)
         if timeout_s is not None:
             raise ConfigError(
                 "timeout_s is of a search on a server; one in this process is ended by Ctrl-C",
@@ -214,22 +212,7 @@ class Client:
         given, rows = model, example
         if isinstance(model, Model):
             given, rows = _source_of(model), example or model.example
-        report, plan = run_search(
-            given,
-            self._place,
-            target=target,
-            target_device=target_device,
-            level=level,
-            use_cache=use_cache,
-            custom_operators=custom_operators,
-            candidates=candidates,
-            options=options,
-            data=data,
-            example=rows,
-            limits=limits,
-            progress=progress,
-            num_rounds=num_rounds,
-        )
+        report, plan = run_search(given, self._place, example=rows, **wishes)
         made = self._chosen(report, given, rows, plan.threads)
         made.applied = dict(plan.acts)
         if plan.is_for_phones:
