@@ -143,9 +143,8 @@ class ModelReplica:
         version = setup.metric_labels
         self.tally = BatchTally(self._metrics, *version, flush_later=flush_later)
         self._runner = make_runner(
-            self._engine_run,
-            self._pipeline,
-            self.tally,
+            *(self._engine_run, self._pipeline, self.tally),
+            variant=setup.variant,
             is_batched=setup.is_batched,
         )
         self._pending = self._metrics.pending.labels(*version)

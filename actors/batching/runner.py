@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from actors.batching.engine_run import EngineRun
 from actors.batching.tally import BatchTally
+from actors.logs.failures import Failures
 from cluster.errors import EngineFailed, SquadronError
 from cluster.processing.padding import Padding
 from cluster.processing.pipeline import Pipeline, Prepared
@@ -35,13 +36,20 @@ class BatchRunner:
     """
 
     def __init__(
-        self, engine: EngineRun, pipeline: Pipeline, tally: BatchTally, *, is_batched: bool
+        self,
+        engine: EngineRun,
+        pipeline: Pipeline,
+        tally: BatchTally,
+        *,
+        variant: str,
+        is_batched: bool,
     ) -> None:
         self.cpu_s = 0.0
         self._engine_ended_s = 0.0
         self._engine = engine
         self._pipeline = pipeline
         self._tally = tally
+        self._failures = Failures(variant)
         self._is_batched = is_batched
         self._public = tuple(spec.name for spec in pipeline.signature.outputs)
         self._datatypes: dict[str, tuple[object, Datatype]] = {}
@@ -66,6 +74,7 @@ class BatchRunner:
             if len(batch) > 1:
                 # One bad request must not take its companions with it: run each by itself.
                 return [reply for work in batch for reply in self.run((work,))]
+            self._failures.tell(error, calls[0])
             return [Reply(call_id=calls[0].call_id, error=_as_error(error))]
         ended_s = time.monotonic()
         queued_s = [started_s - work.arrived_s for work in batch]

@@ -183,7 +183,8 @@ class ExperimentControl:
         return [self.view(name) for name in self._configs]
 
     def note(self, kind: str, subject: str, reason: str) -> None:
-        logger.info("%s %s: %s", kind, subject, reason)
+        level = logging.WARNING if kind == "lost" else logging.INFO
+        logger.log(level, "%s %s: %s", kind, subject, reason)
         event = Event(at_s=self._clock(), kind=kind, subject=subject, reason=reason)
         self.events.append(event)
         self._is_dirty = True

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from actors.batching.tally import BatchTally
 from actors.delivery.withdrawals import Withdrawals
+from actors.logs.failures import Failures
 from actors.model_replica import STALLED_S, ReplicaSetup, loaded_engine
 from actors.node_folder import metrics_folder
 from actors.tracing.opened import close_spans, spans_of
@@ -65,6 +66,7 @@ class SequenceReplica:
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._engine = self._computing.submit(make_ready or _ready_engine, setup).result()
         self._spans = spans_of(setup.tracing, setup.variant)
+        self._failures = Failures(setup.variant)
         self._wake = asyncio.Event()
         self._busy_since_s: float | None = None
         self._loop_task: asyncio.Task[None] | None = None
@@ -180,9 +182,11 @@ class SequenceReplica:
             outputs = self._infer(run, self._tensors.merge(rows))
             replies = [self._reply(member, outputs, started_s) for member in run.members]
         except SquadronError as error:
+            self._failures.tell(error, run.members[0].item.payload.call)
             return [_failed(member, error) for member in run.members]
         except Exception as error:
-            # A bug of ours or of the runtime's: told by name only.
+            # A bug of ours or of the runtime's: its callers are told by name only.
+            self._failures.tell(error, run.members[0].item.payload.call)
             failed = EngineFailed(f"the engine failed: {type(error).__name__}")
             return [_failed(member, failed) for member in run.members]
         for member in run.members:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from actors.batching.tally import BatchTally
 from actors.delivery.withdrawals import Withdrawals
+from actors.logs.failures import Failures
 from actors.model_replica import STALLED_S, ReplicaSetup, loaded_engine
 from actors.node_folder import metrics_folder
 from actors.tracing.engine_span import ENGINE_SPAN
@@ -57,6 +58,7 @@ class StreamReplica:
         version = setup.metric_labels
         self.tally = BatchTally(metrics, *version)
         self._spans = spans_of(setup.tracing, setup.variant)
+        self._failures = Failures(setup.variant)
         self._open_gauge = metrics.pending.labels(*version)
         self._num_open = 0
         self._busy_since_s: float | None = None
@@ -123,6 +125,7 @@ class StreamReplica:
                     case None:
                         return
                     case SquadronError() as error:
+                        self._failures.tell(error, call)
                         yield Reply(call_id=call.call_id, error=error)
                         return
                     case outputs:
@@ -148,8 +151,9 @@ class StreamReplica:
         except SquadronError as error:
             found = error
         except Exception as error:
-            # A bug of ours or of the runtime's: told by name only.
+            # A bug of ours or of the runtime's: its caller is told by name only.
             found = EngineFailed(f"the engine failed: {type(error).__name__}")
+            found.__cause__ = error
         finally:
             ENGINE_SPAN.reset(token)
             self._busy_since_s = None

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -204,8 +205,20 @@ def _check_ports(serve_file: ServeFile, config: SquadronConfig) -> None:
                 ) from None
 
 
+def keep_token_private(folder: Path) -> None:
+    """Ray's token, in its folder of the home: whoever reads it may run code as this user, and Ray
+    writes it readable for everybody."""
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(OSError):
+        token = folder / "auth_token"
+        if token.stat().st_mode & 0o077:
+            token.chmod(0o600)
+
+
 def _start(file: Path, sink: IO[str] | None) -> subprocess.Popen[bytes]:
     """`serve run` in a process group of its own, so that Ctrl-C reaches it once, from us."""
+    keep_token_private(Path.home() / ".ray")
     program = Path(sys.executable).with_name("serve")
     environment = {**SERVE_ENVIRONMENT, **os.environ}
     return subprocess.Popen(
@@ -246,6 +259,7 @@ def _wait_until_ready(
                 num_ready = sum(model["state"] == "READY" for model in index)
                 progress.update(task, completed=num_ready, description="loading models")
                 if door.is_ready():
+                    keep_token_private(Path.home() / ".ray")
                     return
             except (httpx.HTTPError, ValueError):
                 pass  # not listening yet

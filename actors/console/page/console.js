@@ -296,7 +296,7 @@ function interval(arm) {
   const reach = Math.max(Math.abs(low), Math.abs(high), 1e-9) * 1.2;
   const x = (value) => 150 + (140 * Math.max(-reach, Math.min(reach, value))) / reach;
   const percent = (value) => `${(100 * value).toFixed(1)} %`;
-  return drawn('svg', { width: 300, height: 34, role: 'img' },
+  return drawn('svg', { width: 300, height: 34, viewBox: '0 0 300 34', role: 'img' },
     drawn('title', {}, document.createTextNode(
       `${arm.name}: improvement ${percent(arm.improvement ?? 0)}, between ${percent(low)} and ${percent(high)}`)),
     drawn('line', { class: 'wire', x1: 150, x2: 150, y1: 2, y2: 20 }),

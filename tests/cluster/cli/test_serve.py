@@ -8,7 +8,13 @@ import typer
 from typer.testing import CliRunner
 
 from cluster.cli.own_door import OwnDoor
-from cluster.cli.serve import example_of, refusal_in, serve, without_room
+from cluster.cli.serve import (
+    example_of,
+    keep_token_private,
+    refusal_in,
+    serve,
+    without_room,
+)
 from cluster.config.serve_file import read_serve_file
 from cluster.engines.device import may_have_gpu
 from cluster.errors import ConfigError
@@ -94,3 +100,19 @@ def test_the_call_to_try_is_one_that_a_ready_model_answers(
     door.close()
     assert said.endswith(f" http://127.0.0.1:8000{path}")
     assert says in said
+
+
+def test_nobody_else_reads_ray_s_token(tmp_path: Path) -> None:
+    folder = tmp_path / ".ray"
+    keep_token_private(folder)
+    made = folder.stat().st_mode & 0o777
+    folder.chmod(0o755)
+    token = folder / "auth_token"
+    token.write_text("secret")
+    token.chmod(0o644)
+    keep_token_private(folder)
+    token_mode = token.stat().st_mode & 0o777
+    keep_token_private(tmp_path / "auth_token/not/there")
+
+    assert (made, token_mode) == (0o700, 0o600)
+    assert token.read_text() == "secret"
