@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
 
-from actors.jobs.desk import JobsSetup
+from actors.jobs.desk import JobsSetup, ServedVariant
 from cluster.errors import CapacityError, DeadlineExceeded, ModelNotFound, SquadronError
 
 PATIENCE_S = 60.0
@@ -32,7 +32,7 @@ class JobsClient:
         self._find = find
 
     async def submit(
-        self, variant: str, content: dict[str, Any], body: bytes, json_length: int | None
+        self, variant: ServedVariant, content: dict[str, Any], body: bytes, json_length: int | None
     ) -> dict[str, Any]:
         """The new job. Raises: CapacityError without a cluster; what `JobDesk.submit` raises."""
         if self._setup is None:
@@ -75,7 +75,8 @@ class JobsClient:
         # Before Ray's errors: one may be a timeout of the desk's own, which is both.
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the jobs' actor did not answer within {PATIENCE_S:g} s; ask again",
+                f"the jobs' actor did not answer within {PATIENCE_S:g} s, and may still do what "
+                "was asked: look at GET /admin/v1/jobs, or ask again with the same `id`",
                 retry_after_s=2,
             ) from None
         except RayTaskError as error:

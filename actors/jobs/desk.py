@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from ray.exceptions import RayError
 from actors.jobs.hands import Hands, RayHands
 from actors.jobs.kept import NOT_KEPT, add_kept, kept_folder, remove_kept, remove_old
 from actors.jobs.process import Event
+from actors.jobs.sources import candidates, check_writable, of_version
 from actors.jobs.work import Work
 from actors.repository.names import NAMESPACE, desk_name
 from actors.variant_facts import Origin, origin_of
@@ -37,26 +39,25 @@ from cluster.control.jobs.job import (
     with_artefact,
 )
 from cluster.control.jobs.request import (
-    JobRequest,
     OptimizeRequest,
     check_can,
     job_request,
 )
 from cluster.errors import (
     ConfigError,
+    EngineFailed,
     InvalidRequest,
     ModelNotFound,
     SquadronError,
-    Unsupported,
 )
-from cluster.optimization.remote.mirror import MirroredStore
 
 logger = logging.getLogger("squadron.jobs")
 
 LOOK_S = 5.0
 ORPHANED_LOOKS = 3
 """So many looks after the controller went, the desk goes too: it may only be restarting."""
-STOP_S = 15.0
+CANCELLED = "cancelled on request"
+UNFORESEEN = "the server did not expect what happened; its log says what"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,14 @@ class JobsSetup:
     config: SquadronConfig
     store: ModelStore
     is_controlled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedVariant:
+    """What a door answers with: the store may hold a newer version by now."""
+
+    name: str
+    version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +93,7 @@ class JobDesk:
         self._jobs: dict[str, Job] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._follows: dict[str, asyncio.Task[None]] = {}
+        self._works: dict[str, asyncio.Task[Event]] = {}
         self._stores: dict[str, ModelStore] = {}
         self._adding, self._submitting = asyncio.Lock(), asyncio.Lock()
         self.watching = asyncio.get_running_loop().create_task(self._watch_controller())
@@ -91,7 +101,7 @@ class JobDesk:
     async def submit(
         self,
         setup: JobsSetup,
-        variant: str,
+        variant: ServedVariant,
         content: dict[str, Any],
         body: bytes,
         json_length: int | None,
@@ -104,7 +114,7 @@ class JobDesk:
     async def _submit(
         self,
         setup: JobsSetup,
-        variant: str,
+        variant: ServedVariant,
         content: dict[str, Any],
         body: bytes,
         json_length: int | None,
@@ -114,7 +124,7 @@ class JobDesk:
             return self._jobs[request.id].as_dict()  # it was asked for, and the answer lost
         admit(list(self._jobs.values()), len(body))
         wanted, store = await self._wanted(setup, variant)
-        origin = await asyncio.to_thread(origin_of, variant, wanted, store)
+        origin = await asyncio.to_thread(origin_of, variant.name, wanted, store)
         if isinstance(origin, ConfigError):
             raise InvalidRequest(origin.message)
         check_can(request, model_format=origin.card.format, engine=origin.engine)
@@ -135,7 +145,7 @@ class JobDesk:
             kept=str(kept),
             nice=reserved.nice,
             json_length=json_length,
-            candidates=await asyncio.to_thread(_candidates, request, setup.store),
+            candidates=await asyncio.to_thread(candidates, request, setup.store),
         )
         await asyncio.to_thread(remove_old, setup.store.root, set(self._jobs), time.time())
         self._jobs[job_id] = Job(
@@ -158,10 +168,15 @@ class JobDesk:
     async def cancel(self, job_id: str) -> dict[str, object]:
         """The job, when nothing of it runs any more. One that had ended stays what it was."""
         job = self._known(job_id)
-        self._jobs[job_id] = job.cancelled(time.time(), "cancelled on request")
         follow = self._follows.get(job_id)
-        if follow is not None:
-            follow.cancel()
+        if follow is None:
+            self._jobs[job_id] = job.cancelled(time.time(), CANCELLED)
+        else:
+            # Only its work, which is over once there is an outcome: what comes after that (the end
+            # of its process, a new version in the store) is never left half-done, however often
+            # this is asked for.
+            self._jobs[job_id] = job.running("is being ended")
+            self._works[job_id].cancel()
             await asyncio.wait([follow])
         self._go_on()
         return self._known(job_id).as_dict()
@@ -181,24 +196,30 @@ class JobDesk:
         store = self._stores.get(job_id)
         if store is None:
             raise InvalidRequest(NOT_KEPT)
-        _check_writable(store)
+        check_writable(store)
         folder = kept_folder(store.root, job_id)
         async with self._adding:
-            card = await asyncio.to_thread(add_kept, folder, store, name)
+            try:
+                card = await asyncio.to_thread(add_kept, folder, store, name)
+            except OSError as error:
+                raise EngineFailed(
+                    f"the server's store cannot be written: {error.strerror}"
+                ) from None
         found: dict[str, object] = card.model_dump(mode="json")
         return found
 
-    async def _wanted(self, setup: JobsSetup, variant: str) -> tuple[VariantConfig, ModelStore]:
+    async def _wanted(
+        self, setup: JobsSetup, served: ServedVariant
+    ) -> tuple[VariantConfig, ModelStore]:
         """How the model is served now, which a load at run time may have changed."""
-        if setup.is_controlled:
-            wanted = await self._hands.serving(variant)
-            if wanted is not None:
-                store = ModelStore(Path(wanted.store)) if wanted.store else setup.store
-                return wanted.variant, store
-        found = setup.config.variants.get(variant)
+        wanted = await self._hands.serving(served.name) if setup.is_controlled else None
+        if wanted is not None:
+            store = ModelStore(Path(wanted.store)) if wanted.store else setup.store
+            return of_version(wanted.variant, served.version, store), store
+        found = setup.config.variants.get(served.name)
         if found is None:
-            raise ModelNotFound(f"there is no model '{variant[:80]}'")
-        return found, setup.store
+            raise ModelNotFound(f"there is no model '{served.name[:80]}'")
+        return of_version(found, served.version, setup.store), setup.store
 
     def _check_search(
         self, request: OptimizeRequest, wanted: VariantConfig, store: ModelStore
@@ -209,7 +230,7 @@ class JobDesk:
                 "store are searched over"
             )
         if request.add_to_store:
-            _check_writable(store)
+            check_writable(store)
 
     def _known(self, job_id: str) -> Job:
         job = self._jobs.get(job_id)
@@ -221,8 +242,11 @@ class JobDesk:
         """Start what may start, forget what there is no room for."""
         while (job := next_to_start(list(self._jobs.values()))) is not None:
             self._jobs[job.id] = job.started(time.time(), "asks the cluster for room")
-            follow = asyncio.get_running_loop().create_task(self._follow(job.id))
-            self._follows[job.id] = follow
+            processes: list[Any] = []
+            loop = asyncio.get_running_loop()
+            work = loop.create_task(self._work(job.id, self._waiting.pop(job.id), processes))
+            self._works[job.id] = work
+            self._follows[job.id] = loop.create_task(self._follow(job.id, work, processes))
         for job_id in to_forget(list(self._jobs.values())):
             del self._jobs[job_id]
         for job_id in [each for each, job in self._jobs.items() if job.has_ended]:
@@ -231,46 +255,58 @@ class JobDesk:
         for job_id in [each for each in self._stores if each not in has]:
             remove_kept(self._stores.pop(job_id).root, job_id)
 
-    async def _follow(self, job_id: str) -> None:
-        waiting = self._waiting.pop(job_id)
+    async def _follow(
+        self, job_id: str, work: asyncio.Task[Event], processes: Sequence[Any]
+    ) -> None:
+        """To its end: it has ended when nothing of it is left."""
+        await asyncio.wait([work])
+        for process in processes:
+            await self._hands.end(process)
+        if work.cancelled():
+            self._jobs[job_id] = self._jobs[job_id].cancelled(time.time(), CANCELLED)
+        else:
+            await self._settle(job_id, work.result())
+        del self._follows[job_id], self._works[job_id]
+        logger.info("job %s %s", job_id, self._jobs[job_id].state)
+        self._go_on()
+
+    async def _work(self, job_id: str, waiting: _Waiting, processes: list[Any]) -> Event:
+        """A `result` or an `error`. `processes`: those that it starts, for whoever ends them."""
         request = self._jobs[job_id].request
-        process: Any = None
-        outcome: Event = {}
         try:
             async with asyncio.timeout(request.timeout_s):
                 reserved = await asyncio.to_thread(self._hands.reserve, request)
                 process = self._hands.process(reserved)
+                processes.append(process)
+                remote = waiting.origin.remote
                 await process.start.remote(
-                    waiting.work, waiting.body, waiting.origin.remote, LIMITS.max_result_bytes
+                    waiting.work, waiting.body, remote, LIMITS.max_result_bytes
                 )
+                del waiting  # the tensors lie on the job's node now
                 self._jobs[job_id] = self._jobs[job_id].running(reserved.reason)
-                while not outcome:
+                while True:
                     for event in await process.next.remote():
-                        if "step" in event:
-                            self._jobs[job_id] = self._jobs[job_id].told(str(event["step"]))
-                        else:
-                            outcome = event
+                        if "step" not in event:
+                            return cast("Event", event)
+                        self._jobs[job_id] = self._jobs[job_id].told(str(event["step"]))
         except TimeoutError:
-            said = f"it did not end within its timeout_s ({request.timeout_s:g})"
-            outcome = {"error": ("DeadlineExceeded", said)}
+            said = f"it did not end within its timeout_s ({request.timeout_s:g}); ask for more"
+            if request.kind == "optimize":
+                said += ", what was built is found again"
+            return {"error": ("DeadlineExceeded", said)}
         except SquadronError as error:
-            outcome = {"error": (type(error).__name__, error.message)}
+            return {"error": (type(error).__name__, error.message)}
         except RayError as error:
             said = str(error).partition("\n")[0]
-            outcome = {"error": ("EngineFailed", f"its process on the cluster was lost: {said}")}
-        finally:
-            # A job has ended when nothing of it is left.
-            if process is not None:
-                await self._hands.end(process)
-            await self._settle(job_id, outcome)
-            self._follows.pop(job_id, None)
-            logger.info("job %s %s", job_id, self._jobs[job_id].state)
-            self._go_on()
+            return {"error": ("EngineFailed", f"its process on the cluster was lost: {said}")}
+        except Exception:
+            # It is told as failed: one that stayed "running" would keep all others waiting.
+            logger.exception("job %s", job_id)
+            return {"error": ("EngineFailed", UNFORESEEN)}
 
     async def _settle(self, job_id: str, outcome: Event) -> None:
         if "error" in outcome:
             self._fail(job_id, *outcome["error"])
-        if "result" not in outcome:
             return
         result: bytes = outcome["result"]
         name = getattr(self._jobs[job_id].request, "add_to_store", "")
@@ -280,6 +316,10 @@ class JobDesk:
                 added = await self._added(job_id, name)
             except SquadronError as error:
                 self._fail(job_id, type(error).__name__, error.message)
+                return
+            except Exception:
+                logger.exception("job %s", job_id)
+                self._fail(job_id, "EngineFailed", UNFORESEEN)
                 return
             told = {"name": added["name"], "version": added["version"]}
             result = result[:-1] + b',"added":' + orjson.dumps(told) + b"}"
@@ -294,35 +334,13 @@ class JobDesk:
             await asyncio.sleep(self._look_s)
             is_there = await asyncio.to_thread(self._hands.has_controller)
             num_gone = 0 if is_there else num_gone + 1
-        for follow in list(self._follows.values()):
-            follow.cancel()
+        for work in list(self._works.values()):
+            work.cancel()
         if self._follows:
             await asyncio.wait(list(self._follows.values()))
         for job_id, store in self._stores.items():
             remove_kept(store.root, job_id)
         self._hands.leave()
-
-
-def _candidates(request: JobRequest, store: ModelStore) -> tuple[str, ...]:
-    """Folders of the store. Raises: InvalidRequest for a name that it has not."""
-    if not isinstance(request, OptimizeRequest):
-        return ()
-    try:
-        found = []
-        for each in request.candidates:
-            name, _, version = each.partition("/")
-            found.append(str(store.folder(name, version)))
-    except ConfigError:
-        raise InvalidRequest(f"candidates: the server's store has no model '{each}'") from None
-    return tuple(found)
-
-
-def _check_writable(store: ModelStore) -> None:
-    if isinstance(store, MirroredStore):
-        raise Unsupported(
-            f"the server's store is {store.uri}, which is only read here: run squadron optimize "
-            "where it is written, then squadron models push"
-        )
 
 
 def get_or_start_desk(app: str) -> ActorHandle[JobDesk]:

@@ -7,13 +7,14 @@ import contextlib
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from actors.jobs.process import JobProcess
 from actors.repository.names import NAMESPACE, controller_name
 from cluster.control.jobs.job import Reservation, reserve
 from cluster.control.jobs.request import JobRequest
 from cluster.control.repository import Wanted
+from cluster.errors import CapacityError
 
 STOP_S = 15.0
 
@@ -29,7 +30,8 @@ class Hands(Protocol):
 
     async def end(self, process: Any) -> None: ...
 
-    async def serving(self, variant: str) -> Wanted | None: ...
+    async def serving(self, variant: str) -> Wanted | None:
+        """Raises: CapacityError while nobody can say it."""
 
     def has_controller(self) -> bool: ...
 
@@ -63,8 +65,17 @@ class RayHands:
         ray.kill(process)
 
     async def serving(self, variant: str) -> Wanted | None:
-        controller: Any = ray.get_actor(controller_name(self._app), NAMESPACE)
-        found: Wanted | None = await controller.serving.remote(variant)
+        try:
+            # Finding it imports what it is made of, all of Serve: the desk answers meanwhile.
+            controller: Any = await asyncio.to_thread(
+                ray.get_actor, controller_name(self._app), NAMESPACE
+            )
+            found: Wanted | None = await controller.serving.remote(variant)
+        except (ValueError, RayActorError):
+            raise CapacityError(
+                "the controller, which knows how the model is served, is just being started again",
+                retry_after_s=2,
+            ) from None
         return found
 
     def has_controller(self) -> bool:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import orjson
 
 from actors.jobs.work import INPUTS_FILE, RESULT_FILE, WORK_FILE, Work
-from cluster.errors import SquadronError
+from cluster.errors import EngineFailed, SquadronError
 from cluster.optimization.remote.mirror import RemoteVersion
 
 logger = logging.getLogger("squadron.jobs")
@@ -37,17 +38,21 @@ class JobProcess:
     def __init__(self, parent: Path | None = None) -> None:
         """`parent`: in which its folder is made; the node's own if None."""
         self._parent = parent
+        self._body = b""
         self._scratch: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._doing: asyncio.Task[None] | None = None
+        self._starting = threading.Lock()
+        self._is_stopped = False
 
     async def start(
         self, work: Work, body: bytes, remote: RemoteVersion | None, max_result_bytes: int
     ) -> None:
         """Returns at once. `body`: of the request, with its tensors. `remote`: where the artefact
         is brought from, for a store at a URI."""
-        doing = self._do(work, body, remote, max_result_bytes)
+        self._body = body
+        doing = self._do(work, remote, max_result_bytes)
         self._doing = asyncio.get_running_loop().create_task(doing)
 
     async def next(self) -> list[Event]:
@@ -65,6 +70,8 @@ class JobProcess:
         if self._doing is not None:
             self._doing.cancel()
             await asyncio.wait([self._doing])
+        # A thread that is just starting it ends no sooner than it has.
+        await asyncio.to_thread(self._refuse_to_start)
         process = self._process
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -74,26 +81,28 @@ class JobProcess:
         if self._scratch is not None:
             await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
-    async def _do(
-        self, work: Work, body: bytes, remote: RemoteVersion | None, max_result_bytes: int
-    ) -> None:
+    async def _do(self, work: Work, remote: RemoteVersion | None, max_result_bytes: int) -> None:
         try:
-            await self._tell_all(work, body, remote, max_result_bytes)
+            await self._tell_all(work, remote, max_result_bytes)
         except SquadronError as error:
             self._events.put_nowait({"error": (type(error).__name__, error.message)})
         except OSError as error:
             said = error.strerror or type(error).__name__
             self._events.put_nowait({"error": ("EngineFailed", f"the job cannot run: {said}")})
+        except Exception:
+            # Whoever waits for its news would wait until the job's timeout.
+            logger.exception("the job's process cannot be followed")
+            said = "the server did not expect what happened; its log says what"
+            self._events.put_nowait({"error": ("EngineFailed", said)})
 
     async def _tell_all(
-        self, work: Work, body: bytes, remote: RemoteVersion | None, max_result_bytes: int
+        self, work: Work, remote: RemoteVersion | None, max_result_bytes: int
     ) -> None:
         if remote is not None:
             self._events.put_nowait({"step": "bring the model to this node"})
             folder = await asyncio.to_thread(remote.bring)
             work = replace(work, folder=str(folder))
-        scratch = await asyncio.to_thread(self._made, work, body)
-        process = await asyncio.to_thread(self._started, scratch, work)
+        scratch, process = await asyncio.to_thread(self._begun, work)
         assert process.stdout is not None
         # In threads: Ray's loop is not the main thread's, where alone uvloop can have children.
         while line := await asyncio.to_thread(process.stdout.readline):
@@ -107,19 +116,31 @@ class JobProcess:
                 return
             self._events.put_nowait(event)
         code = await asyncio.to_thread(process.wait)
-        message = f"the job's process ended with code {code}; the server's log says why"
-        self._events.put_nowait({"error": ("EngineFailed", message)})
+        self._events.put_nowait({"error": ("EngineFailed", _ended_by(code))})
 
-    def _made(self, work: Work, body: bytes) -> Path:
+    def _refuse_to_start(self) -> None:
+        with self._starting:
+            self._is_stopped = True
+
+    def _begun(self, work: Work) -> tuple[Path, subprocess.Popen[bytes]]:
+        with self._starting:
+            if self._is_stopped:
+                raise EngineFailed("the job was ended before it began")
+            scratch = self._made(work)
+            return scratch, self._started(scratch, work)
+
+    def _made(self, work: Work) -> Path:
         parent = self._parent
         if parent is None:
             from actors.node_folder import node_folder
 
             parent = node_folder() / "jobs"
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._scratch = scratch = Path(tempfile.mkdtemp(dir=parent))
+        _remove_orphans(parent)
+        self._scratch = scratch = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
         (scratch / "tmp").mkdir()
-        (scratch / INPUTS_FILE).write_bytes(body)
+        (scratch / INPUTS_FILE).write_bytes(self._body)
+        self._body = b""  # it may be large, and the job long
         (scratch / WORK_FILE).write_bytes(orjson.dumps(asdict(work)))
         return scratch
 
@@ -142,6 +163,27 @@ class JobProcess:
             start_new_session=True,
         )
         return self._process
+
+
+def _remove_orphans(parent: Path) -> None:
+    """The folders of holders that were killed."""
+    for folder in parent.iterdir():
+        pid = folder.name.partition("-")[0]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, OSError):
+            continue  # not ours to remove
+
+
+def _ended_by(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return (
+            "the job's process was killed; where the machine ran out of memory the system takes "
+            "jobs first: send fewer items, or a smaller batch_size"
+        )
+    return f"the job's process ended with code {code}; the server's log says why"
 
 
 def _wait_for(process: subprocess.Popen[bytes]) -> None:

@@ -7,6 +7,7 @@ python -m actors.jobs.work FOLDER
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 
@@ -29,6 +30,9 @@ from cluster.models import EngineName
 from cluster.optimization.progress import SilentTransfer, Transfer
 from cluster.protocols.v2_json import decode_infer
 from cluster.tensors import Array
+
+if TYPE_CHECKING:
+    from cluster.optimization.search.report import OptimizeReport
 
 WORK_FILE = "work.json"
 INPUTS_FILE = "inputs"
@@ -132,7 +136,7 @@ def _optimized(
     from cluster.client.search.optimize import run_search
     from cluster.client.workplace import Workplace
     from cluster.optimization.gate.gate import GateLimits
-    from cluster.optimization.search.keep import check_free, keep
+    from cluster.optimization.search.keep import check_free
 
     is_kept = True
     try:
@@ -161,19 +165,32 @@ def _optimized(
         )
         if is_kept and report.chosen.variant is not None:
             with telling.step("keep what was chosen"):
-                keep(report, Path(work.kept))
+                _keep(report, work, request, telling)
     finally:
         place.close()
     return {"report": report.as_dict(), "applied": dict(plan.acts)}
 
 
-def _end_with_the_holder() -> None:
+def _keep(report: OptimizeReport, work: Work, request: OptimizeRequest, telling: Telling) -> None:
+    """A full disk costs the copy, and not the report of a long search."""
+    from cluster.optimization.search.keep import keep
+
+    try:
+        keep(report, Path(work.kept))
+    except (ConfigError, OSError) as error:
+        if request.add_to_store:
+            raise InvalidRequest(f"add_to_store: {error}") from None
+        telling.tell(step=work.hidden(f"not kept: {error}", Path(work.kept)))
+
+
+def _end_with_the_holder(scratch: Path) -> None:
     """Nobody writes to standard input: it ends when its holder does, however that happens; then
-    this process goes, and with it what it started."""
+    this process goes, and with it what it started and the tensors that it was given."""
 
     def wait() -> None:
         while os.read(0, 4096):
             pass
+        shutil.rmtree(scratch, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -190,7 +207,7 @@ def main(scratch: Path) -> None:
     # What libraries print must not come between the lines that are told.
     telling = Telling(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
-    _end_with_the_holder()
+    _end_with_the_holder(scratch)
     content = orjson.loads((scratch / WORK_FILE).read_bytes())
     content["engine"] = engine_name(content["engine"])
     work = Work(**content)

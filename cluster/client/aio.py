@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any, Self
 
 from cluster.client.client import Client
 from cluster.client.inputs import apart, groups, named_inputs, num_rows, together
-from cluster.client.model import Model, checked_size
+from cluster.client.model import OPTIMAL_OF, Model, checked_size
 from cluster.client.remote.backend import HttpBackend
 from cluster.client.remote.coding import JSON_LENGTH, decode_answer
 from cluster.client.remote.http import AsyncHttpServer
+from cluster.client.remote.jobs import GIVEN_UP
 from cluster.client.values import BatchFigure
 from cluster.config.model_card import ModelCard
 from cluster.optimization.gate.gate import Verdict
@@ -95,7 +98,9 @@ class AsyncModel:
             self.sync.benchmark, batch_sizes, data=data, num_rounds=num_rounds
         )
 
-    async def get_optimal_batch_size(self, batch_sizes: Sequence[int], **wishes: Any) -> int:
+    async def get_optimal_batch_size(
+        self, batch_sizes: Sequence[int] = OPTIMAL_OF, **wishes: Any
+    ) -> int:
         """As `Model.get_optimal_batch_size`."""
         return await asyncio.to_thread(self.sync.get_optimal_batch_size, batch_sizes, **wishes)
 
@@ -151,10 +156,14 @@ class AsyncClient:
         return AsyncModel(made, self._server)
 
     async def optimize(self, model: Any, **wishes: Any) -> AsyncModel:
-        """As `Client.optimize`."""
+        """As `Client.optimize`. A task that is cancelled (also by `asyncio.timeout`) ends the job
+        of a server's model, and has ended when that has; a search in this process goes on in its
+        thread."""
         given = model.sync if isinstance(model, AsyncModel) else model
-        made = await asyncio.to_thread(self.sync.optimize, given, **wishes)
-        return AsyncModel(made, None)
+        search = partial(self.sync.optimize, given, **wishes)
+        if isinstance(given, Model) and given.is_remote:
+            return AsyncModel(await _given_up_with_its_caller(search), None)
+        return AsyncModel(await asyncio.to_thread(search), None)
 
     async def accelerate(self, model: Any, **wishes: Any) -> AsyncModel:
         """The same as `optimize`."""
@@ -200,3 +209,20 @@ class AsyncClient:
         await asyncio.to_thread(self.sync.close)
         if self._server is not None:
             await self._server.close()
+
+
+async def _given_up_with_its_caller(search: Callable[[], Model]) -> Model:
+    given_up = Event()
+    token = GIVEN_UP.set(given_up)
+    # The task has the context of now, and its thread that of the task.
+    task = asyncio.create_task(asyncio.to_thread(search))
+    GIVEN_UP.reset(token)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        given_up.set()
+        # Not before the job was ended: the client may be closed next.
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # it is the cancelling that is told
+        raise

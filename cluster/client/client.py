@@ -168,6 +168,7 @@ class Client:
         limits: GateLimits | None = None,
         progress: Progress | None = None,
         num_rounds: int = NUM_ROUNDS,
+        timeout_s: float | None = None,
     ) -> Model:
         """The fastest variant of the model that passes the accuracy gate, measured on this machine,
         with its `report`: every candidate, what it costs in accuracy, which options were ignored
@@ -181,46 +182,37 @@ class Client:
 
         A model that was loaded from a server is searched over there, on its cluster's hardware
         (HTTP and an admin key): `candidates` are names in its store, `progress` is told the steps,
-        Ctrl-C ends it. What was chosen answers once `add_to_store` has put it into the server's
-        store and it is served. Everything else is searched over here, also by a server's client.
+        Ctrl-C ends it, and so does `timeout_s` (half an hour if left out, six at most). What was
+        chosen answers once `add_to_store` has put it into the server's store and it is served.
+        Everything else is searched over here, also by a server's client.
         Raises: ConfigError naming the option, its value and what is allowed.
         """
         self._check_open()
+        wishes: dict[str, Any] = {
+            "target": target,
+            "target_device": target_device,
+            "level": level,
+            "use_cache": use_cache,
+            "custom_operators": custom_operators,
+            "candidates": candidates,
+            "options": options,
+            "data": data,
+            "limits": limits,
+            "progress": progress,
+            "num_rounds": num_rounds,
+        }
         if isinstance(model, Model) and model.is_remote:
-            return self._optimized_there(
-                model,
-                target=target,
-                target_device=target_device,
-                level=level,
-                use_cache=use_cache,
-                custom_operators=custom_operators,
-                candidates=candidates,
-                options=options,
-                data=data,
-                example=example,
-                limits=limits,
-                progress=progress,
-                num_rounds=num_rounds,
+            return self._optimized_there(model, example=example, timeout_s=timeout_s, **wishes)
+        if timeout_s is not None:
+            raise ConfigError(
+                "timeout_s is of a search on a server; one in this process is ended by Ctrl-C",
+                key="timeout_s",
+                value=str(timeout_s),
             )
         given, rows = model, example
         if isinstance(model, Model):
             given, rows = _source_of(model), example or model.example
-        report, plan = run_search(
-            given,
-            self._place,
-            target=target,
-            target_device=target_device,
-            level=level,
-            use_cache=use_cache,
-            custom_operators=custom_operators,
-            candidates=candidates,
-            options=options,
-            data=data,
-            example=rows,
-            limits=limits,
-            progress=progress,
-            num_rounds=num_rounds,
-        )
+        report, plan = run_search(given, self._place, example=rows, **wishes)
         made = self._chosen(report, given, rows, plan.threads)
         made.applied = dict(plan.acts)
         if plan.is_for_phones:

@@ -3,8 +3,9 @@
     python -m loadtests.optimisation                     all of them, one after the other
     python -m loadtests.optimisation --only resnet50,minilm --rounds 20
 
-Needs the fetched models. Writes `loadtests/optimisation/report/`: one JSON a model, README.md with
-the table and the goals, speedups.svg. A model that has its JSON is kept unless it is named.
+Needs the fetched models. Writes `loadtests/optimisation/report/`: one JSON a model and kind of
+processor, README.md with the tables and the goals, speedups.svg. A model that has its JSON for this
+processor is kept unless it is named.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from pathlib import Path
 
 from cluster.config.store import ModelStore
 from cluster.engines.cache.artefact_cache import ArtefactCache
+from cluster.optimization.cache.fingerprint import hardware
 from cluster.optimization.search.optimize import Wish, optimize
 from loadtests.machine import fingerprint
-from loadtests.optimisation.page import write_page
+from loadtests.optimisation.page import slug, write_page
 from loadtests.optimisation.works import WORKS
 
 REPORT = Path(__file__).with_name("report")
@@ -34,8 +36,9 @@ def main() -> int:
     given = parser.parse_args()
     names = [name for name in given.only.split(",") if name]
     REPORT.mkdir(exist_ok=True)
+    processor = slug(hardware().processor)
     for work in WORKS:
-        file = REPORT / f"{work.name}.json"
+        file = REPORT / f"{work.name}.{processor}.json"
         if (names and work.name not in names) or (not names and file.exists()):
             continue
         started_s = time.perf_counter()

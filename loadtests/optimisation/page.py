@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,42 @@ matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "squadron"
 
 
+def slug(processor: str) -> str:
+    """A processor's name in a file's: `amd-epyc-family-26-model-2`."""
+    kind = re.sub(r" stepping \d+", "", processor)
+    return re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
+
+
 def write_page(folder: Path, names: list[str]) -> None:
-    """README.md and speedups.svg from those of `names` that have been run."""
-    runs = [json.loads(path.read_text()) for name in names
-            if (path := folder / f"{name}.json").exists()]  # fmt: skip
+    """README.md and speedups.svg from those of `names` that have been run, on any processor."""
+    runs = [
+        json.loads(path.read_text())
+        for name in names
+        for path in sorted(folder.glob(f"{name}.*.json"))
+    ]
     if not runs:
         return
-    machine = runs[-1]["hardware"]
+    machines = {run["hardware"]["processor"]: run["hardware"] for run in runs}
     lines = [
         "# Optimised variants",
         "",
-        f"One thread on {machine['processor']}, {machine['cores']} cores shared with other work, "
-        f"instructions {', '.join(machine['instructions'])}. Each model's variants took turns in "
-        "one run; speed-ups are ratios of CPU time to eager torch fp32 with a 95 % bootstrap "
-        "interval over rounds. Wall milliseconds on a busy machine do not travel; CPU "
-        "milliseconds and ratios do better. Made by `python -m loadtests.optimisation`.",
+        "One thread of a machine with two cores, shared with other work. Each model's variants "
+        "took turns in one run; speed-ups are ratios of CPU time to eager torch fp32 with a 95 % "
+        "bootstrap interval over rounds. Wall milliseconds on a busy machine do not travel; CPU "
+        "milliseconds and ratios do better, from one kind of processor to the next neither. Made "
+        "by `python -m loadtests.optimisation`.",
+        "",
+        *[
+            f"- {kind}: {', '.join(machine['instructions'])}"
+            for kind, machine in sorted(machines.items())
+        ],
         "",
         "![speed-ups](speedups.svg)",
         "",
         "## Goals",
         "",
-        "| model | goal over eager fp32 | best that passed | said |",
-        "|---|---|---|---|",
+        "| model | processor | goal over eager fp32 | best that passed | said |",
+        "|---|---|---|---|---|",
         *[_goal(run) for run in runs if run["goal"]],
         "",
     ]
@@ -48,14 +63,18 @@ def _measured(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [each for each in run["candidates"] if each.get("speedup")]
 
 
+def _processor(run: dict[str, Any]) -> str:
+    return re.sub(r" stepping \d+", "", str(run["hardware"]["processor"]))
+
+
 def _goal(run: dict[str, Any]) -> str:
     best = max(_measured(run), key=lambda each: float(each["speedup"]))
     low, high = best["speedup_interval"]
     met = "met" if best["speedup"] >= run["goal"] else "**missed**"
     said = "judged on real inputs" if run["validated"] else "random weights: speed only"
     return (
-        f"| {run['says']} | {run['goal']} | {best['speedup']:.2f} [{low:.2f}, {high:.2f}] "
-        f"({best['name']}) | {met}; {said} |"
+        f"| {run['says']} | {_processor(run)} | {run['goal']} | {best['speedup']:.2f} "
+        f"[{low:.2f}, {high:.2f}] ({best['name']}) | {met}; {said} |"
     )
 
 
@@ -64,7 +83,7 @@ def _section(run: dict[str, Any]) -> list[str]:
             if each["precision"] == "fp32" and each["engine"] != "torch"]  # fmt: skip
     best = min(fp32, key=lambda each: float(each["cpu_ms"]), default=None)
     lines = [
-        f"## {run['work']}",
+        f"## {run['work']}, {_processor(run)}",
         "",
         f"{run['says']}; judged on {run['data']}.",
         "",
@@ -121,7 +140,7 @@ def _draw(runs: list[dict[str, Any]], path: Path) -> None:
         if run["goal"]:
             axis.axvline(run["goal"], color="#d0642a", linestyle="--", label="goal")
             axis.legend(fontsize=7)
-        axis.set_title(run["says"], fontsize=9)
+        axis.set_title(f"{run['says']}; {_processor(run)}", fontsize=9)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3, axis="x")
     axes[-1, 0].set_xlabel("times as fast as eager torch fp32 (CPU time)", fontsize=8)

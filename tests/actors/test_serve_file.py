@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from ray.scripts.scripts import start
 
 import actors.app
 from actors.app import build
 from actors.serve_file import file_of
 from cluster.errors import ConfigError
-from cluster.kubernetes.pods.start import PARAMETERS
 
 ARGS = {"variants": {"a": {"source": "m"}}}
 FILE = f"""\
@@ -83,13 +81,3 @@ def test_a_model_that_is_missing_is_told_with_the_file(
 def test_a_misspelt_builder_is_told_the_right_one() -> None:
     with pytest.raises(AttributeError, match=r"no 'buld'; import_path is 'actors\.app:build'"):
         actors.app.buld  # noqa: B018
-
-
-def test_the_parameters_of_ray_start_are_those_that_the_check_of_manifests_knows() -> None:
-    known = {
-        option.removeprefix("--")
-        for parameter in start.params
-        for option in (*parameter.opts, *parameter.secondary_opts)
-    }
-
-    assert {each for each in known if not each.startswith("-")} == PARAMETERS

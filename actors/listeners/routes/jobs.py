@@ -8,6 +8,7 @@ import orjson
 
 from actors.front_door import FrontDoor
 from actors.jobs.client import JobsClient
+from actors.jobs.desk import ServedVariant
 from actors.listeners.guard import guarded
 from actors.listeners.http_messages import HttpReply, HttpRequest, json_reply
 from actors.listeners.routes.extensions import json_object
@@ -46,7 +47,8 @@ class JobRoutes:
     async def _submit(self, request: HttpRequest, place: Place) -> HttpReply:
         content, json_length = _parts(request)
         asked = job_request(content)
-        variant = check_served(asked.model, self._door.table)
+        route = check_served(asked.model, self._door.table)
+        variant = ServedVariant(name=route.name, version=route.facts.version)
         reply = json_reply(
             await self._jobs.submit(variant, content, bytes(request.body), json_length)
         )

@@ -18,6 +18,7 @@ from cluster.cli.held.showing import print_value, show, table_of
 from cluster.cli.own_door import key_headers
 from cluster.cli.progress import RichProgress
 from cluster.cli.toolchain.options import mendable, writable
+from cluster.errors import ConfigError
 
 if TYPE_CHECKING:
     from cluster.client import Client
@@ -29,6 +30,7 @@ app = typer.Typer(
 ID = Annotated[str, typer.Argument(help="The job, as `squadron jobs list` shows it.")]
 MODEL = Annotated[str, typer.Argument(help="A variant that the server serves.")]
 TOP = 15
+ON_STOP = "its job is ended too: `squadron jobs list` shows it"
 
 
 @app.command("list")
@@ -91,7 +93,7 @@ def profile(
     from cluster.optimization.profile.page import page
     from cluster.optimization.profile.report import bottlenecks
 
-    with mendable(), _client(url) as client, RichProgress() as progress:
+    with mendable(ON_STOP), _client(url) as client, RichProgress() as progress:
         writable(html, trace)
         server = server_of(client.load_model(model).backend, "a profile")
         content = {"kind": "profile", "model": model, "num_calls": calls}
@@ -99,6 +101,12 @@ def profile(
         report = profile_report(result["report"], result["trace"])
         if html is not None:
             html.write_text(page(report), encoding="utf-8")
+        if trace is not None and not report.trace:
+            raise ConfigError(
+                f"no trace was written to {trace}: that of {calls} calls is too large to be sent; "
+                "ask for fewer --calls",
+                key="calls",
+            )
         if trace is not None:
             trace.write_text(report.trace, encoding="utf-8")
     if as_json:
@@ -130,6 +138,9 @@ def optimize(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds in which variants take turns.")] = 10,
+    timeout_s: Annotated[
+        float, typer.Option(help="End the search after this; what was built is found again.")
+    ] = 1800,
     as_json: AsJson = False,
 ) -> None:
     """Search for a faster variant of a served model on its cluster's hardware, beside its serving.
@@ -140,7 +151,7 @@ def optimize(
     from cluster.cli.toolchain.optimize import show as show_report
     from cluster.optimization.search.page import page
 
-    with mendable(), _client(url) as client:
+    with mendable(ON_STOP), _client(url) as client:
         writable(html)
         with RichProgress() as progress:
             made = client.optimize(
@@ -150,6 +161,7 @@ def optimize(
                 target_device=device,
                 data=data,
                 num_rounds=rounds,
+                timeout_s=timeout_s,
                 progress=progress,
             )
         report = made.report

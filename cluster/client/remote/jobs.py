@@ -6,6 +6,8 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from contextvars import ContextVar
+from threading import Event
 from typing import Any
 from urllib.parse import quote
 
@@ -17,8 +19,10 @@ from cluster.client.remote.coding import JSON_LENGTH, Body, encode_call
 from cluster.client.remote.http import HttpServer
 from cluster.errors import (
     ERRORS_BY_NAME,
+    CapacityError,
     DeadlineExceeded,
     EngineFailed,
+    ModelNotFound,
     SquadronError,
     Unsupported,
 )
@@ -29,8 +33,22 @@ JOBS = "/admin/v1/jobs"
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 1.0
 START_S = 120.0
+LOST_S = 60.0
+"""So long a server may be away, as while it is updated, before its job is given up."""
 
 Wait = Callable[[float], None]
+
+GIVEN_UP: ContextVar[Event | None] = ContextVar("GIVEN_UP", default=None)
+"""Set where a job is waited for in a thread that no signal reaches: by whoever stops waiting."""
+
+
+def wait_unless_given_up(seconds: float) -> None:
+    """Raises: EngineFailed as soon as nobody waits any more."""
+    given_up = GIVEN_UP.get()
+    if given_up is None:
+        time.sleep(seconds)
+    elif given_up.wait(seconds):
+        raise EngineFailed("nobody waits for the job any more")
 
 
 def server_of(backend: Backend, what: str) -> HttpServer:
@@ -61,12 +79,12 @@ def run_job(
     content: Mapping[str, Any],
     inputs: Mapping[str, Array] | None = None,
     progress: Progress | None = None,
-    wait: Wait = time.sleep,
+    wait: Wait = wait_unless_given_up,
 ) -> tuple[str, dict[str, Any]]:
     """Its id and its result, when it has ended. `progress` is told its steps.
 
     Whoever stops waiting (Ctrl-C) ends the job. Raises: what the server raises; the job's own error
-    in its own class; EngineFailed for one that was cancelled.
+    in its own class; EngineFailed for one that was cancelled, or that the server has lost.
     """
     job_id = secrets.token_hex(8)
     body = encode_job({**content, "id": job_id}, inputs)
@@ -115,7 +133,7 @@ def _ended(server: HttpServer, job_id: str, progress: Progress, wait: Wait) -> d
     num_told, wait_s = 0, FIRST_WAIT_S
     with ExitStack() as running:
         while True:
-            job: dict[str, Any] = server.get(f"{JOBS}/{quote(job_id, safe='')}").json()
+            job = _asked(server, job_id, wait)
             for step in job["steps"][num_told:]:
                 running.close()
                 running.enter_context(progress.step(str(step)))
@@ -125,6 +143,27 @@ def _ended(server: HttpServer, job_id: str, progress: Progress, wait: Wait) -> d
                 return job
             wait(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+
+def _asked(server: HttpServer, job_id: str, wait: Wait) -> dict[str, Any]:
+    """Asked again while the server does not answer: the job goes on meanwhile.
+
+    Raises: EngineFailed for a job that the server does not know any more.
+    """
+    until_s = time.monotonic() + LOST_S
+    while True:
+        try:
+            found: dict[str, Any] = server.get(f"{JOBS}/{quote(job_id, safe='')}").json()
+            return found
+        except CapacityError:
+            if time.monotonic() > until_s:
+                raise
+            wait(LONGEST_WAIT_S)
+        except ModelNotFound:
+            raise EngineFailed(
+                f"the server has lost job {job_id}: what runs its jobs was started anew, or so "
+                "many came after it that it was forgotten; ask again"
+            ) from None
 
 
 def _result(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,6 +127,8 @@ def search_there(
             key="target_device",
             value="mobile",
         )
+    if wishes["timeout_s"] is None:
+        del wishes["timeout_s"]  # the server's own
     content = {
         "kind": "optimize",
         "model": model,

@@ -168,6 +168,17 @@ class Reservation:
 BESIDE_NICE = 10
 
 
+def _gpus_of(request: JobRequest) -> float:
+    """On one node: a search sees no others than those that it reserved."""
+    if not isinstance(request, OptimizeRequest) or request.target_device == "cpu":
+        return 0.0
+    if request.target_device == "cuda":
+        return 1.0
+    wanted = request.options.get("num_gpus", 2)
+    is_number = isinstance(wanted, int | float) and not isinstance(wanted, bool)
+    return float(max(2, int(wanted))) if is_number else 2.0  # the search says what is wrong
+
+
 def reserve(
     request: JobRequest, free: Mapping[str, float], whole: Mapping[str, float]
 ) -> Reservation:
@@ -178,11 +189,17 @@ def reserve(
     for one would wait for ever). A GPU is never shared: the job waits for a free one.
     Raises: InvalidRequest when the cluster has no GPU, and one is needed.
     """
-    target = request.target_device if isinstance(request, OptimizeRequest) else "cpu"
-    num_gpus = 0.0 if target == "cpu" else 1.0
-    if num_gpus > whole.get("GPU", 0.0):
+    num_gpus = _gpus_of(request)
+    there = whole.get("GPU", 0.0)
+    if num_gpus > there:
+        target = request.target_device if isinstance(request, OptimizeRequest) else "cpu"
+        if not there:
+            raise InvalidRequest(
+                f"target_device is '{target}', and the cluster has no GPU; allowed here: cpu"
+            )
         raise InvalidRequest(
-            f"target_device is '{target}', and the cluster has no GPU; allowed here: cpu"
+            f"target_device '{target}' takes {num_gpus:g} GPUs here, and the cluster has "
+            f"{there:g}; allowed here: cpu, cuda"
         )
     if free.get("CPU", 0.0) >= 1:
         return Reservation(

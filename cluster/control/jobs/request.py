@@ -9,12 +9,19 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from cluster.config.section import NAME_PATTERN, Section
 from cluster.errors import InvalidRequest, ModelNotFound
 from cluster.models import MAX_THREADS
-from cluster.routing.table import ExperimentRoute, RoutingTable, VariantRoute
+from cluster.routing.table import ExperimentRoute, RoutingTable, VariantRoute, version_of
 
 DEFAULT_TIMEOUT_S = 1800.0
 MAX_TIMEOUT_S = 6 * 3600.0
 SOURCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[0-9]+)?$"
 PROFILED_ENGINES = ("onnxruntime", "openvino", "torch")
+LARGEST = {
+    "num_threads": MAX_THREADS,
+    "batch_size": 1024,
+    "sequence_length": 131_072,
+    "num_gpus": 64,
+}
+"""Of options by which a search takes threads, memory and devices."""
 _NO_GRAPH = ("python", "fake", "causal_lm")
 
 
@@ -70,9 +77,10 @@ class OptimizeRequest(AnyRequest):
         cls, options: dict[str, bool | int | float | str]
     ) -> dict[str, bool | int | float | str]:
         """What the search itself would take, and the machine would not."""
-        threads = options.get("num_threads", 1)
-        if isinstance(threads, int | float) and threads > MAX_THREADS:
-            raise ValueError(f"num_threads may be {MAX_THREADS} at most")
+        for key, largest in LARGEST.items():
+            value = options.get(key, 1)
+            if isinstance(value, int | float) and value > largest:
+                raise ValueError(f"{key} may be {largest} at most")
         return options
 
 
@@ -97,24 +105,33 @@ def job_request(content: object) -> JobRequest:
 def _told(error: Any) -> str:
     kinds = ("profile", "optimize")
     path = [str(part) for part in error["loc"] if part not in kinds]
+    if path[:1] == ["options"] and len(path) > 1:
+        return f"'options.{path[1][:80]}' must be a number, a text, true or false"
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         return f"'kind' of a job must be one of {', '.join(kinds)}"
     key = ".".join(path) or "the job"
+    if error["type"] == "missing":
+        return f"a job of this kind needs '{key}'"
     if error["type"] == "extra_forbidden":
         return f"'{key[:80]}' is no key of a job of this kind"
     return f"'{key[:80]}' is {str(error['input'])[:80]!r}: {error['msg']}"
 
 
-def check_served(model: str, table: RoutingTable) -> str:
-    """The variant that is meant. Raises: ModelNotFound; InvalidRequest for what has no artefact of
-    its own."""
-    route = table.routes.get(model)
+def check_served(model: str, table: RoutingTable) -> VariantRoute:
+    """The variant that is meant. `model`: NAME, or NAME/VERSION of a version that is served.
+
+    Raises: ModelNotFound; InvalidRequest for what has no artefact of its own.
+    """
+    name, _, version = model.partition("/")
+    route = table.routes.get(name)
+    if route is not None and version and version != version_of(route):
+        route = table.routes.get(table.versions_of(name).get(version, ""))
     if route is None:
         raise ModelNotFound(f"there is no model '{model[:80]}'")
     if isinstance(route, VariantRoute):
         if route.facts.unavailable:
             raise InvalidRequest(f"'{model}' cannot be served here: {route.facts.unavailable}")
-        return route.name
+        return route
     if isinstance(route, ExperimentRoute):
         kind, members = "experiment", tuple(route.weights)
     else:

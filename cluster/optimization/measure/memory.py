@@ -76,15 +76,31 @@ def peak_bytes_of_module(
         file = Path(folder) / "module.pt2"
         try:
             with torch.no_grad(), quiet():
-                torch.export.save(torch.export.export(module, given), file)
+                program = torch.export.export(module, given)
+                torch.export.save(program, file)
+            # A program's inputs are called as the arguments of `forward`.
+            names = dict(zip(example, program.graph_signature.user_inputs, strict=True))
         except Exception:
             # Without it the search goes on: a dash in the table.
             return 0
+        inputs = [
+            each.model_copy(
+                update={"name": str(names[each.name]), "shape": list(example[each.name].shape)}
+            )
+            for each in card.signature.inputs
+        ]
         named = card.model_copy(
-            update={"format": "torch_export", "artefact": file.name, "batched": False, "sha256": ""}
+            update={
+                "format": "torch_export",
+                "artefact": file.name,
+                "batched": False,
+                "sha256": "",
+                "signature": card.signature.model_copy(update={"inputs": inputs}),
+            }
         )
         variant = Variant(card=named, folder=file.parent, engine="torch")
-        return peak_bytes(variant, example, threads=threads)
+        row = {str(names[name]): array for name, array in example.items()}
+        return peak_bytes(variant, row, threads=threads)
 
 
 def main(

@@ -79,6 +79,8 @@ _PRODUCTS = ("Conv", "FusedConv", "QLinearConv", "NhwcFusedConv", "QConv", "MatM
              "aten::mm", "aten::bmm", "aten::convolution", "aten::mkldnn_convolution",
              "Convolution", "FullyConnected")  # fmt: skip
 
+_SMALL_ALREADY = ("QLinearConv", "QConv", "MatMulInteger", "DynamicQuantizeMatMul")
+
 
 def bottlenecks(report: ProfileReport) -> tuple[str, ...]:
     """What to look at, in words, most costly first; what to try where it is known."""
@@ -90,7 +92,7 @@ def bottlenecks(report: ProfileReport) -> tuple[str, ...]:
     for kind, spent in list(kinds.items())[:3]:
         count = sum(each.operator == kind for each in report.operators)
         advice = ""
-        if kind in _PRODUCTS and "Integer" not in kind and not kind.startswith("Q"):
+        if kind in _PRODUCTS and kind not in _SMALL_ALREADY:
             advice = "; int8 or bf16 makes products cheaper (squadron optimize)"
         said.append((spent, f"{kind}: {spent / total:.0%} of the time in {count} nodes{advice}"))
     for name, group, advice in (

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +81,64 @@ async def test_a_result_that_is_too_large_and_inputs_that_do_not_fit_are_errors(
     assert "at most 10" in large[1]
     assert wrong[0] in ("InvalidRequest", "ConfigError")
     assert "64" in wrong[1] or "refuses" in wrong[1]
+
+
+async def outcome_of(process: JobProcess) -> tuple[str, str]:
+    while True:
+        for event in await process.next():
+            if "error" in event:
+                return event["error"][0], event["error"][1]
+
+
+async def test_a_process_that_is_killed_or_talks_nonsense_is_an_error_at_once(
+    tmp_path: Path,
+) -> None:
+    """And what holders that were killed left behind is removed by the next."""
+
+    class Babbling(JobProcess):
+        def _started(self, scratch: Path, work: Work) -> subprocess.Popen[bytes]:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "print('no JSON')"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+            return self._process
+
+    work = work_of(tmp_path, kind="optimize", level="max", num_rounds=100)
+    (tmp_path / "jobs" / "4194305-orphan").mkdir(parents=True)  # above the largest id on Linux
+    (tmp_path / "jobs" / "notes").mkdir()
+    killed, babbling = JobProcess(tmp_path / "jobs"), Babbling(tmp_path / "jobs")
+    await killed.start(work, b"{}", None, 2**20)
+    while not await killed.next():
+        pass
+    assert killed._process is not None
+    killed._process.kill()
+    await babbling.start(work, b"{}", None, 2**20)
+
+    assert "was killed; where the machine ran out of memory" in (await outcome_of(killed))[1]
+    assert "did not expect" in (await outcome_of(babbling))[1]
+    await killed.stop()
+    await babbling.stop()
+    assert [each.name for each in (tmp_path / "jobs").iterdir()] == ["notes"]
+
+
+async def test_one_that_is_stopped_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
+    class Slow(JobProcess):
+        def _made(self, work: Work) -> Path:
+            begun.set()
+            assert may_go_on.wait(60)
+            return super()._made(work)
+
+    begun, may_go_on = threading.Event(), threading.Event()
+    process = Slow(tmp_path / "jobs")
+    await process.start(work_of(tmp_path, kind="profile"), b"{}", None, 2**20)
+    await asyncio.to_thread(begun.wait, 60)
+    stopping = asyncio.create_task(process.stop())
+    await asyncio.sleep(0.05)
+    may_go_on.set()
+    await stopping
+
+    assert process._process is not None
+    assert process._process.poll() is not None
+    assert list((tmp_path / "jobs").iterdir()) == []

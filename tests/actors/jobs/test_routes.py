@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ async def test_a_job_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         assert found["state"] == "failed"
         assert found["error"] == {
             "type": "DeadlineExceeded",
-            "message": "it did not end within its timeout_s (0.2)",
+            "message": (
+                "it did not end within its timeout_s (0.2); ask for more, what was built is found "
+                "again"
+            ),
         }
         assert found["result"] is None
         assert list(place.scratch.iterdir()) == []
@@ -103,3 +107,26 @@ async def test_the_desk_ends_itself_when_its_controller_is_gone(tmp_path: Path) 
     await desk.watching
 
     assert hands.has_left
+
+
+async def test_a_job_is_of_the_version_that_is_served_and_not_of_the_newest_in_the_store(
+    tmp_path: Path,
+) -> None:
+    async with jobs_door(tmp_path) as place, httpx.AsyncClient(base_url=place.url) as client:
+        newer = place.store.root / "mlp" / "2"
+        shutil.copytree(place.store.folder("mlp"), newer)
+        card = newer / "model.yaml"
+        card.write_text(card.read_text().replace("version: '1'", "version: '2'"))
+        assert place.store.card("mlp").version == "2"
+        (newer / place.store.card("mlp").artefact).write_bytes(b"no network")
+
+        asked = [
+            await client.post(
+                "/admin/v1/jobs", json={"kind": "profile", "model": model, "num_calls": 1}
+            )
+            for model in ("mlp", "mlp/1", "mlp/2")
+        ]
+        done = [await ended(client, each.json()["id"]) for each in asked[:2]]
+
+        assert [each.status_code for each in asked] == [202, 202, 404]
+        assert [each["state"] for each in done] == ["succeeded"] * 2, done

@@ -3,13 +3,16 @@ answers."""
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
-from cluster.client import Client, InferenceProfiler, Model
+from cluster.client import AsyncClient, Client, InferenceProfiler, Model
 from cluster.errors import ConfigError, InvalidRequest, Unsupported
 from cluster.optimization.progress import Silent
 from tests.actors.client.test_remote import apart
@@ -116,6 +119,10 @@ async def test_what_is_wrong_is_told_in_the_class_and_words_of_an_embedded_call(
                     with pytest.raises(ConfigError, match="no option 'colour'; allowed: "):
                         client.optimize(model, options={"colour": 1})
                 model = there.load_model("mlp")
+                with pytest.raises(InvalidRequest, match="'timeout_s'"):
+                    there.optimize(model, timeout_s=0)
+                with pytest.raises(ConfigError, match="one in this process is ended by Ctrl-C"):
+                    here.optimize("mlp", timeout_s=60)
                 with pytest.raises(ConfigError, match="custom_operators is for a torch module"):
                     there.optimize(model, custom_operators=[object()])
                 with pytest.raises(ConfigError, match="files for phones"):
@@ -132,3 +139,23 @@ async def test_what_is_wrong_is_told_in_the_class_and_words_of_an_embedded_call(
                     InferenceProfiler(there.load_model("simple")).stop()
 
         await apart(work)
+
+
+async def test_a_cancelled_task_ends_the_job_that_it_waited_for(tmp_path: Path) -> None:
+    async with (
+        jobs_door(tmp_path) as place,
+        AsyncClient(place.url) as client,
+        httpx.AsyncClient(base_url=place.url) as http,
+    ):
+        model = await client.load_model("mlp")
+        search = asyncio.create_task(client.optimize(model, level="max", num_rounds=100))
+        jobs: list[dict[str, Any]] = []
+        while not jobs and not search.done():
+            await asyncio.sleep(0.05)
+            jobs = (await http.get("/admin/v1/jobs")).json()
+        search.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await search
+        (job,) = (await http.get("/admin/v1/jobs")).json()
+
+        assert job["state"] == "cancelled"

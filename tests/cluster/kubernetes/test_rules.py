@@ -225,7 +225,7 @@ def _places(value: object, at: tuple[object, ...]) -> list[tuple[object, ...]]:
 def test_units_names_and_ports_that_cannot_be_meant_are_found(
     change: Change, rules: list[str]
 ) -> None:
-    # What has no room for the models is told as well, rightly.
+    # Where a worker has next to no memory, nothing fits into it either.
     found = [each for each in findings(changed(change)) if each.rule != "resource-fit"]
 
     assert [each.rule for each in found] == rules

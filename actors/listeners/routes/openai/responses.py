@@ -15,7 +15,13 @@ from actors.listeners.routes.table import Place, Route
 from cluster.errors import SquadronError
 from cluster.protocols.openai.responses.answer import response_of
 from cluster.protocols.openai.responses.events import ResponseEvents
-from cluster.protocols.openai.responses.request import ResponsesRequest, chat_of, own_names, read
+from cluster.protocols.openai.responses.request import (
+    ResponsesRequest,
+    chat_of,
+    own_names,
+    read,
+    written,
+)
 
 
 class ResponsesRoutes:
@@ -30,7 +36,7 @@ class ResponsesRoutes:
     async def _respond(self, request: HttpRequest, place: Place) -> HttpReply | HttpStream:
         check_json(request)
         asked = read(request.body)
-        chat = replace(request, body=orjson.dumps(chat_of(asked)))
+        chat = replace(request, body=written(chat_of(asked)))
         try:
             reply = await self._chats.chat(chat, place)
         except Told as told:
@@ -41,7 +47,7 @@ class ResponsesRoutes:
             reply.parts = _events(asked, reply.parts)
             return reply
         found = response_of(asked, orjson.loads(b"".join(reply.chunks)))
-        reply.chunks = (orjson.dumps(found),)
+        reply.chunks = (written(found),)
         return reply
 
 

@@ -20,7 +20,7 @@ from cluster.protocols.openai.responses.answer import (
     scores_of,
     text_part,
 )
-from cluster.protocols.openai.responses.request import ResponsesRequest
+from cluster.protocols.openai.responses.request import ResponsesRequest, written
 
 _DATA = b"data: "
 _NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
@@ -178,4 +178,4 @@ class ResponseEvents:
     def _event(self, kind: str, **fields: Any) -> bytes:
         content = {"type": kind, "sequence_number": self._sequence, **fields}
         self._sequence += 1
-        return b"event: %s\ndata: %s\n\n" % (kind.encode(), orjson.dumps(content))
+        return b"event: %s\ndata: %s\n\n" % (kind.encode(), written(content))

@@ -145,6 +145,17 @@ def chat_of(asked: ResponsesRequest) -> dict[str, Any]:
     return chat
 
 
+def written(content: Any) -> bytes:
+    """JSON, whatever a caller's schema holds: numbers of any size, any depth that was read.
+
+    Raises: InvalidRequest.
+    """
+    try:
+        return msgspec.json.encode(content)
+    except RecursionError:
+        raise InvalidRequest("the body's JSON is nested too deeply") from None
+
+
 def own_names(error: SquadronError) -> SquadronError:
     """An error of the chat, about the field that the caller wrote."""
     param = str(error.details.get("param") or "")
@@ -181,9 +192,10 @@ def _choice(choice: str | dict[str, Any]) -> str | dict[str, Any]:
     if kind == "function":
         return {"type": "function", "function": {"name": choice.get("name")}}
     if kind == "allowed_tools":
+        named = choice.get("tools")
         tools = [
             {"type": "function", "function": {"name": tool.get("name")}}
-            for tool in choice.get("tools") or ()
+            for tool in (named if isinstance(named, list) else ())
             if isinstance(tool, dict)
         ]
         allowed = {"mode": choice.get("mode", "auto"), "tools": tools}

@@ -124,3 +124,17 @@ def test_a_job_takes_a_free_core_or_runs_after_everybody_and_a_gpu_is_its_own() 
     assert (gpu.num_cpus, gpu.num_gpus) == (1, 1)
     with pytest.raises(InvalidRequest, match="no GPU; allowed here: cpu"):
         reserve(SEARCH.model_copy(update={"target_device": "cuda"}), {"CPU": 4}, {"CPU": 8})
+
+
+def test_a_search_for_several_gpus_reserves_all_of_them_on_its_node() -> None:
+    def of(options: dict[str, int]) -> OptimizeRequest:
+        changed = {"target_device": "multi_gpu", "options": options}
+        return SEARCH.model_copy(update=changed)
+
+    whole = {"CPU": 8, "GPU": 4}
+
+    assert reserve(of({}), {"CPU": 4}, whole).num_gpus == 2
+    assert reserve(of({"num_gpus": 1}), {"CPU": 4}, whole).num_gpus == 2
+    assert reserve(of({"num_gpus": 4}), {"CPU": 4}, whole).num_gpus == 4
+    with pytest.raises(InvalidRequest, match=r"takes 8 GPUs here, and the cluster has 4"):
+        reserve(of({"num_gpus": 8}), {"CPU": 4}, whole)

@@ -65,6 +65,7 @@ def test_each_kind_has_its_own_keys_and_defaults() -> None:
         ({"kind": "optimize", "model": "m", "add_to_store": "../x"}, "'add_to_store'"),
         ({"kind": "optimize", "model": "m", "options": {"a": [1]}}, "'options.a"),
         ({"kind": "optimize", "model": "m", "options": {"num_threads": 10**5}}, "256 at most"),
+        ({"kind": "optimize", "model": "m", "options": {"batch_size": 10**6}}, "1024 at most"),
         ({"kind": "optimize", "model": "m", "limits": {"min_cosine": 2}}, "'limits.min_cosine'"),
     ],
 )
@@ -76,7 +77,10 @@ def test_what_is_wrong_is_named_with_its_key(content: Any, said: str) -> None:
 def test_a_job_is_of_a_variant_that_can_be_served_here() -> None:
     table = make_table()
 
-    assert check_served("a", table) == "a"
+    assert check_served("a", table).name == "a"
+    assert check_served("a/1", table).name == "a"
+    with pytest.raises(ModelNotFound, match="no model 'a/2'"):
+        check_served("a/2", table)
     with pytest.raises(ModelNotFound, match="no model 'nobody'"):
         check_served("nobody", table)
     with pytest.raises(InvalidRequest, match="'both' is an experiment; ask for one of a, b"):

@@ -93,17 +93,17 @@ def test_the_memory_of_a_module_run_eagerly_is_that_of_a_process_of_its_own(
             super().__init__()
             self.one = nn.Linear(64, width)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = self.one(x)
+        def forward(self, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.one(rows) * mask
             return found
 
     peaks: list[int] = []
     for width in (8, 400_000):
         module = Wide(width).eval()
-        example = {"x": np.ones((1, 64), np.float32)}
-        spec = TensorCard(name="x", datatype="FP32", shape=[1, 64])
-        out = TensorCard(name="y", datatype="FP32", shape=[1, width])
-        signature = SignatureCard(inputs=[spec], outputs=[out])
+        example = {"x": np.ones((1, 64), np.float32), "y": np.ones((1, 1), np.float32)}
+        specs = [TensorCard(name=name, datatype="FP32", shape=[-1, -1]) for name in "xy"]
+        out = TensorCard(name="z", datatype="FP32", shape=[-1, width])
+        signature = SignatureCard(inputs=specs, outputs=[out])
         card = ModelCard(name="m", format="onnx", artefact="m.onnx", signature=signature)
         peaks.append(peak_bytes_of_module(module, card, example))
 

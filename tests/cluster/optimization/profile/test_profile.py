@@ -110,6 +110,19 @@ def test_bottlenecks_are_told_most_costly_first() -> None:
     assert any(each.startswith("one node alone, a/conv: 75%") for each in said)
 
 
+@pytest.mark.parametrize(
+    ("kind", "is_advised"), [("MatMul", True), ("DynamicQuantizeMatMul", False), ("QConv", False)]
+)
+def test_what_is_computed_in_int8_is_not_told_to_be(kind: str, is_advised: bool) -> None:
+    (said,) = [
+        each
+        for each in bottlenecks(report_of(OperatorTime(path=("x",), operator=kind, us_per_call=90)))
+        if each.startswith(kind)
+    ]
+
+    assert ("squadron optimize" in said) is is_advised
+
+
 def test_the_page_opens_without_network_and_shows_names_as_text() -> None:
     operator = OperatorTime(path=("<script>",), operator="Conv", us_per_call=60)
 

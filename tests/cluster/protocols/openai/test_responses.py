@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 
 from cluster.errors import InvalidRequest
 from cluster.protocols.openai.requests import ChatRequest, decode
-from cluster.protocols.openai.responses.answer import response_of
+from cluster.protocols.openai.responses.answer import head, response_of
 from cluster.protocols.openai.responses.events import ResponseEvents
-from cluster.protocols.openai.responses.request import chat_of, own_names, read
+from cluster.protocols.openai.responses.request import chat_of, own_names, read, written
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 USAGE = {
@@ -152,11 +152,22 @@ def test_every_field_reaches_the_chat() -> None:
         ({"tools": [{"type": "mcp"}]}, r"tools\[0\]: .*'mcp'.*allowed: function"),
         ({"tools": [{"type": "function"}]}, "missing required field `name`"),
         ({"tool_choice": {"type": "hosted"}}, "'hosted'"),
+        ({"tool_choice": {"type": "allowed_tools", "tools": 3}}, "none of the tools"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(body: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
-        chat_of(asked(**body))
+        decode(written(chat_of(asked(**body))), ChatRequest)
+
+
+def test_schemas_with_large_numbers_and_many_levels_go_on_as_they_are() -> None:
+    schema = b'{"a":' * 300 + b"123456789012345678901234567890" + b"}" * 300
+    tool = b'{"type":"function","name":"f","parameters":' + schema + b"}"
+
+    request = read(b'{"model":"m","input":"a","tools":[' + tool + b"]}")
+
+    assert schema in written(chat_of(request))
+    assert schema in written(head(request, "resp_1", 1, "m"))
 
 
 def test_an_error_of_the_chat_names_the_callers_field() -> None:
