@@ -6,9 +6,10 @@ serving needs: format, signature of the artefact, processing before and after it
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cluster.config.section import Section
 from cluster.tensors import Datatype, Signature, TensorSpec
@@ -26,6 +27,19 @@ Format = Literal[
 ]
 
 
+def _inside(path: str) -> str:
+    """A card comes with its model, from a store that may be somebody's: what it names is hashed,
+    loaded, shown to clients (labels) and, if its hash is wrong, deleted."""
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts or "\0" in path:
+        raise ValueError(f"{path!r} leads out of the version's folder; allowed: a path inside it")
+    return path
+
+
+InnerPath = Annotated[str, AfterValidator(_inside)]
+"""Relative to the version's folder, and in it."""
+
+
 class TensorCard(Section):
     """Shapes: whole, batch dimension first when `batched`; -1 is any size.
 
@@ -36,7 +50,7 @@ class TensorCard(Section):
     name: str
     datatype: Datatype
     shape: list[int]
-    labels: str = ""
+    labels: InnerPath = ""
 
     def spec(self) -> TensorSpec:
         return TensorSpec(name=self.name, datatype=self.datatype, shape=tuple(self.shape))
@@ -77,7 +91,7 @@ class TextPreprocess(Section):
     """
 
     kind: Literal["text"] = "text"
-    tokenizer: str = "tokenizer.json"
+    tokenizer: InnerPath = "tokenizer.json"
     max_tokens: int = Field(default=128, gt=2)
 
 
@@ -89,7 +103,7 @@ class ClassifyPostprocess(Section):
 
     kind: Literal["classify"] = "classify"
     input: str
-    labels: str = "labels.txt"
+    labels: InnerPath = "labels.txt"
     top_k: int = Field(default=5, gt=0)
 
 
@@ -141,7 +155,7 @@ class ModelCard(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: str = Field(default="1", pattern=r"^[0-9]+$")
     format: Format
-    artefact: str = ""
+    artefact: InnerPath = ""
     sha256: str = ""
     python_class: str = ""
     precision: Literal["fp32", "fp16", "bf16", "int8", "int8-weights", "int4-weights", "mixed"] = (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cluster.config.model_card import ModelCard
 from cluster.config.storage.location import ModelCacheConfig, StoreUri, parse_location
@@ -135,6 +138,53 @@ def test_a_file_that_the_list_of_hashes_does_not_know_is_refused(tmp_path: Path)
 
     with pytest.raises(ConfigError, match=r"extra\.py"):
         mirror(tmp_path).card("a")
+
+
+def test_a_card_that_names_a_file_elsewhere_touches_nothing(tmp_path: Path) -> None:
+    """Its hash is wrong, and what has a wrong hash is thrown away."""
+    local = local_store(tmp_path)
+    card = local.card("a").model_dump()
+    victim = tmp_path / "kept.txt"
+    victim.write_text("mine")
+    found = mirror(tmp_path)
+    partial = Place(found.root, "a", "1").partial
+    store = ObjectStore(uri())
+    store.write(b"\x07", "a/1/model.onnx")
+    for path in (os.path.relpath(victim, partial), str(victim)):
+        lie = {**card, "artefact": path, "sha256": "0" * 64}
+        store.write(yaml.safe_dump(lie).encode(), "a/1/model.yaml")
+
+        with pytest.raises(ConfigError, match="leads out of the version's folder"):
+            found.card("a")
+        assert victim.read_text() == "mine"
+
+
+def test_a_store_that_sends_more_than_it_said_fills_no_disk(tmp_path: Path) -> None:
+    publish(local_store(tmp_path, num_bytes=2 * CHUNK_BYTES), uri(), "a")
+    store = ObjectStore(uri())
+    (file,) = (each for each in store.files("a/1") if each.name == "model.onnx")
+    arrived: list[int] = []
+
+    class Counts(SilentTransfer):
+        def update(self, num_bytes: int) -> None:
+            arrived.append(num_bytes)
+
+    class Telling(Silent):
+        def download(self, file: str, total_bytes: int | None) -> SilentTransfer:
+            return Counts()
+
+    with pytest.raises(ConfigError, match="should have 10 bytes"):
+        store.bring(replace(file, num_bytes=10), tmp_path / "come" / "model.onnx", Telling())
+
+    assert sum(arrived) == 11
+    assert [each.name for each in (tmp_path / "come").iterdir()] == ["model.onnx.mark"]
+
+
+def test_a_card_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+    ObjectStore(uri()).write(b"#" * (16 * 2**20 + 1), "a/1/model.yaml")
+
+    with pytest.raises(ConfigError, match="more than 16777216 bytes"):
+        mirror(tmp_path).versions("a")
 
 
 def test_a_name_that_leads_elsewhere_is_no_model(tmp_path: Path) -> None:

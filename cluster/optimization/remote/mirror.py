@@ -274,7 +274,7 @@ def _sums(store: ObjectStore, files: tuple[RemoteFile, ...], where: str) -> dict
     listing = next((file for file in files if file.name == SUMS), None)
     if listing is None:
         return {}
-    lines = store.read(listing).decode().splitlines()
+    lines = store.read(listing).decode(errors="replace").splitlines()
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     there = {file.name for file in files} - {SUMS}
     if there != sums.keys():

@@ -21,6 +21,8 @@ SUMS = "SHA256SUMS"
 
 _SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|ACCESS_KEY|CREDENTIAL")
 _SHORTEST_SECRET = 6
+_MOST_TEXT_BYTES = 16 * 2**20
+"""A card or a list of hashes; read whole, so what is longer is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +71,27 @@ class ObjectStore:
         return tuple(files)
 
     def read(self, file: RemoteFile) -> bytes:
-        return bytes(self._told(lambda: self._fs.cat_file(file.path)))
+        """Of a list of hashes. Raises: ConfigError for one of more than 16 MiB."""
+        return self._whole(file.path)
 
     def text(self, path: str) -> str:
-        return bytes(self._told(lambda: self._fs.cat_file(f"{self.uri.path}/{path}"))).decode()
+        """Of a card. Raises: ConfigError for one of more than 16 MiB, or that is no text."""
+        content = self._whole(f"{self.uri.path}/{path}")
+        return str(self._told(content.decode))
+
+    def _whole(self, path: str) -> bytes:
+        def most() -> bytes:
+            with self._fs.open(path, "rb") as source:
+                return bytes(source.read(_MOST_TEXT_BYTES + 1))
+
+        content: bytes = self._told(most)
+        if len(content) > _MOST_TEXT_BYTES:
+            raise ConfigError(
+                f"{self.uri}: {path} has more than {_MOST_TEXT_BYTES} bytes, for a card or a list "
+                "of hashes too many",
+                file=path,
+            )
+        return content
 
     def bring(self, file: RemoteFile, target: Path, progress: Progress) -> None:
         """The file at `target`; goes on where an earlier attempt at the same content ended."""
@@ -106,9 +125,12 @@ class ObjectStore:
             return
         with self._fs.open(file.path, "rb", block_size=CHUNK_BYTES) as source:
             source.seek(out.tell())
-            while chunk := source.read(CHUNK_BYTES):
+            # Not a byte more than was told: room was made for that, and a store may lie.
+            while chunk := source.read(min(CHUNK_BYTES, file.num_bytes - out.tell() + 1)):
                 out.write(chunk)
                 tell(len(chunk))
+                if out.tell() > file.num_bytes:
+                    return
 
     def _listed(self, path: str) -> list[dict[str, Any]]:
         def listed() -> list[dict[str, Any]]:
