@@ -31,14 +31,14 @@ class AnyRequest(Section):
 
     id: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
     model: str = Field(min_length=1, max_length=200)
-    timeout_s: float = Field(default=DEFAULT_TIMEOUT_S, gt=0, le=MAX_TIMEOUT_S)
+    timeout_s: float = Field(default=DEFAULT_TIMEOUT_S, gt=0, le=MAX_TIMEOUT_S, strict=True)
 
 
 class ProfileRequest(AnyRequest):
     """Times of every operator of a served variant, on the inputs sent or on a random row."""
 
     kind: Literal["profile"]
-    num_calls: int = Field(default=20, ge=1, le=1000)
+    num_calls: int = Field(default=20, ge=1, le=1000, strict=True)
 
 
 class AskedLimits(Section):
@@ -66,8 +66,8 @@ class OptimizeRequest(AnyRequest):
     candidates: tuple[Annotated[str, Field(pattern=SOURCE_PATTERN, max_length=200)], ...] = Field(
         default=(), max_length=16
     )
-    threads: int = Field(default=1, ge=1, le=MAX_THREADS)
-    num_rounds: int = Field(default=10, ge=1, le=100)
+    threads: int = Field(default=1, ge=1, le=MAX_THREADS, strict=True)
+    num_rounds: int = Field(default=10, ge=1, le=100, strict=True)
     use_cache: bool = True
     add_to_store: str = Field(default="", pattern=rf"{NAME_PATTERN}|^$", max_length=200)
 

@@ -11,6 +11,8 @@ from cluster.errors import InvalidRequest, SquadronError
 MAX_NAME = 255
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PREFIX = "file:"
+MAX_DIGITS = 18
+"""Of a version: it is an int64 in the protocol."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,8 @@ def uploaded_files(files: Mapping[str, bytes]) -> tuple[UploadedFile, ...]:
         if any(len(part) > MAX_NAME for part in path.split("/")):
             raise SquadronError("failed to poll from model repository: a file's name is too long")
         version, _, name = path.partition("/")
-        if not (version.isdecimal() and version.isascii() and not version.startswith("0")):
+        is_number = version.isdecimal() and version.isascii() and not version.startswith("0")
+        if not is_number or len(version) > MAX_DIGITS:
             raise InvalidRequest(f"file {key[:80]!r}: expected file:<version>/<name>")
         if not _NAME.fullmatch(name):
             raise InvalidRequest(

@@ -19,6 +19,7 @@ def test_a_plain_name_in_a_numbered_version_is_taken() -> None:
         "file:1/..", "file:1/.", "file:1/", "file:1", "file:", "file:1/a/b.onnx", "file:01/m.onnx",
         "file:-1/m.onnx", "file:x/m.onnx", "file:1/.hidden", "file:1/a\\b", "file:1/a\0b",
         "file:1/a b", "file:²/m.onnx", "file:1/~", "file:0/m.onnx",
+        f"file:{'9' * 19}/m.onnx",
     ],
 )  # fmt: skip
 def test_nothing_leads_out_of_the_folder(key: str) -> None:
