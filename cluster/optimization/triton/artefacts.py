@@ -93,14 +93,8 @@ def _stored(card: ModelCard, files: list[Path], store: ModelStore) -> Stored:
 
 
 def _labels(model: TritonModel, signature: SignatureCard) -> list[Path]:
-    """Label files lie beside the configuration.
-
-    Raises: ConfigError for a name that leads out of the model's folder.
-    """
+    """Label files lie beside the configuration."""
     names = dict.fromkeys(card.labels for card in signature.outputs if card.labels)
-    for name in names:
-        if Path(name).name != name:
-            raise ConfigError(f"label_filename {name!r} must lie in the model's folder")
     return [model.folder / name for name in names]
 
 

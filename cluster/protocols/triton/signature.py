@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 from cluster.config.model_card import SignatureCard, TensorCard
@@ -42,6 +43,12 @@ def signature_of(config: Any, findings: Findings) -> SignatureCard | None:
             is_ragged = kind == "input" and tensor.name in ragged
             shape = [-1] if is_ragged else [*batch, *tensor.dims]
             labels = tensor.label_filename if kind == "output" else ""
+            if PurePosixPath(labels).name != labels:
+                findings.refused(
+                    f"output.{tensor.name}.label_filename",
+                    f"{labels!r} must lie in the model's folder",
+                )
+                continue
             card = TensorCard(name=tensor.name, datatype=datatype, shape=shape, labels=labels)
             cards[kind].append(card)
     cards["input"] += _batch_inputs(config, findings)
